@@ -1,0 +1,1 @@
+"""Predict median house values in Californian districts: the answers behind the notebooks."""

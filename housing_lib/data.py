@@ -1,0 +1,431 @@
+"""The contract of a district, and the way from a source to checked, split districts."""
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from housing_lib.files import atomic_path, file_digest, read_json, write_json
+from housing_lib.settings import HousingError, get_settings
+
+BUNDLED_SHA256 = "6c920b8ea6eae64f9e0a29ec8cc9c82ccd01d977bd1dcad4a8c15ab1fe30978a"
+PRICE_CAP = 5.00001
+USD_PER_UNIT = 100_000
+PARTS = ("train", "val", "test")
+SOURCES = ("bundled", "sklearn")
+
+
+class DataError(HousingError):
+    """Districts that break the contract, or files that do not hold what they should."""
+
+
+@dataclass(frozen=True)
+class Column:
+    """What one column holds: its unit, the range that is possible, and its meaning."""
+
+    unit: str
+    low: float
+    high: float
+    meaning: str
+
+
+CONTRACT = {
+    "MedInc": Column("10,000 USD", 0, 20, "median income of the households"),
+    "HouseAge": Column("years", 0, 150, "median age of the houses"),
+    "AveRooms": Column("rooms", 0, 500, "rooms per household"),
+    "AveBedrms": Column("bedrooms", 0, 200, "bedrooms per household"),
+    "Population": Column("people", 1, 1_000_000, "people in the district"),
+    "AveOccup": Column("people", 0, 5_000, "people per household"),
+    "Latitude": Column("degrees", 32, 42.5, "latitude of the district's centre"),
+    "Longitude": Column("degrees", -125, -114, "longitude of the district's centre"),
+    "MedHouseVal": Column("100,000 USD", 0, 20, "median house value"),
+}
+TARGET = "MedHouseVal"
+FEATURES = tuple(name for name in CONTRACT if name != TARGET)
+
+Floats = npt.NDArray[np.float64]
+Ids = npt.NDArray[np.uint64]
+
+
+@dataclass(frozen=True)
+class Part:
+    """One part of the split: model matrix, prices in 100,000 USD, ids and raw districts."""
+
+    X: Floats
+    y: Floats
+    ids: Ids
+    districts: pd.DataFrame
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What the processed folder was made from."""
+
+    source: str
+    data_digest: str
+    test_share: float
+    validation_share: float
+    rows: dict[str, int]
+    features: list[str]
+
+
+# --- acquiring ---------------------------------------------------------------
+
+
+def acquire(source: str = "bundled") -> pd.DataFrame:
+    """Checked districts with their prices from `source`.
+
+    Parameters
+    ----------
+    source
+        `bundled` (the committed file), `sklearn` (the official download), or
+        the path of a CSV or Parquet file with the same columns.
+
+    Raises
+    ------
+    DataError
+        If the source cannot be read or breaks the contract.
+    """
+    if source == "bundled":
+        verify_bundled()
+        return check(read_table(get_settings().raw_csv), origin="the bundled data")
+    if source == "sklearn":
+        return check(_fetch_official(), origin="scikit-learn's download")
+    return check(read_table(Path(source)), origin=source)
+
+
+def verify_bundled() -> Path:
+    """The bundled file, proved to be the one that was committed.
+
+    Raises
+    ------
+    DataError
+        If the file is missing or its SHA-256 is not the pinned one.
+    """
+    path = get_settings().raw_csv
+    found = file_digest(path) if path.exists() else "no file"
+    if found != BUNDLED_SHA256:
+        raise DataError(
+            f"{path} is not the bundled data set.\n"
+            f"  found    {found}\n  expected SHA-256 {BUNDLED_SHA256}\n"
+            f"Nothing was written. `git checkout -- data/raw` brings it back; "
+            f"for data of your own use `--source PATH`."
+        )
+    return path
+
+
+def read_table(path: Path) -> pd.DataFrame:
+    """The table in a CSV or Parquet file, as it stands there.
+
+    Raises
+    ------
+    DataError
+        If there is no such file, its ending is unknown, or it cannot be read.
+    """
+    readers = {".csv": pd.read_csv, ".parquet": pd.read_parquet}
+    reader = readers.get(path.suffix.lower())
+    if reader is None:
+        raise DataError(
+            f"{path}: expected a .csv or .parquet file, or one of {', '.join(SOURCES)}. "
+            "Nothing was written."
+        )
+    try:
+        return reader(path)
+    except FileNotFoundError:
+        raise DataError(f"{path}: there is no such file. Nothing was written.") from None
+    except (ValueError, OSError) as error:
+        reason = str(error).splitlines()[0].rstrip(".")
+        raise DataError(
+            f"{path} cannot be read as {path.suffix[1:]}: {reason}. "
+            "It may be empty, cut off or another kind of file. Nothing was written."
+        ) from error
+
+
+def _fetch_official() -> pd.DataFrame:
+    from sklearn.datasets import fetch_california_housing
+
+    try:
+        return fetch_california_housing(as_frame=True).frame
+    except OSError as error:
+        raise DataError(
+            f"scikit-learn's download failed ({error}). Nothing was written. "
+            "`--source bundled` needs no network."
+        ) from error
+
+
+# --- checking ----------------------------------------------------------------
+
+
+def check(
+    table: pd.DataFrame,
+    *,
+    origin: str = "the table",
+    target: bool = True,
+    extra_columns: bool = False,
+) -> pd.DataFrame:
+    """The districts in `table` as float64, in the contract's order of columns.
+
+    Missing values are allowed in the features, where a model imputes them, and
+    not in the price. With `extra_columns`, other columns are ignored instead of
+    refused.
+
+    Raises
+    ------
+    DataError
+        If anything breaks the contract; all problems are named at once.
+    """
+    wanted = [name for name in CONTRACT if target or name != TARGET]
+    problems = _column_problems(table, wanted, extra_columns)
+    present = [name for name in wanted if name in table.columns]
+    numbers = table[present].apply(pd.to_numeric, errors="coerce").astype("float64")
+    for name in present:
+        problems += _value_problems(name, table[name], numbers[name])
+    if table.empty:
+        problems.append("(all)       no rows; expected at least one district")
+    if problems:
+        raise DataError(_contract_text(origin, problems, len(table)))
+    return numbers.reset_index(drop=True)
+
+
+def _column_problems(table: pd.DataFrame, wanted: list[str], extra_columns: bool) -> list[str]:
+    unknown = [str(name) for name in table.columns if name not in CONTRACT]
+    by_lower = {name.lower(): name for name in unknown}
+    problems = []
+    for name in wanted:
+        if name not in table.columns:
+            near = get_close_matches(name.lower(), by_lower, n=1)
+            hint = f"; is it '{by_lower[near[0]]}'?" if near else ""
+            problems.append(f"{name:<11} missing column{hint}")
+    if not extra_columns:
+        problems += [f"{name:<11} column not in the contract" for name in unknown]
+    repeated = table.columns[table.columns.duplicated()]
+    return problems + [f"{name:<11} column stands there twice" for name in repeated]
+
+
+def _value_faults(
+    name: str, given: pd.Series, numbers: pd.Series, *, target: bool
+) -> dict[str, pd.Series]:
+    column = CONTRACT[name]
+    faults = {
+        "not a number": given.notna() & numbers.isna(),
+        f"below {column.low:g}": numbers < column.low,
+        f"above {column.high:g}": numbers > column.high,
+    }
+    if name == TARGET and target:
+        faults["missing"] = given.isna()
+    return {fault: mask for fault, mask in faults.items() if mask.any()}
+
+
+def _value_problems(name: str, given: pd.Series, numbers: pd.Series) -> list[str]:
+    column = CONTRACT[name]
+    expected = f"expected {column.low:g} to {column.high:g} ({column.unit})"
+    problems = []
+    for fault, mask in _value_faults(name, given, numbers, target=True).items():
+        first = int(mask.to_numpy().argmax())
+        problems.append(
+            f"{name:<11} {mask.sum():,} {_values(mask.sum())} {fault}, "
+            f"first in row {first} ({given.iloc[first]!s}); {expected}"
+        )
+    return problems
+
+
+def row_faults(table: pd.DataFrame, *, target: bool = True) -> pd.Series:
+    """Why each row of `table` breaks the contract, empty where it does not.
+
+    For what arrives day by day, where one bad row must not stop the others.
+    """
+    reasons = pd.Series("", index=table.index)
+    for name in (column for column in CONTRACT if column in table.columns):
+        numbers = pd.to_numeric(table[name], errors="coerce")
+        for fault, mask in _value_faults(name, table[name], numbers, target=target).items():
+            reasons[mask] += f"{name} {fault}; "
+    return reasons.str.removesuffix("; ")
+
+
+def _values(count: int) -> str:
+    return "value" if count == 1 else "values"
+
+
+def _contract_text(origin: str, problems: list[str], rows: int) -> str:
+    count = f"{len(problems)} {'problem' if len(problems) == 1 else 'problems'}"
+    lines = [f"{origin} breaks the contract ({count} in {rows:,} rows):"]
+    lines += [f"  {problem}" for problem in problems]
+    return "\n".join([*lines, "Nothing was written. data/README.md describes each column."])
+
+
+def quality(districts: pd.DataFrame) -> pd.DataFrame:
+    """What a reader should know of each column: range, missing values, distinct values."""
+    return pd.DataFrame(
+        {
+            "unit": [CONTRACT[name].unit for name in districts.columns],
+            "lowest": districts.min(),
+            "median": districts.median(),
+            "highest": districts.max(),
+            "missing": districts.isna().sum(),
+            "distinct": districts.nunique(),
+        },
+        index=districts.columns,
+    )
+
+
+def duplicates(districts: pd.DataFrame) -> int:
+    """The number of districts whose features repeat those of an earlier row."""
+    return int(districts.duplicated(list(FEATURES)).sum())
+
+
+def capped(prices: pd.Series | Floats) -> npt.NDArray[np.bool_]:
+    """Which prices stand at the census's upper limit, so that the true one is unknown."""
+    return np.asarray(prices) >= PRICE_CAP
+
+
+# --- splitting and storing -----------------------------------------------------
+
+
+def row_ids(districts: pd.DataFrame) -> Ids:
+    """One id a district, made from its eight features alone.
+
+    The price is left out, so that a district whose price is revised later stays
+    in its part; the index is left out, so that order means nothing.
+    """
+    return pd.util.hash_pandas_object(districts[list(FEATURES)], index=False).to_numpy()
+
+
+def split(
+    districts: pd.DataFrame, *, test_share: float = 0.20, validation_share: float = 0.16
+) -> npt.NDArray[np.str_]:
+    """The part (`train`, `val` or `test`) of each district, chosen by what it holds.
+
+    A district's place depends on its own features alone, so shuffling the table or
+    appending to it moves no district from one part to another.
+
+    Raises
+    ------
+    DataError
+        If a share is not between 0 and 1, or leaves a part empty.
+    """
+    if not (0 < test_share < 1 and 0 < validation_share < 1 - test_share):
+        raise DataError(
+            f"test_share {test_share} and validation_share {validation_share}: each must be "
+            "above 0, and their sum below 1. Nothing was written."
+        )
+    place = row_ids(districts) / 2**64
+    parts = np.select(
+        [place < test_share, place < test_share + validation_share], ["test", "val"], "train"
+    )
+    empty = sorted(set(PARTS) - set(parts))
+    if empty:
+        raise DataError(
+            f"{len(districts):,} districts leave nothing for {', '.join(empty)}. "
+            "Bring more districts or larger shares. Nothing was written."
+        )
+    return parts
+
+
+def data_digest(districts: pd.DataFrame) -> str:
+    """The SHA-256 of the districts' values and column names, 16 hexadecimal digits."""
+    digest = hashlib.sha256(",".join(districts.columns).encode())
+    digest.update(np.ascontiguousarray(districts.to_numpy(dtype="float64")).tobytes())
+    return digest.hexdigest()[:16]
+
+
+def write_processed(
+    parts: dict[str, Part],
+    *,
+    source: str,
+    test_share: float,
+    validation_share: float,
+    feature_names: list[str],
+) -> Manifest:
+    """The manifest of the processed folder, after writing all its files.
+
+    The manifest goes last and is removed first: while it is missing, nobody can
+    take a half-written folder for a whole one.
+    """
+    folder = get_settings().processed
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "manifest.json").unlink(missing_ok=True)
+    for name, part in parts.items():
+        with atomic_path(folder / f"{name}_data.npz") as path:
+            np.savez(path, X=part.X, y=part.y, ids=part.ids)
+    districts = pd.concat([part.districts.assign(part=name) for name, part in parts.items()])
+    with atomic_path(folder / "districts.parquet") as path:
+        districts.to_parquet(path, index=False)
+    with atomic_path(folder / "feature_names.txt") as path:
+        path.write_text("\n".join(feature_names) + "\n")
+    manifest = Manifest(
+        source=source,
+        data_digest=data_digest(districts.drop(columns="part")),
+        test_share=test_share,
+        validation_share=validation_share,
+        rows={name: len(part.y) for name, part in parts.items()},
+        features=feature_names,
+    )
+    write_json(folder / "manifest.json", asdict(manifest))
+    return manifest
+
+
+def load_manifest() -> Manifest:
+    """What the processed folder was made from.
+
+    Raises
+    ------
+    DataError
+        If the folder was never written, or not completely.
+    """
+    path = get_settings().processed / "manifest.json"
+    try:
+        return Manifest(**read_json(path))
+    except FileNotFoundError:
+        raise DataError(
+            f"{path} does not exist: the districts were not preprocessed, or not completely. "
+            "Run `02_preprocessing.ipynb` or `housing run` first."
+        ) from None
+    except (json.JSONDecodeError, TypeError) as error:
+        raise DataError(
+            f"{path} is damaged ({error}). Run `02_preprocessing.ipynb` again; it writes it anew."
+        ) from error
+
+
+def load_part(name: str) -> Part:
+    """One part of the processed folder, proved to belong to its manifest.
+
+    Raises
+    ------
+    DataError
+        If a file is missing or damaged, or holds other districts than the manifest says.
+    """
+    manifest = load_manifest()
+    folder = get_settings().processed
+    try:
+        stored: Any = np.load(folder / f"{name}_data.npz", allow_pickle=False)
+        arrays = {key: stored[key] for key in ("X", "y", "ids")}
+        districts = pd.read_parquet(folder / "districts.parquet")
+    except Exception as error:
+        raise DataError(
+            f"{folder}: the {name} part cannot be read ({error}). "
+            "Run `02_preprocessing.ipynb` again; it writes the folder anew."
+        ) from error
+    _refuse_mismatch(manifest, name, arrays, districts)
+    own = districts[districts["part"] == name].drop(columns="part").reset_index(drop=True)
+    return Part(**arrays, districts=own)
+
+
+def _refuse_mismatch(
+    manifest: Manifest, name: str, arrays: dict[str, Any], districts: pd.DataFrame
+) -> None:
+    digest = data_digest(districts.drop(columns="part"))
+    own_ids = row_ids(districts[districts["part"] == name])
+    shape = (manifest.rows[name], len(manifest.features))
+    whole = digest == manifest.data_digest and arrays["X"].shape == shape
+    if not (whole and np.array_equal(own_ids, arrays["ids"])):
+        raise DataError(
+            f"{get_settings().processed}: {name}_data.npz {arrays['X'].shape} and the districts "
+            f"({digest}) do not belong to the manifest {shape} ({manifest.data_digest}). "
+            "They come from different data. Run `02_preprocessing.ipynb` again; nothing was changed."
+        )

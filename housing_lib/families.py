@@ -1,0 +1,234 @@
+"""The eight model families: estimator, search space and defaults, as data."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from typing import Any
+
+from optuna.distributions import BaseDistribution, FloatDistribution, IntDistribution
+from sklearn.base import RegressorMixin
+from sklearn.ensemble import HistGradientBoostingRegressor, RandomForestRegressor
+from sklearn.feature_selection import SelectPercentile, f_regression
+from sklearn.linear_model import ElasticNet, Lasso, LinearRegression, Ridge
+from sklearn.pipeline import Pipeline
+from sklearn.tree import DecisionTreeRegressor
+from xgboost import XGBRegressor
+
+from housing_lib.features import make_preprocessing
+from housing_lib.settings import HousingError, get_settings
+
+
+class FamilyError(HousingError):
+    """A name that is no family's, or parameters that a family does not take."""
+
+
+@dataclass(frozen=True)
+class Stages:
+    """How a family grows: the parameter that counts, its step and its end.
+
+    Between stages a trial can be pruned. With `patience`, growing stops once
+    that many stages brought nothing better.
+    """
+
+    parameter: str
+    step: int
+    end: int
+    patience: int | None = None
+
+
+@dataclass(frozen=True)
+class Family:
+    """One model family: how to make it and where to search."""
+
+    title: str
+    estimator: type[RegressorMixin]
+    space: Mapping[str, BaseDistribution]
+    defaults: Mapping[str, Any]
+    fixed: Mapping[str, Any] = field(default_factory=dict)
+    stages: Stages | None = None
+    linear: bool = False
+
+
+class PercentileRegression(LinearRegression):
+    """Ordinary least squares on the features that correlate most with the price.
+
+    Least squares itself has nothing to tune; how many features it may use is
+    the one choice that a practitioner makes.
+    """
+
+    def __init__(self, *, percentile: int = 100) -> None:
+        super().__init__()
+        self.percentile = percentile
+
+    def fit(self, X: Any, y: Any) -> "PercentileRegression":
+        """The regression fitted on the chosen features; the others get coefficient 0."""
+        chosen = SelectPercentile(f_regression, percentile=self.percentile).fit(X, y)
+        super().fit(X * chosen.get_support(), y)
+        return self
+
+
+ALPHA = FloatDistribution(1e-5, 1e1, log=True)
+
+FAMILIES: dict[str, Family] = {
+    "linear_regression": Family(
+        title="Linear regression",
+        estimator=PercentileRegression,
+        space={"percentile": IntDistribution(10, 100, step=5)},
+        defaults={"percentile": 100},
+        linear=True,
+    ),
+    "lasso": Family(
+        title="Lasso",
+        estimator=Lasso,
+        space={"alpha": ALPHA},
+        defaults={"alpha": 1e-4},
+        fixed={"precompute": True, "max_iter": 50_000, "tol": 1e-3},
+        linear=True,
+    ),
+    "ridge": Family(
+        title="Ridge",
+        estimator=Ridge,
+        space={"alpha": FloatDistribution(1e-3, 1e4, log=True)},
+        defaults={"alpha": 1.0},
+        linear=True,
+    ),
+    "elastic_net": Family(
+        title="Elastic net",
+        estimator=ElasticNet,
+        space={"alpha": ALPHA, "l1_ratio": FloatDistribution(0.01, 1.0)},
+        defaults={"alpha": 1e-4, "l1_ratio": 0.5},
+        fixed={"precompute": True, "max_iter": 50_000, "tol": 1e-3},
+        linear=True,
+    ),
+    "decision_tree": Family(
+        title="Decision tree",
+        estimator=DecisionTreeRegressor,
+        space={
+            "max_depth": IntDistribution(4, 24),
+            "min_samples_leaf": IntDistribution(1, 100, log=True),
+            "min_samples_split": IntDistribution(2, 100, log=True),
+            "max_features": FloatDistribution(0.2, 1.0),
+            "ccp_alpha": FloatDistribution(1e-6, 1e-2, log=True),
+        },
+        defaults={
+            "max_depth": 14,
+            "min_samples_leaf": 12,
+            "min_samples_split": 24,
+            "max_features": 1.0,
+            "ccp_alpha": 1e-4,
+        },
+    ),
+    "random_forest": Family(
+        title="Random forest",
+        estimator=RandomForestRegressor,
+        space={
+            "max_features": FloatDistribution(0.15, 0.6),
+            "min_samples_leaf": IntDistribution(1, 10, log=True),
+            "max_samples": FloatDistribution(0.4, 1.0),
+            "max_depth": IntDistribution(10, 40),
+        },
+        defaults={
+            "max_features": 0.33,
+            "min_samples_leaf": 1,
+            "max_samples": 0.8,
+            "max_depth": 30,
+        },
+        stages=Stages("n_estimators", step=25, end=100),
+    ),
+    "gradient_boosting": Family(
+        title="Gradient boosting",
+        # The histogram variant: the exact one takes about ten times as long for a worse score.
+        estimator=HistGradientBoostingRegressor,
+        space={
+            "learning_rate": FloatDistribution(0.02, 0.2, log=True),
+            "max_leaf_nodes": IntDistribution(15, 127, log=True),
+            "min_samples_leaf": IntDistribution(5, 80, log=True),
+            "l2_regularization": FloatDistribution(1e-3, 1e2, log=True),
+            "max_features": FloatDistribution(0.2, 1.0),
+        },
+        defaults={
+            "learning_rate": 0.06,
+            "max_leaf_nodes": 31,
+            "min_samples_leaf": 20,
+            "l2_regularization": 1.0,
+            "max_features": 0.3,
+            "max_iter": 500,
+        },
+        fixed={"early_stopping": False},
+        stages=Stages("max_iter", step=50, end=1000, patience=2),
+    ),
+    "xgboost": Family(
+        title="XGBoost",
+        estimator=XGBRegressor,
+        space={
+            "learning_rate": FloatDistribution(0.02, 0.2, log=True),
+            "max_depth": IntDistribution(4, 10),
+            "min_child_weight": FloatDistribution(1, 30, log=True),
+            "subsample": FloatDistribution(0.5, 1.0),
+            "colsample_bytree": FloatDistribution(0.2, 1.0),
+            "reg_lambda": FloatDistribution(1e-2, 1e2, log=True),
+            "reg_alpha": FloatDistribution(1e-4, 1e1, log=True),
+        },
+        defaults={
+            "learning_rate": 0.05,
+            "max_depth": 7,
+            "min_child_weight": 5,
+            "subsample": 0.8,
+            "colsample_bytree": 0.3,
+            "reg_lambda": 1.0,
+            "reg_alpha": 1e-3,
+            "n_estimators": 800,
+        },
+        fixed={"tree_method": "hist"},
+        stages=Stages("n_estimators", step=50, end=1500, patience=1),
+    ),
+}
+
+
+def get_family(name: str) -> Family:
+    """The family of that name.
+
+    Raises
+    ------
+    FamilyError
+        If there is none; the nearest right name is given.
+    """
+    if name not in FAMILIES:
+        near = get_close_matches(name, FAMILIES, n=1, cutoff=0.4)
+        hint = f" Did you mean '{near[0]}'?" if near else ""
+        raise FamilyError(
+            f"there is no family '{name}'.{hint}\n"
+            f"The families are: {', '.join(FAMILIES)}. Nothing was run."
+        )
+    return FAMILIES[name]
+
+
+def make_estimator(
+    name: str, params: Mapping[str, Any] | None = None, *, seed: int | None = None, n_jobs: int = 1
+) -> Any:
+    """An estimator of the model matrix, not yet fitted; without `params` the shipped ones."""
+    family = get_family(name)
+    chosen = {**family.fixed, **(family.defaults if params is None else params)}
+    if family.stages:
+        chosen.setdefault(family.stages.parameter, family.stages.end)
+    allowed = family.estimator().get_params()
+    unknown = sorted(set(chosen) - set(allowed))
+    if unknown:
+        raise FamilyError(
+            f"{name} does not take {', '.join(unknown)}. It takes: {', '.join(allowed)}."
+        )
+    common = {"random_state": get_settings().seed if seed is None else seed, "n_jobs": n_jobs}
+    chosen |= {key: value for key, value in common.items() if key in allowed}
+    return family.estimator(**chosen)
+
+
+def make_model(
+    name: str, params: Mapping[str, Any] | None = None, *, seed: int | None = None, n_jobs: int = 1
+) -> Pipeline:
+    """A model from raw districts to prices in 100,000 USD, not yet fitted.
+
+    Preprocessing is its first part, so that a model can never be served with
+    the preprocessing of another.
+    """
+    estimator = make_estimator(name, params, seed=seed, n_jobs=n_jobs)
+    return Pipeline([("preprocessing", make_preprocessing()), ("estimator", estimator)])

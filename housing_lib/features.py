@@ -1,0 +1,150 @@
+"""Raw districts to a model matrix, as scikit-learn transformers."""
+
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from sklearn.base import BaseEstimator, OneToOneFeatureMixin, TransformerMixin
+from sklearn.impute import SimpleImputer
+from sklearn.pipeline import Pipeline
+from sklearn.preprocessing import StandardScaler
+
+from housing_lib.data import FEATURES, DataError
+
+Floats = npt.NDArray[np.float64]
+
+CITIES = {
+    "LosAngeles": (34.05, -118.24),
+    "SanFrancisco": (37.77, -122.42),
+    "SanDiego": (32.72, -117.16),
+    "SanJose": (37.34, -121.89),
+    "Sacramento": (38.58, -121.49),
+    "Fresno": (36.74, -119.79),
+}
+ROTATIONS_DEGREES = (15, 30, 45, 60, 75)
+EARTH_RADIUS_KM = 6371.0088
+
+
+class DistrictColumns(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
+    """The eight columns of a district as float64, whatever they come in.
+
+    A table may hold them in any order and among others; an array must hold
+    exactly these eight, in the contract's order.
+    """
+
+    def fit(self, X: pd.DataFrame | Floats, y: Any = None) -> Self:
+        """The transformer itself; there is nothing to learn."""
+        self.n_features_in_ = self.transform(X).shape[1]
+        self.feature_names_in_ = np.asarray(FEATURES, dtype=object)
+        return self
+
+    def transform(self, X: pd.DataFrame | Floats) -> Floats:
+        """The districts, shape (rows, 8); infinite values become missing ones.
+
+        Raises
+        ------
+        DataError
+            If columns are missing from a table, or an array has not eight.
+        """
+        if isinstance(X, pd.DataFrame):
+            missing = [name for name in FEATURES if name not in X.columns]
+            if missing:
+                raise DataError(f"missing columns: {', '.join(missing)}; expected {FEATURES}.")
+            X = X[list(FEATURES)]
+        values = np.asarray(X, dtype="float64")
+        if values.ndim != 2 or values.shape[1] != len(FEATURES):
+            raise DataError(f"found an array of shape {values.shape}; expected (rows, 8).")
+        return np.where(np.isfinite(values), values, np.nan)
+
+
+class DistrictFeatures(TransformerMixin, BaseEstimator):
+    """What an appraiser would compute from a district's eight complete columns.
+
+    Counts and averages are taken in logarithms, because a few districts of
+    group quarters hold averages hundreds of times the usual. Rotated
+    coordinates let a tree cut along the coast, which runs from north-west to
+    south-east; distances to the large cities carry over to places never seen.
+    """
+
+    def fit(self, X: Floats, y: Any = None) -> Self:
+        """The transformer itself; there is nothing to learn."""
+        self.n_features_in_ = np.shape(X)[1]
+        return self
+
+    def transform(self, X: Floats) -> Floats:
+        """The features, shape (rows, features)."""
+        income, age, rooms, bedrooms, people, occupants, latitude, longitude = np.asarray(X).T
+        columns = [
+            income,
+            age,
+            *_logarithms(rooms, bedrooms, people, occupants),
+            _ratio(bedrooms, rooms),
+            _ratio(occupants, rooms),
+            _ratio(income, rooms),
+            np.log1p(_ratio(people, occupants)),
+            latitude,
+            longitude,
+            *_rotated(latitude, longitude),
+            *_city_distances(latitude, longitude),
+        ]
+        return np.column_stack(columns)
+
+    def get_feature_names_out(self, input_features: Any = None) -> npt.NDArray[np.object_]:
+        """The name of each feature."""
+        names = [
+            "MedInc",
+            "HouseAge",
+            *(f"Log{name}" for name in ("AveRooms", "AveBedrms", "Population", "AveOccup")),
+            "BedroomsPerRoom",
+            "PeoplePerRoom",
+            "IncomePerRoom",
+            "LogHouseholds",
+            "Latitude",
+            "Longitude",
+            *(f"Rotated{degrees}" for degrees in ROTATIONS_DEGREES),
+            *(f"Log{city}Km" for city in CITIES),
+            "LogNearestCityKm",
+        ]
+        return np.asarray(names, dtype=object)
+
+
+def _logarithms(*columns: Floats) -> list[Floats]:
+    return [np.log1p(np.maximum(column, 0)) for column in columns]
+
+
+def _ratio(part: Floats, whole: Floats) -> Floats:
+    return part / np.maximum(whole, 0.1)
+
+
+def _rotated(latitude: Floats, longitude: Floats) -> list[Floats]:
+    angles = np.deg2rad(ROTATIONS_DEGREES)
+    return [np.cos(angle) * longitude + np.sin(angle) * latitude for angle in angles]
+
+
+def _city_distances(latitude: Floats, longitude: Floats) -> list[Floats]:
+    distances = [distance_km(latitude, longitude, *city) for city in CITIES.values()]
+    return _logarithms(*distances, np.minimum.reduce(distances))
+
+
+def distance_km(
+    latitude: Floats, longitude: Floats, to_latitude: float, to_longitude: float
+) -> Floats:
+    """The great-circle distance in kilometres, by the haversine formula."""
+    phi, to_phi = np.deg2rad(latitude), np.deg2rad(to_latitude)
+    half_rise = (to_phi - phi) / 2
+    half_turn = np.deg2rad(to_longitude - longitude) / 2
+    chord = np.sin(half_rise) ** 2 + np.cos(phi) * np.cos(to_phi) * np.sin(half_turn) ** 2
+    return 2 * EARTH_RADIUS_KM * np.arcsin(np.sqrt(chord))
+
+
+def make_preprocessing() -> Pipeline:
+    """The steps from raw districts to a complete, scaled matrix, not yet fitted."""
+    return Pipeline(
+        [
+            ("columns", DistrictColumns()),
+            ("impute", SimpleImputer(strategy="median", keep_empty_features=True)),
+            ("engineer", DistrictFeatures()),
+            ("scale", StandardScaler()),
+        ]
+    )

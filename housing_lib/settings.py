@@ -1,0 +1,76 @@
+"""Where things are and what they are called, read once from `HOUSING_*` variables and `.env`."""
+
+from functools import lru_cache
+from pathlib import Path
+
+from pydantic import AliasChoices, Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+PROJECT = Path(__file__).resolve().parents[1]
+
+
+class HousingError(Exception):
+    """An error whose text says what was found, what was expected and what to do."""
+
+
+class Settings(BaseSettings):
+    """Paths, names and defaults of one installation.
+
+    What is read (notebooks, bundled data) lies in the project; what is written
+    lies under `root`, so that a test or a second team can have a root of its own.
+    """
+
+    model_config = SettingsConfigDict(
+        env_prefix="HOUSING_", env_file=PROJECT / ".env", extra="ignore", frozen=True
+    )
+
+    root: Path = PROJECT
+    seed: int = Field(default=42, ge=0)
+    model_name: str = "california-housing"
+    tracking_uri: str = Field(
+        default="",
+        validation_alias=AliasChoices("HOUSING_TRACKING_URI", "MLFLOW_TRACKING_URI"),
+    )
+    host: str = "127.0.0.1"
+    port: int = Field(default=8000, ge=1, le=65535)
+
+    @property
+    def notebooks(self) -> Path:
+        """The folder of the notebooks."""
+        return PROJECT / "notebooks"
+
+    @property
+    def raw_csv(self) -> Path:
+        """The bundled data set, which is never edited."""
+        return PROJECT / "data" / "raw" / "california_housing.csv"
+
+    @property
+    def processed(self) -> Path:
+        """The folder of the split and preprocessed districts."""
+        return self.root.resolve() / "data" / "processed"
+
+    @property
+    def predictions(self) -> Path:
+        """The folder that batch predictions go to."""
+        return self.root.resolve() / "data" / "predictions"
+
+    @property
+    def reports(self) -> Path:
+        """The folder of the runs and their pages."""
+        return self.root.resolve() / "reports"
+
+    @property
+    def artifacts(self) -> Path:
+        """The folder of MLflow's artifacts when the store is local."""
+        return self.root.resolve() / "mlartifacts"
+
+    @property
+    def store_uri(self) -> str:
+        """The address of the MLflow store: the one named, or SQLite under `root`."""
+        return self.tracking_uri or f"sqlite:///{self.root.resolve() / 'mlflow.db'}"
+
+
+@lru_cache(maxsize=1)
+def get_settings() -> Settings:
+    """The settings of this process."""
+    return Settings()

@@ -1,0 +1,173 @@
+"""One Optuna study of one family: the search for its best hyperparameters."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import optuna
+import pandas as pd
+from sklearn.pipeline import Pipeline
+from xgboost import XGBRegressor
+from xgboost.callback import EarlyStopping, TrainingCallback
+
+from housing_lib.data import Part
+from housing_lib.evaluation import metrics
+from housing_lib.families import Stages, get_family, make_estimator, make_model
+
+BUDGETS = {"smoke": 2, "standard": 20, "thorough": 100}
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One set of hyperparameters that was tried: how it scored, or that it was pruned."""
+
+    number: int
+    params: dict[str, Any]
+    metrics: dict[str, float]
+    state: str
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Search:
+    """A finished study: its trials, and the best parameters that they found."""
+
+    family: str
+    seed: int
+    study: optuna.Study
+    trials: list[Trial] = field(default_factory=list)
+
+    @property
+    def best(self) -> Trial:
+        """The trial of the lowest validation RMSE."""
+        finished = [trial for trial in self.trials if trial.state == "complete"]
+        return min(finished, key=lambda trial: trial.metrics["val_rmse"])
+
+    @property
+    def table(self) -> pd.DataFrame:
+        """One row a trial: number, state, seconds, validation RMSE, parameters."""
+        rows = [
+            {"trial": trial.number, "state": trial.state, "seconds": trial.seconds}
+            | trial.metrics
+            | trial.params
+            for trial in self.trials
+        ]
+        return pd.DataFrame(rows).set_index("trial")
+
+    def fit_best(self, districts: pd.DataFrame, prices: Any) -> Pipeline:
+        """The model of the best trial, fitted on raw districts."""
+        return make_model(self.family, self.best.params, seed=self.seed).fit(districts, prices)
+
+
+def tune(
+    family: str,
+    train: Part,
+    val: Part,
+    *,
+    n_trials: int,
+    seed: int,
+    on_trial: Callable[[Trial], None] | None = None,
+) -> Search:
+    """The search over one family's space for the lowest validation RMSE.
+
+    Trials run one after another, so that a seed means the same numbers. The
+    first one tries the shipped parameters; the sampler is TPE (Bergstra et al.
+    2011), and a family that grows in stages drops trials below the median of
+    their predecessors.
+    """
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    study = optuna.create_study(
+        sampler=optuna.samplers.TPESampler(seed=seed, n_startup_trials=5),
+        pruner=optuna.pruners.MedianPruner(n_startup_trials=4, n_warmup_steps=1),
+    )
+    space = get_family(family).space
+    study.enqueue_trial({name: get_family(family).defaults[name] for name in space})
+    search = Search(family, seed, study)
+    for _ in range(n_trials):
+        trial = _try_next(search, train, val)
+        search.trials.append(trial)
+        if on_trial:
+            on_trial(trial)
+    return search
+
+
+def _try_next(search: Search, train: Part, val: Part) -> Trial:
+    started = time.perf_counter()
+    asked = search.study.ask(dict(get_family(search.family).space))
+    try:
+        estimator, params = _fit(search, asked, train, val)
+    except optuna.TrialPruned:
+        search.study.tell(asked, state=optuna.trial.TrialState.PRUNED)
+        seconds = time.perf_counter() - started
+        return Trial(asked.number, asked.params, _last_reported(search), "pruned", seconds)
+    scores = metrics(train.y, estimator.predict(train.X), prefix="train_")
+    scores |= metrics(val.y, estimator.predict(val.X), prefix="val_")
+    search.study.tell(asked, scores["val_rmse"])
+    seconds = time.perf_counter() - started
+    return Trial(asked.number, params, scores, "complete", seconds)
+
+
+def _last_reported(search: Search) -> dict[str, float]:
+    values = search.study.trials[-1].intermediate_values
+    return {"val_rmse": values[max(values)]}
+
+
+def _fit(search: Search, asked: optuna.Trial, train: Part, val: Part) -> tuple[Any, dict[str, Any]]:
+    stages = get_family(search.family).stages
+    estimator = make_estimator(search.family, asked.params, seed=search.seed)
+    if stages is None:
+        return estimator.fit(train.X, train.y), asked.params
+    grow = _grow_boosters if isinstance(estimator, XGBRegressor) else _grow_warm
+    size = grow(estimator, stages, asked, train, val)
+    return estimator, {**asked.params, stages.parameter: size}
+
+
+def _grow_warm(estimator: Any, stages: Stages, asked: optuna.Trial, train: Part, val: Part) -> int:
+    estimator.set_params(warm_start=True)
+    errors: list[float] = []
+    for size in range(stages.step, stages.end + 1, stages.step):
+        estimator.set_params(**{stages.parameter: size}).fit(train.X, train.y)
+        errors.append(metrics(val.y, estimator.predict(val.X))["rmse"])
+        _report(asked, errors[-1], len(errors) - 1)
+        waited = len(errors) - 1 - int(np.argmin(errors))
+        if stages.patience is not None and waited >= stages.patience:
+            break
+    estimator.set_params(warm_start=False)
+    if stages.patience is None:
+        return stages.end
+    best = stages.step * (int(np.argmin(errors)) + 1)
+    estimator.set_params(**{stages.parameter: best}).fit(train.X, train.y)
+    return best
+
+
+def _grow_boosters(
+    estimator: XGBRegressor, stages: Stages, asked: optuna.Trial, train: Part, val: Part
+) -> int:
+    waiting = EarlyStopping(rounds=stages.step * (stages.patience or 1), save_best=True)
+    estimator.set_params(callbacks=[_Pruning(asked, stages.step), waiting])
+    estimator.fit(train.X, train.y, eval_set=[(val.X, val.y)], verbose=False)
+    return int(estimator.get_booster().num_boosted_rounds())
+
+
+class _Pruning(TrainingCallback):
+    """Reports XGBoost's validation error at the end of each stage."""
+
+    def __init__(self, asked: optuna.Trial, step: int) -> None:
+        super().__init__()
+        self.asked = asked
+        self.step = step
+
+    def after_iteration(self, model: Any, epoch: int, evals_log: Any) -> bool:
+        """False, so that training goes on."""
+        if (epoch + 1) % self.step == 0:
+            error = evals_log["validation_0"]["rmse"][-1]
+            _report(self.asked, error, (epoch + 1) // self.step - 1)
+        return False
+
+
+def _report(asked: optuna.Trial, error: float, stage: int) -> None:
+    asked.report(error, stage)
+    if asked.should_prune():
+        raise optuna.TrialPruned
