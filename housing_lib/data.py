@@ -1,17 +1,15 @@
 """The contract of a district, and the way from a source to checked, split districts."""
 
 import hashlib
-import json
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from housing_lib.files import atomic_path, file_digest, read_json, write_json
+from housing_lib.files import file_digest
 from housing_lib.settings import HousingError, get_settings
 
 BUNDLED_SHA256 = "6c920b8ea6eae64f9e0a29ec8cc9c82ccd01d977bd1dcad4a8c15ab1fe30978a"
@@ -51,31 +49,6 @@ FEATURES = tuple(name for name in CONTRACT if name != TARGET)
 
 Floats = npt.NDArray[np.float64]
 Ids = npt.NDArray[np.uint64]
-
-
-@dataclass(frozen=True)
-class Part:
-    """One part of the split: model matrix, prices in 100,000 USD, ids and raw districts."""
-
-    X: Floats
-    y: Floats
-    ids: Ids
-    districts: pd.DataFrame
-
-
-@dataclass(frozen=True)
-class Manifest:
-    """What the processed folder was made from."""
-
-    source: str
-    data_digest: str
-    test_share: float
-    validation_share: float
-    rows: dict[str, int]
-    features: list[str]
-
-
-# --- acquiring ---------------------------------------------------------------
 
 
 def acquire(source: str = "bundled") -> pd.DataFrame:
@@ -157,9 +130,6 @@ def _fetch_official() -> pd.DataFrame:
             f"scikit-learn's download failed ({error}). Nothing was written. "
             "`--source bundled` needs no network."
         ) from error
-
-
-# --- checking ----------------------------------------------------------------
 
 
 def check(
@@ -284,9 +254,6 @@ def capped(prices: pd.Series | Floats) -> npt.NDArray[np.bool_]:
     return np.asarray(prices) >= PRICE_CAP
 
 
-# --- splitting and storing -----------------------------------------------------
-
-
 def row_ids(districts: pd.DataFrame) -> Ids:
     """One id a district, made from its eight features alone.
 
@@ -332,100 +299,3 @@ def data_digest(districts: pd.DataFrame) -> str:
     digest = hashlib.sha256(",".join(districts.columns).encode())
     digest.update(np.ascontiguousarray(districts.to_numpy(dtype="float64")).tobytes())
     return digest.hexdigest()[:16]
-
-
-def write_processed(
-    parts: dict[str, Part],
-    *,
-    source: str,
-    test_share: float,
-    validation_share: float,
-    feature_names: list[str],
-) -> Manifest:
-    """The manifest of the processed folder, after writing all its files.
-
-    The manifest goes last and is removed first: while it is missing, nobody can
-    take a half-written folder for a whole one.
-    """
-    folder = get_settings().processed
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "manifest.json").unlink(missing_ok=True)
-    for name, part in parts.items():
-        with atomic_path(folder / f"{name}_data.npz") as path:
-            np.savez(path, X=part.X, y=part.y, ids=part.ids)
-    districts = pd.concat([part.districts.assign(part=name) for name, part in parts.items()])
-    with atomic_path(folder / "districts.parquet") as path:
-        districts.to_parquet(path, index=False)
-    with atomic_path(folder / "feature_names.txt") as path:
-        path.write_text("\n".join(feature_names) + "\n")
-    manifest = Manifest(
-        source=source,
-        data_digest=data_digest(districts.drop(columns="part")),
-        test_share=test_share,
-        validation_share=validation_share,
-        rows={name: len(part.y) for name, part in parts.items()},
-        features=feature_names,
-    )
-    write_json(folder / "manifest.json", asdict(manifest))
-    return manifest
-
-
-def load_manifest() -> Manifest:
-    """What the processed folder was made from.
-
-    Raises
-    ------
-    DataError
-        If the folder was never written, or not completely.
-    """
-    path = get_settings().processed / "manifest.json"
-    try:
-        return Manifest(**read_json(path))
-    except FileNotFoundError:
-        raise DataError(
-            f"{path} does not exist: the districts were not preprocessed, or not completely. "
-            "Run `02_preprocessing.ipynb` or `housing run` first."
-        ) from None
-    except (json.JSONDecodeError, TypeError) as error:
-        raise DataError(
-            f"{path} is damaged ({error}). Run `02_preprocessing.ipynb` again; it writes it anew."
-        ) from error
-
-
-def load_part(name: str) -> Part:
-    """One part of the processed folder, proved to belong to its manifest.
-
-    Raises
-    ------
-    DataError
-        If a file is missing or damaged, or holds other districts than the manifest says.
-    """
-    manifest = load_manifest()
-    folder = get_settings().processed
-    try:
-        stored: Any = np.load(folder / f"{name}_data.npz", allow_pickle=False)
-        arrays = {key: stored[key] for key in ("X", "y", "ids")}
-        districts = pd.read_parquet(folder / "districts.parquet")
-    except Exception as error:
-        raise DataError(
-            f"{folder}: the {name} part cannot be read ({error}). "
-            "Run `02_preprocessing.ipynb` again; it writes the folder anew."
-        ) from error
-    _refuse_mismatch(manifest, name, arrays, districts)
-    own = districts[districts["part"] == name].drop(columns="part").reset_index(drop=True)
-    return Part(**arrays, districts=own)
-
-
-def _refuse_mismatch(
-    manifest: Manifest, name: str, arrays: dict[str, Any], districts: pd.DataFrame
-) -> None:
-    digest = data_digest(districts.drop(columns="part"))
-    own_ids = row_ids(districts[districts["part"] == name])
-    shape = (manifest.rows[name], len(manifest.features))
-    whole = digest == manifest.data_digest and arrays["X"].shape == shape
-    if not (whole and np.array_equal(own_ids, arrays["ids"])):
-        raise DataError(
-            f"{get_settings().processed}: {name}_data.npz {arrays['X'].shape} and the districts "
-            f"({digest}) do not belong to the manifest {shape} ({manifest.data_digest}). "
-            "They come from different data. Run `02_preprocessing.ipynb` again; nothing was changed."
-        )

@@ -9,7 +9,8 @@ import pandas as pd
 from sklearn.inspection import permutation_importance
 from sklearn.metrics import mean_absolute_error, mean_squared_error, r2_score
 
-from housing_lib.data import FEATURES, USD_PER_UNIT, Part
+from housing_lib.data import FEATURES, USD_PER_UNIT
+from housing_lib.parts import Part
 
 Floats = npt.NDArray[np.float64]
 METRICS = ("rmse", "mae", "mse", "r2")

@@ -155,7 +155,7 @@ FAMILIES: dict[str, Family] = {
             "max_iter": 500,
         },
         fixed={"early_stopping": False},
-        stages=Stages("max_iter", step=50, end=1000, patience=2),
+        stages=Stages("max_iter", step=50, end=600, patience=2),
     ),
     "xgboost": Family(
         title="XGBoost",

@@ -10,7 +10,8 @@ from sklearn.impute import SimpleImputer
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import StandardScaler
 
-from housing_lib.data import FEATURES, DataError
+from housing_lib.data import FEATURES, PARTS, TARGET, DataError, row_ids
+from housing_lib.parts import Part
 
 Floats = npt.NDArray[np.float64]
 
@@ -148,3 +149,29 @@ def make_preprocessing() -> Pipeline:
             ("scale", StandardScaler()),
         ]
     )
+
+
+def preprocess(districts: pd.DataFrame, membership: npt.NDArray[np.str_]) -> dict[str, Part]:
+    """The three parts with their model matrices; what is learned, is learned on training rows.
+
+    Parameters
+    ----------
+    membership
+        The part of each district, as `data.split` gives it.
+    """
+    rows = {name: districts[membership == name].reset_index(drop=True) for name in PARTS}
+    preprocessing = make_preprocessing().fit(rows["train"])
+    return {
+        name: Part(
+            X=preprocessing.transform(part),
+            y=part[TARGET].to_numpy(),
+            ids=row_ids(part),
+            districts=part,
+        )
+        for name, part in rows.items()
+    }
+
+
+def feature_names() -> list[str]:
+    """The names of the columns of the model matrix."""
+    return list(DistrictFeatures().get_feature_names_out())

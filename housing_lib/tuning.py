@@ -12,9 +12,9 @@ from sklearn.pipeline import Pipeline
 from xgboost import XGBRegressor
 from xgboost.callback import EarlyStopping, TrainingCallback
 
-from housing_lib.data import Part
 from housing_lib.evaluation import metrics
 from housing_lib.families import Stages, get_family, make_estimator, make_model
+from housing_lib.parts import Part
 
 BUDGETS = {"smoke": 2, "standard": 20, "thorough": 100}
 

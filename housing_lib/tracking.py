@@ -1,0 +1,306 @@
+"""The door to MLflow's runs: one store, prepared once; runs, trials, figures and models."""
+
+import getpass
+import os
+import subprocess
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from functools import lru_cache
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+from filelock import FileLock
+
+from housing_lib.data import FEATURES
+from housing_lib.settings import PROJECT, HousingError, get_settings
+from housing_lib.tuning import Trial
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+    from mlflow import MlflowClient
+
+EXPERIMENTS = {
+    "tuning": "housing-tuning",
+    "evaluation": "housing-evaluation",
+    "monitoring": "Monitoring_california-housing",
+    "registry": "housing-registry",
+}
+# skops loads these beside its own list, and nothing else: no code runs that is not named here.
+TRUSTED_TYPES = (
+    "housing_lib.families.PercentileRegression",
+    "housing_lib.features.DistrictColumns",
+    "housing_lib.features.DistrictFeatures",
+    "numpy.dtype",
+    "sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor",
+    "sklearn.tree._tree.Tree",
+    "xgboost.core.Booster",
+    "xgboost.sklearn.XGBRegressor",
+)
+MODEL_FILE = "model.skops"
+_QUIET = {
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_LOGGING_LEVEL": "WARNING",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+    "MLFLOW_UV_AUTO_DETECT": "false",
+}
+for _name, _value in _QUIET.items():
+    os.environ.setdefault(_name, _value)
+
+
+class TrackingError(HousingError):
+    """A store that cannot be opened, or runs that are not in it."""
+
+
+@lru_cache(maxsize=1)
+def client() -> "MlflowClient":
+    """The client of the project's MLflow store, which exists with its experiments afterwards.
+
+    Raises
+    ------
+    TrackingError
+        If the store cannot be opened.
+    """
+    import mlflow
+
+    uri = get_settings().store_uri
+    _refuse_broken_database(uri)
+    mlflow.set_tracking_uri(uri)
+    mlflow.set_registry_uri(uri)
+    opened = mlflow.MlflowClient(uri)
+    try:
+        # Two processes that create the schema of a fresh database at once break each other.
+        with FileLock(get_settings().root.resolve() / "mlflow.db.lock"):
+            _create_experiments(opened)
+    except Exception as error:
+        raise _cannot_open(uri, error) from error
+    return opened
+
+
+def _refuse_broken_database(uri: str) -> None:
+    # MLflow itself tries for minutes before it says that a database cannot be opened.
+    import sqlalchemy
+
+    if uri.startswith(("http", "databricks")):
+        return
+    try:
+        with sqlalchemy.create_engine(uri).connect() as connection:
+            sqlalchemy.inspect(connection).get_table_names()
+    except Exception as error:
+        raise _cannot_open(uri, error) from error
+
+
+def _cannot_open(uri: str, error: Exception) -> TrackingError:
+    shown = uri.split("@")[-1]  # what stands before the @ is a password
+    reason = str(error).splitlines()[0]
+    return TrackingError(
+        f"the MLflow store {shown} cannot be opened: {reason}\n"
+        "Expected an SQLite file that can be written, a PostgreSQL database or an MLflow server; "
+        "HOUSING_TRACKING_URI names another. Nothing was logged."
+    )
+
+
+def _create_experiments(opened: "MlflowClient") -> None:
+    local = get_settings().store_uri.startswith("sqlite")
+    for name in EXPERIMENTS.values():
+        if opened.get_experiment_by_name(name) is None:
+            place = (get_settings().artifacts / name).as_uri() if local else None
+            opened.create_experiment(name, artifact_location=place)
+
+
+@contextmanager
+def run(
+    kind: str, name: str, *, params: Mapping[str, Any], tags: Mapping[str, str]
+) -> Iterator[str]:
+    """The id of a new active run, of a kind in `EXPERIMENTS`; FAILED if the block fails."""
+    import mlflow
+
+    client()
+    mlflow.set_experiment(EXPERIMENTS[kind])
+    with mlflow.start_run(run_name=name, tags={**provenance(), **tags}) as active:
+        mlflow.log_params(dict(params))
+        yield active.info.run_id
+
+
+def log_trial(parent: str, trial: Trial, *, family: str) -> None:
+    """Log one trial as a finished run below its family's run."""
+    from mlflow.entities import Metric, Param
+
+    opened = client()
+    experiment = opened.get_run(parent).info.experiment_id
+    tags = {"mlflow.parentRunId": parent, "family": family, "trial_state": trial.state}
+    name = f"{family}-{trial.number:03d}"
+    child = opened.create_run(experiment, run_name=name, tags=tags).info.run_id
+    opened.log_batch(
+        child,
+        metrics=[Metric(key, value, 0, 0) for key, value in trial.metrics.items()],
+        params=[Param(key, str(value)) for key, value in trial.params.items()],
+    )
+    opened.set_terminated(child, "FINISHED" if trial.state == "complete" else "KILLED")
+
+
+def log_metrics(values: Mapping[str, float]) -> None:
+    """Log metrics to the active run."""
+    import mlflow
+
+    mlflow.log_metrics(dict(values))
+
+
+def log_series(series: pd.DataFrame) -> None:
+    """Log a table to the active run: a metric a column, a step a row, missing values left out."""
+    import mlflow
+    from mlflow.entities import Metric
+
+    run_id = mlflow.active_run().info.run_id
+    values = [
+        Metric(str(name), float(value), 0, int(step))
+        for name, column in series.items()
+        for step, value in column.dropna().items()
+    ]
+    for start in range(0, len(values), 1000):  # MLflow takes 1,000 metrics a call
+        client().log_batch(run_id, metrics=values[start : start + 1000])
+
+
+def log_figure(figure: "Figure", name: str) -> None:
+    """Log a figure to the active run."""
+    import mlflow
+
+    mlflow.log_figure(figure, f"figures/{name}.png")
+
+
+def log_table(table: pd.DataFrame, name: str) -> None:
+    """Log a table to the active run as CSV."""
+    import mlflow
+
+    mlflow.log_text(table.to_csv(), f"tables/{name}.csv")
+
+
+def log_model(model: Any, districts: pd.DataFrame) -> str:
+    """The address of `model` in MLflow, after logging it to the active run.
+
+    It is stored in skops's format, which runs no code on loading, with its
+    signature, an input example and a copy in joblib's format for those who
+    want the plain object.
+
+    Raises
+    ------
+    TrackingError
+        If the model holds a type that is not among `TRUSTED_TYPES`.
+    """
+    import joblib
+    import mlflow
+
+    example = districts[list(FEATURES)].head(5)
+    logged = mlflow.sklearn.log_model(
+        model,
+        name="model",
+        signature=mlflow.models.infer_signature(example, model.predict(example)),
+        input_example=example,
+        skops_trusted_types=_trusted_types(model),
+        pip_requirements=_requirements(),
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        joblib.dump(model, Path(folder) / "model.joblib")
+        mlflow.log_artifact(str(Path(folder) / "model.joblib"))
+    return str(logged.model_uri)
+
+
+def _trusted_types(model: Any) -> list[str]:
+    import skops.io
+
+    found = skops.io.get_untrusted_types(data=skops.io.dumps(model))
+    unknown = sorted(set(found) - set(TRUSTED_TYPES))
+    if unknown:
+        raise TrackingError(
+            f"the model holds {', '.join(unknown)}, which tracking.TRUSTED_TYPES does not name. "
+            "Add it there if its code may run wherever the model is loaded. Nothing was logged."
+        )
+    return list(found)
+
+
+def _requirements() -> list[str]:
+    import xgboost
+
+    names = ("numpy", "pandas", "scikit-learn", "skops")
+    return [*(f"{name}=={version(name)}" for name in names), f"xgboost=={xgboost.__version__}"]
+
+
+def model_file(uri: str) -> Path:
+    """The local file of a logged model, fetched if the artifacts lie elsewhere.
+
+    Raises
+    ------
+    TrackingError
+        If it is not there.
+    """
+    import mlflow
+
+    client()
+    try:
+        path = Path(mlflow.artifacts.download_artifacts(uri)) / MODEL_FILE
+    except Exception as error:
+        raise TrackingError(
+            f"the artifact of {uri} cannot be read: {str(error).splitlines()[0]} "
+            "Nothing was loaded."
+        ) from error
+    return path
+
+
+def load_model(uri: str) -> Any:
+    """The model at an MLflow address, unpacked by our own list of trusted types."""
+    import skops.io
+
+    return skops.io.load(model_file(uri), trusted=list(TRUSTED_TYPES))
+
+
+def tuned_families(*, data_digest: str, run: str = "") -> pd.DataFrame:
+    """The newest finished search of each family on these data, best validation RMSE first.
+
+    Parameters
+    ----------
+    run
+        Only searches of this pipeline run; empty for any.
+
+    Raises
+    ------
+    TrackingError
+        If there is none.
+    """
+    experiment = client().get_experiment_by_name(EXPERIMENTS["tuning"])
+    wanted = f"tags.data_digest = '{data_digest}' and tags.role = 'search'"
+    wanted += f" and tags.pipeline_run = '{run}'" if run else ""
+    found = client().search_runs(
+        [experiment.experiment_id],
+        filter_string=f"attributes.status = 'FINISHED' and {wanted}",
+        order_by=["attributes.start_time DESC"],
+        max_results=1000,
+    )
+    if not found:
+        raise TrackingError(
+            f"no family was tuned on the data {data_digest}{f' in run {run}' if run else ''}. "
+            "Run `03_tuning.ipynb` for at least one family first."
+        )
+    rows = [{"run_id": one.info.run_id, **one.data.tags, **one.data.metrics} for one in found]
+    newest = pd.DataFrame(rows).drop_duplicates("family").set_index("family")
+    return newest.sort_values("val_rmse")
+
+
+@lru_cache(maxsize=1)
+def provenance() -> dict[str, str]:
+    """Who made this from what: user, commit (with `+` if files were changed), package versions."""
+    return {
+        "user": getpass.getuser(),
+        "commit": _git("rev-parse", "--short=12", "HEAD") + ("+" if _git("status", "-s") else ""),
+        "versions": " ".join(_requirements()),
+    }
+
+
+def _git(*arguments: str) -> str:
+    command = ["git", "-C", str(PROJECT), *arguments]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return ""
