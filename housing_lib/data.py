@@ -1,9 +1,11 @@
 """The contract of a district, and the way from a source to checked, split districts."""
 
 import hashlib
+import subprocess
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -87,10 +89,47 @@ def verify_bundled() -> Path:
         raise DataError(
             f"{path} is not the bundled data set.\n"
             f"  found    {found}\n  expected SHA-256 {BUNDLED_SHA256}\n"
-            f"Nothing was written. `git checkout -- data/raw` brings it back; "
+            f"Nothing was written. `housing data --restore` brings it back; "
             f"for data of your own use `--source PATH`."
         )
     return path
+
+
+def resolve_source(source: str) -> str:
+    """The source as it can be found from any folder: a known name, or an absolute path.
+
+    Raises
+    ------
+    DataError
+        If it is neither a known name nor a file.
+    """
+    if source in SOURCES:
+        return source
+    path = Path(source).expanduser().resolve()
+    if not path.is_file():
+        raise DataError(
+            f"source '{source}': found no such file; expected {', '.join(SOURCES)}, "
+            "or the path of a CSV or Parquet file. Nothing was run."
+        )
+    return str(path)
+
+
+def restore_bundled() -> None:
+    """Bring the bundled file back as it was committed.
+
+    Raises
+    ------
+    DataError
+        If git cannot do it.
+    """
+    path = get_settings().raw_csv
+    command = ["git", "-C", str(path.parent), "checkout", "--", path.name]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise DataError(
+            f"{path} cannot be restored: {done.stderr.strip()}. Nothing was changed. "
+            "data/README.md says how to rebuild it."
+        )
 
 
 def read_table(path: Path) -> pd.DataFrame:
@@ -101,7 +140,7 @@ def read_table(path: Path) -> pd.DataFrame:
     DataError
         If there is no such file, its ending is unknown, or it cannot be read.
     """
-    readers = {".csv": pd.read_csv, ".parquet": pd.read_parquet}
+    readers: dict[str, Any] = {".csv": pd.read_csv, ".parquet": pd.read_parquet}
     reader = readers.get(path.suffix.lower())
     if reader is None:
         raise DataError(
@@ -109,7 +148,7 @@ def read_table(path: Path) -> pd.DataFrame:
             "Nothing was written."
         )
     try:
-        return reader(path)
+        table: pd.DataFrame = reader(path)
     except FileNotFoundError:
         raise DataError(f"{path}: there is no such file. Nothing was written.") from None
     except (ValueError, OSError) as error:
@@ -118,18 +157,20 @@ def read_table(path: Path) -> pd.DataFrame:
             f"{path} cannot be read as {path.suffix[1:]}: {reason}. "
             "It may be empty, cut off or another kind of file. Nothing was written."
         ) from error
+    return table
 
 
 def _fetch_official() -> pd.DataFrame:
     from sklearn.datasets import fetch_california_housing
 
     try:
-        return fetch_california_housing(as_frame=True).frame
+        table: pd.DataFrame = fetch_california_housing(as_frame=True).frame
     except OSError as error:
         raise DataError(
             f"scikit-learn's download failed ({error}). Nothing was written. "
             "`--source bundled` needs no network."
         ) from error
+    return table
 
 
 def check(
@@ -163,6 +204,27 @@ def check(
     return numbers.reset_index(drop=True)
 
 
+def check_rows(table: pd.DataFrame, *, origin: str) -> tuple[pd.DataFrame, pd.Series]:
+    """The districts in `table` as float64, and why each row breaks the contract.
+
+    For what arrives day by day, where one bad row must not stop the others. A
+    value that is no number becomes a missing one, and other columns are left out.
+
+    Raises
+    ------
+    DataError
+        If a column is missing, or there are no rows.
+    """
+    problems = _column_problems(table, list(CONTRACT), extra_columns=True)
+    if table.empty:
+        problems.append("(all)       no rows; expected at least one district")
+    if problems:
+        raise DataError(_contract_text(origin, problems, len(table)))
+    given = table[list(CONTRACT)].reset_index(drop=True)
+    numbers = given.apply(pd.to_numeric, errors="coerce").astype("float64")
+    return numbers, _row_faults(given, numbers)
+
+
 def _column_problems(table: pd.DataFrame, wanted: list[str], extra_columns: bool) -> list[str]:
     unknown = [str(name) for name in table.columns if name not in CONTRACT]
     by_lower = {name.lower(): name for name in unknown}
@@ -178,16 +240,14 @@ def _column_problems(table: pd.DataFrame, wanted: list[str], extra_columns: bool
     return problems + [f"{name:<11} column stands there twice" for name in repeated]
 
 
-def _value_faults(
-    name: str, given: pd.Series, numbers: pd.Series, *, target: bool
-) -> dict[str, pd.Series]:
+def _value_faults(name: str, given: pd.Series, numbers: pd.Series) -> dict[str, pd.Series]:
     column = CONTRACT[name]
     faults = {
         "not a number": given.notna() & numbers.isna(),
         f"below {column.low:g}": numbers < column.low,
         f"above {column.high:g}": numbers > column.high,
     }
-    if name == TARGET and target:
+    if name == TARGET:
         faults["missing"] = given.isna()
     return {fault: mask for fault, mask in faults.items() if mask.any()}
 
@@ -196,7 +256,7 @@ def _value_problems(name: str, given: pd.Series, numbers: pd.Series) -> list[str
     column = CONTRACT[name]
     expected = f"expected {column.low:g} to {column.high:g} ({column.unit})"
     problems = []
-    for fault, mask in _value_faults(name, given, numbers, target=True).items():
+    for fault, mask in _value_faults(name, given, numbers).items():
         first = int(mask.to_numpy().argmax())
         problems.append(
             f"{name:<11} {mask.sum():,} {_values(mask.sum())} {fault}, "
@@ -205,20 +265,15 @@ def _value_problems(name: str, given: pd.Series, numbers: pd.Series) -> list[str
     return problems
 
 
-def row_faults(table: pd.DataFrame, *, target: bool = True) -> pd.Series:
-    """Why each row of `table` breaks the contract, empty where it does not.
-
-    For what arrives day by day, where one bad row must not stop the others.
-    """
-    reasons = pd.Series("", index=table.index)
-    for name in (column for column in CONTRACT if column in table.columns):
-        numbers = pd.to_numeric(table[name], errors="coerce")
-        for fault, mask in _value_faults(name, table[name], numbers, target=target).items():
+def _row_faults(given: pd.DataFrame, numbers: pd.DataFrame) -> pd.Series:
+    reasons = pd.Series("", index=given.index)
+    for name in given.columns:
+        for fault, mask in _value_faults(name, given[name], numbers[name]).items():
             reasons[mask] += f"{name} {fault}; "
     return reasons.str.removesuffix("; ")
 
 
-def _values(count: int) -> str:
+def _values(count: float) -> str:
     return "value" if count == 1 else "values"
 
 
@@ -260,7 +315,8 @@ def row_ids(districts: pd.DataFrame) -> Ids:
     The price is left out, so that a district whose price is revised later stays
     in its part; the index is left out, so that order means nothing.
     """
-    return pd.util.hash_pandas_object(districts[list(FEATURES)], index=False).to_numpy()
+    hashed = pd.util.hash_pandas_object(districts[list(FEATURES)], index=False)
+    return hashed.to_numpy(dtype="uint64")
 
 
 def split(

@@ -9,7 +9,7 @@ import pandas as pd
 from sklearn.inspection import permutation_importance
 from sklearn.metrics import mean_absolute_error, mean_squared_error, r2_score
 
-from housing_lib.data import FEATURES, USD_PER_UNIT
+from housing_lib.data import FEATURES, USD_PER_UNIT, capped
 from housing_lib.parts import Part
 
 Floats = npt.NDArray[np.float64]
@@ -41,17 +41,8 @@ def score_models(models: Mapping[str, Any], parts: Mapping[str, Part]) -> pd.Dat
 def leaderboard(scores: pd.DataFrame, *, by: str = "val") -> pd.DataFrame:
     """One row a family, one column a part and metric, best validation RMSE first."""
     wide = scores.pivot(index="family", columns="part", values=list(METRICS))
-    wide.columns = [f"{part}_{metric}" for metric, part in wide.columns]
+    wide.columns = wide.columns.map(lambda names: f"{names[1]}_{names[0]}")
     return wide.sort_values(f"{by}_rmse")
-
-
-def baselines(train: Part, test: Part) -> dict[str, float]:
-    """The test RMSE of answers that need no model, in 100,000 USD."""
-    constant = {"mean price": train.y.mean(), "median price": np.median(train.y)}
-    return {
-        name: metrics(test.y, np.full_like(test.y, value))["rmse"]
-        for name, value in constant.items()
-    }
 
 
 def importances(model: Any, part: Part, *, seed: int, repeats: int = 5) -> pd.Series:
@@ -82,6 +73,119 @@ def own_importances(model: Any, feature_names: list[str]) -> pd.Series | None:
         return None
     series = pd.Series(np.ravel(values), index=feature_names)
     return series.sort_values(key=np.abs, ascending=False)
+
+
+def importance_views(
+    model: Any, part: Part, feature_names: list[str], *, seed: int
+) -> dict[str, pd.Series]:
+    """What matters to a model: by permutation, and by the model's own measure if it has one."""
+    views = {"permutation": importances(model, part, seed=seed)}
+    own = own_importances(model, feature_names)
+    return views if own is None else {**views, "own": own}
+
+
+def unite(*parts: Part) -> tuple[pd.DataFrame, Floats]:
+    """The raw districts of several parts with their prices in 100,000 USD."""
+    districts = pd.concat([part.districts for part in parts], ignore_index=True)
+    return districts, np.concatenate([part.y for part in parts])
+
+
+def verdict(board: pd.DataFrame, test_scores: Mapping[str, float], version: int) -> str:
+    """The result of an evaluation in three sentences, in Markdown."""
+    chosen = board.index[0]
+    text = (
+        f"**{title(chosen)} is chosen, and now version {version}. On districts that it never saw "
+        f"it is off by {usd(test_scores['test_mae'])} on average** (MAE); its RMSE, which weighs "
+        f"large errors more, is {usd(test_scores['test_rmse'])}. It explains "
+        f"{test_scores['test_r2']:.1%} of the differences in price."
+    )
+    if len(board) > 1:
+        lead = board["val_rmse"].iloc[1] - board["val_rmse"].iloc[0]
+        text += (
+            f" On validation its RMSE is {usd(lead)} below that of the "
+            f"next best, {title(board.index[1])}."
+        )
+    return text
+
+
+def title(family: str) -> str:
+    """A family's name as a sentence begins with it."""
+    return "XGBoost" if family == "xgboost" else family.replace("_", " ").capitalize()
+
+
+def styled_leaderboard(board: pd.DataFrame) -> Any:
+    """The leaderboard for a reader: errors in dollars, R² as a share, the best in bold."""
+    parts = {"val": "validation", "test": "test", "train": "training"}
+    columns = {}
+    for part, words in parts.items():
+        columns[words, "RMSE ($)"] = board[f"{part}_rmse"] * USD_PER_UNIT
+        columns[words, "MAE ($)"] = board[f"{part}_mae"] * USD_PER_UNIT
+        columns[words, "R²"] = board[f"{part}_r2"]
+    shown = pd.DataFrame(columns).rename(index=title).rename_axis("family")
+    money: Any = [name for name in shown.columns if "$" in name[1]]
+    shares: Any = [name for name in shown.columns if "$" not in name[1]]
+    styled = shown.style.format("{:,.0f}", subset=money).format("{:.3f}", subset=shares)
+    return styled.highlight_min(subset=money, props="font-weight: bold").highlight_max(
+        subset=shares, props="font-weight: bold"
+    )
+
+
+def baseline_table(
+    parts: Mapping[str, Part], scores: pd.DataFrame, test_scores: Mapping[str, float]
+) -> Any:
+    """Test RMSE and MAE in dollars of simple answers beside the champion's."""
+    train, test = parts["train"], parts["test"]
+    constants = {"the mean price": train.y.mean(), "the median price": np.median(train.y)}
+    rows: dict[str, Any] = {
+        name: metrics(test.y, np.full_like(test.y, value)) for name, value in constants.items()
+    }
+    linear = scores[(scores["family"] == "linear_regression") & (scores["part"] == "test")]
+    if len(linear):
+        rows["linear regression"] = linear.iloc[0][list(METRICS)].to_dict()
+    rows["the champion"] = {name: test_scores[f"test_{name}"] for name in METRICS}
+    shown = pd.DataFrame(rows).T.loc[:, ["rmse", "mae"]].astype(float) * USD_PER_UNIT
+    shown.columns = ["RMSE ($)", "MAE ($)"]
+    return shown.rename_axis("answer").style.format("{:,.0f}")
+
+
+def capped_table(prices: Floats, predicted: Floats) -> Any:
+    """Districts below and at the census's limit: how many, RMSE and mean error in dollars."""
+    at_cap = capped(prices)
+    rows = {}
+    for name, mask in {"below the limit": ~at_cap, "at the limit": at_cap}.items():
+        errors = predicted[mask] - prices[mask]
+        rows[name] = {
+            "districts": mask.sum(),
+            "RMSE ($)": np.sqrt(np.mean(errors**2)) * USD_PER_UNIT,
+            "mean error ($)": errors.mean() * USD_PER_UNIT,
+        }
+    return pd.DataFrame(rows).T.rename_axis("price").style.format("{:,.0f}")
+
+
+def champion_record(
+    board: pd.DataFrame, test_scores: Mapping[str, float], version: int, run_id: str
+) -> dict[str, Any]:
+    """What a run keeps of its champion."""
+    first = board.iloc[0]
+    runner_up = None
+    if len(board) > 1:
+        gain = (board["val_rmse"].iloc[1] - first["val_rmse"]) * USD_PER_UNIT
+        runner_up = {"title": title(board.index[1]), "val_rmse_gain_usd": gain}
+    return {
+        "family": board.index[0],
+        "title": title(board.index[0]),
+        "version": version,
+        "run_id": run_id,
+        "metrics": {**test_scores, "val_rmse": first["val_rmse"]},
+        "runner_up": runner_up,
+    }
+
+
+def leaderboard_records(board: pd.DataFrame) -> list[dict[str, Any]]:
+    """The leaderboard as plain records, best first."""
+    named = board.assign(title=[title(family) for family in board.index])
+    records: Any = named.reset_index().to_dict("records")
+    return list(records)
 
 
 def usd(value: float) -> str:

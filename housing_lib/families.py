@@ -1,6 +1,6 @@
 """The eight model families: estimator, search space and defaults, as data."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from typing import Any
@@ -201,6 +201,12 @@ def get_family(name: str) -> Family:
             f"The families are: {', '.join(FAMILIES)}. Nothing was run."
         )
     return FAMILIES[name]
+
+
+def left_out(names: Iterable[str]) -> str:
+    """The families that are not among `names`, as a text; empty if all are."""
+    absent = [family.title for name, family in FAMILIES.items() if name not in set(names)]
+    return f"not among them: {', '.join(absent)}" if absent else ""
 
 
 def make_estimator(

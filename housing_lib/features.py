@@ -1,5 +1,6 @@
 """Raw districts to a model matrix, as scikit-learn transformers."""
 
+from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
 import numpy as np
@@ -81,7 +82,7 @@ class DistrictFeatures(TransformerMixin, BaseEstimator):
             age,
             *_logarithms(rooms, bedrooms, people, occupants),
             _ratio(bedrooms, rooms),
-            _ratio(occupants, rooms),
+            *_logarithms(_ratio(occupants, rooms)),
             _ratio(income, rooms),
             np.log1p(_ratio(people, occupants)),
             latitude,
@@ -98,7 +99,7 @@ class DistrictFeatures(TransformerMixin, BaseEstimator):
             "HouseAge",
             *(f"Log{name}" for name in ("AveRooms", "AveBedrms", "Population", "AveOccup")),
             "BedroomsPerRoom",
-            "PeoplePerRoom",
+            "LogPeoplePerRoom",
             "IncomePerRoom",
             "LogHouseholds",
             "Latitude",
@@ -136,7 +137,8 @@ def distance_km(
     half_rise = (to_phi - phi) / 2
     half_turn = np.deg2rad(to_longitude - longitude) / 2
     chord = np.sin(half_rise) ** 2 + np.cos(phi) * np.cos(to_phi) * np.sin(half_turn) ** 2
-    return 2 * EARTH_RADIUS_KM * np.arcsin(np.sqrt(chord))
+    distance: Floats = 2 * EARTH_RADIUS_KM * np.arcsin(np.sqrt(chord))
+    return distance
 
 
 def make_preprocessing() -> Pipeline:
@@ -170,6 +172,30 @@ def preprocess(districts: pd.DataFrame, membership: npt.NDArray[np.str_]) -> dic
         )
         for name, part in rows.items()
     }
+
+
+def balance(parts: Mapping[str, Part]) -> pd.DataFrame:
+    """The mean of each column in each part, and how far apart they are, in spreads."""
+    means = pd.DataFrame({name: part.districts.mean() for name, part in parts.items()})
+    spread = parts["train"].districts.std()
+    return means.assign(distance=(means.max(axis=1) - means.min(axis=1)) / spread)
+
+
+def rank_correlations(part: Part, names: Sequence[str]) -> pd.Series:
+    """Spearman's rank correlation of each feature with the price, strongest first."""
+    table = pd.DataFrame(part.X, columns=list(names))
+    found = table.corrwith(pd.Series(part.y), method="spearman")
+    return found.sort_values(key=np.abs, ascending=False)
+
+
+def matrix_summary(parts: Mapping[str, Part], names: Sequence[str]) -> pd.DataFrame:
+    """Mean, spread and largest size of each scaled feature, part by part."""
+    columns = {}
+    for name, part in parts.items():
+        columns[name, "mean"] = part.X.mean(axis=0)
+        columns[name, "spread"] = part.X.std(axis=0)
+        columns[name, "largest"] = np.abs(part.X).max(axis=0)
+    return pd.DataFrame(columns, index=list(names))
 
 
 def feature_names() -> list[str]:

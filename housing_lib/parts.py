@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from housing_lib.data import DataError, Floats, Ids, data_digest, row_ids
+from housing_lib.data import PARTS, DataError, Floats, Ids, data_digest, row_ids
 from housing_lib.files import atomic_path, read_json, write_json
 from housing_lib.settings import get_settings
 
@@ -91,6 +91,11 @@ def load_manifest() -> Manifest:
         raise DataError(
             f"{path} is damaged ({error}). Run `02_preprocessing.ipynb` again; it writes it anew."
         ) from error
+
+
+def load_parts() -> dict[str, Part]:
+    """All three parts of the processed folder, by name."""
+    return {name: load_part(name) for name in PARTS}
 
 
 def load_part(name: str) -> Part:

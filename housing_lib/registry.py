@@ -12,7 +12,7 @@ from housing_lib.evaluation import metrics, usd
 from housing_lib.files import file_digest
 from housing_lib.parts import load_manifest, load_part
 from housing_lib.settings import HousingError, get_settings
-from housing_lib.tracking import EXPERIMENTS, MODEL_FILE, client, load_model, model_file
+from housing_lib.tracking import MODEL_FILE, client, experiment_id, load_model, model_file
 
 STAGES = ("staging", "production", "previous")
 ALIAS_MISSING = ("INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST")
@@ -180,9 +180,7 @@ def _judge(version: int, incumbent: int | None) -> Decision:
     test = load_part("test")
     found = metrics(test.y, load_version(version).model.predict(test.districts), prefix="test_")
     if incumbent is None:
-        reason = (
-            f"the first version; typical error {usd(found['test_rmse'])} on {len(test.y):,} rows"
-        )
+        reason = f"the first version; test RMSE {usd(found['test_rmse'])} on {len(test.y):,} rows"
         return Decision("promoted", version, None, [reason], found)
     before = metrics(test.y, load_version(incumbent).model.predict(test.districts))["rmse"]
     gain = before - found["test_rmse"]
@@ -222,7 +220,6 @@ def _move_production(version: int, incumbent: int | None) -> None:
 def _write(decision: Decision) -> Decision:
     name = get_settings().model_name
     client().set_model_version_tag(name, str(decision.version), "decision", decision.decision)
-    experiment = client().get_experiment_by_name(EXPERIMENTS["registry"]).experiment_id
     tags = {
         "decision": decision.decision,
         "version": str(decision.version),
@@ -233,7 +230,7 @@ def _write(decision: Decision) -> Decision:
         "data_digest": _digest(),
     }
     run = client().create_run(
-        experiment, run_name=f"{decision.decision} {decision.version}", tags=tags
+        experiment_id("registry"), run_name=f"{decision.decision} {decision.version}", tags=tags
     )
     for key, value in decision.metrics.items():
         client().log_metric(run.info.run_id, key, value)
@@ -250,8 +247,9 @@ def _digest() -> str:
 
 def history() -> list[Decision]:
     """Every decision on Production, oldest first."""
-    experiment = client().get_experiment_by_name(EXPERIMENTS["registry"]).experiment_id
-    found = client().search_runs([experiment], order_by=["attributes.start_time ASC"])
+    found = client().search_runs(
+        [experiment_id("registry")], order_by=["attributes.start_time ASC"]
+    )
     return [_from_run(run) for run in found]
 
 

@@ -1,25 +1,25 @@
 """The door to MLflow's runs: one store, prepared once; runs, trials, figures and models."""
 
-import getpass
+import json
 import os
-import subprocess
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import lru_cache
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 from filelock import FileLock
 
-from housing_lib.data import FEATURES
-from housing_lib.settings import PROJECT, HousingError, get_settings
-from housing_lib.tuning import Trial
+from housing_lib import provenance
+from housing_lib.data import FEATURES, Floats
+from housing_lib.evaluation import METRICS
+from housing_lib.parts import Part
+from housing_lib.settings import HousingError, get_settings
+from housing_lib.tuning import Search, Trial
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
     from mlflow import MlflowClient
 
 EXPERIMENTS = {
@@ -103,6 +103,13 @@ def _cannot_open(uri: str, error: Exception) -> TrackingError:
     )
 
 
+def experiment_id(kind: str) -> str:
+    """The id of an experiment, of a kind in `EXPERIMENTS`."""
+    found = client().get_experiment_by_name(EXPERIMENTS[kind])
+    assert found is not None, "client() creates them all"
+    return str(found.experiment_id)
+
+
 def _create_experiments(opened: "MlflowClient") -> None:
     local = get_settings().store_uri.startswith("sqlite")
     for name in EXPERIMENTS.values():
@@ -120,7 +127,7 @@ def run(
 
     client()
     mlflow.set_experiment(EXPERIMENTS[kind])
-    with mlflow.start_run(run_name=name, tags={**provenance(), **tags}) as active:
+    with mlflow.start_run(run_name=name, tags={**provenance.describe(), **tags}) as active:
         mlflow.log_params(dict(params))
         yield active.info.run_id
 
@@ -142,6 +149,58 @@ def log_trial(parent: str, trial: Trial, *, family: str) -> None:
     opened.set_terminated(child, "FINISHED" if trial.state == "complete" else "KILLED")
 
 
+def trial_logger(parent: str, family: str) -> Callable[[Trial], None]:
+    """A function that logs each trial of a search while it finishes, and prints a line on it."""
+
+    def log(trial: Trial) -> None:
+        log_trial(parent, trial, family=family)
+        error = trial.metrics["val_rmse"]
+        print(f"trial {trial.number:3d}  {trial.state:<8}  {error:.4f}  {trial.seconds:5.1f} s")
+
+    return log
+
+
+def log_search(
+    search: Search, model: Any, importances: Mapping[str, pd.Series], train: Part
+) -> str:
+    """The address of a family's best model, after logging it and its search to the active run."""
+    import mlflow
+
+    from housing_lib import plots
+
+    log_metrics(search.best.metrics)
+    mlflow.log_params({f"best_{name}": value for name, value in search.best.params.items()})
+    log_table(search.table, "trials")
+    for name, values in importances.items():
+        axes = plots.importance_bars(values, title=f"{search.family}: {name}", unit=name)
+        log_figure(axes.figure, f"importance_{name}")
+    uri = log_model(model, train.districts)
+    best = json.dumps(search.best.params)
+    mlflow.set_tags({"role": "search", "model_uri": uri, "best_params": best})
+    return uri
+
+
+def log_evaluation(
+    champion: Any,
+    scores: pd.DataFrame,
+    test_scores: Mapping[str, float],
+    test: Part,
+    predicted: Floats,
+) -> str:
+    """The address of the champion, after logging it, all scores and figures to the active run."""
+    from housing_lib import plots
+
+    log_metrics(test_scores)
+    for row in scores.itertuples():
+        values = {f"{row.part}_{name}": getattr(row, name) for name in METRICS}
+        log_metrics({f"{row.family}.{name}": value for name, value in values.items()})
+    log_table(scores, "scores")
+    log_figure(plots.metric_grid(scores), "scores")
+    log_figure(plots.residuals(test.y, predicted), "residuals")
+    log_figure(plots.error_map(test.districts, predicted - test.y).figure, "error_map")
+    return log_model(champion, test.districts)
+
+
 def log_metrics(values: Mapping[str, float]) -> None:
     """Log metrics to the active run."""
     import mlflow
@@ -149,14 +208,12 @@ def log_metrics(values: Mapping[str, float]) -> None:
     mlflow.log_metrics(dict(values))
 
 
-def log_series(series: pd.DataFrame) -> None:
-    """Log a table to the active run: a metric a column, a step a row, missing values left out."""
-    import mlflow
+def log_series(run_id: str, series: pd.DataFrame) -> None:
+    """Log a table to a run: a metric a column, a step a row, missing values left out."""
     from mlflow.entities import Metric
 
-    run_id = mlflow.active_run().info.run_id
     values = [
-        Metric(str(name), float(value), 0, int(step))
+        Metric(str(name), float(value), 0, int(str(step)))
         for name, column in series.items()
         for step, value in column.dropna().items()
     ]
@@ -164,11 +221,13 @@ def log_series(series: pd.DataFrame) -> None:
         client().log_batch(run_id, metrics=values[start : start + 1000])
 
 
-def log_figure(figure: "Figure", name: str) -> None:
-    """Log a figure to the active run."""
+def log_figure(figure: Any, name: str) -> None:
+    """Log a figure to the active run, and close it."""
+    import matplotlib.pyplot as plt
     import mlflow
 
     mlflow.log_figure(figure, f"figures/{name}.png")
+    plt.close(figure)
 
 
 def log_table(table: pd.DataFrame, name: str) -> None:
@@ -200,7 +259,7 @@ def log_model(model: Any, districts: pd.DataFrame) -> str:
         signature=mlflow.models.infer_signature(example, model.predict(example)),
         input_example=example,
         skops_trusted_types=_trusted_types(model),
-        pip_requirements=_requirements(),
+        pip_requirements=provenance.requirements(),
     )
     with tempfile.TemporaryDirectory() as folder:
         joblib.dump(model, Path(folder) / "model.joblib")
@@ -219,13 +278,6 @@ def _trusted_types(model: Any) -> list[str]:
             "Add it there if its code may run wherever the model is loaded. Nothing was logged."
         )
     return list(found)
-
-
-def _requirements() -> list[str]:
-    import xgboost
-
-    names = ("numpy", "pandas", "scikit-learn", "skops")
-    return [*(f"{name}=={version(name)}" for name in names), f"xgboost=={xgboost.__version__}"]
 
 
 def model_file(uri: str) -> Path:
@@ -256,6 +308,11 @@ def load_model(uri: str) -> Any:
     return skops.io.load(model_file(uri), trusted=list(TRUSTED_TYPES))
 
 
+def load_models(searches: pd.DataFrame) -> dict[str, Any]:
+    """The best model of each family, by name, in the order of `tuned_families`."""
+    return {str(family): load_model(uri) for family, uri in searches["model_uri"].items()}
+
+
 def tuned_families(*, data_digest: str, run: str = "") -> pd.DataFrame:
     """The newest finished search of each family on these data, best validation RMSE first.
 
@@ -269,11 +326,10 @@ def tuned_families(*, data_digest: str, run: str = "") -> pd.DataFrame:
     TrackingError
         If there is none.
     """
-    experiment = client().get_experiment_by_name(EXPERIMENTS["tuning"])
     wanted = f"tags.data_digest = '{data_digest}' and tags.role = 'search'"
     wanted += f" and tags.pipeline_run = '{run}'" if run else ""
     found = client().search_runs(
-        [experiment.experiment_id],
+        [experiment_id("tuning")],
         filter_string=f"attributes.status = 'FINISHED' and {wanted}",
         order_by=["attributes.start_time DESC"],
         max_results=1000,
@@ -285,22 +341,5 @@ def tuned_families(*, data_digest: str, run: str = "") -> pd.DataFrame:
         )
     rows = [{"run_id": one.info.run_id, **one.data.tags, **one.data.metrics} for one in found]
     newest = pd.DataFrame(rows).drop_duplicates("family").set_index("family")
+    newest["best_params"] = newest["best_params"].map(json.loads)
     return newest.sort_values("val_rmse")
-
-
-@lru_cache(maxsize=1)
-def provenance() -> dict[str, str]:
-    """Who made this from what: user, commit (with `+` if files were changed), package versions."""
-    return {
-        "user": getpass.getuser(),
-        "commit": _git("rev-parse", "--short=12", "HEAD") + ("+" if _git("status", "-s") else ""),
-        "versions": " ".join(_requirements()),
-    }
-
-
-def _git(*arguments: str) -> str:
-    command = ["git", "-C", str(PROJECT), *arguments]
-    try:
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        return ""

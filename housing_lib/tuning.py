@@ -12,11 +12,9 @@ from sklearn.pipeline import Pipeline
 from xgboost import XGBRegressor
 from xgboost.callback import EarlyStopping, TrainingCallback
 
-from housing_lib.evaluation import metrics
+from housing_lib.evaluation import METRICS, metrics
 from housing_lib.families import Stages, get_family, make_estimator, make_model
 from housing_lib.parts import Part
-
-BUDGETS = {"smoke": 2, "standard": 20, "thorough": 100}
 
 
 @dataclass(frozen=True)
@@ -44,6 +42,10 @@ class Search:
         """The trial of the lowest validation RMSE."""
         finished = [trial for trial in self.trials if trial.state == "complete"]
         return min(finished, key=lambda trial: trial.metrics["val_rmse"])
+
+    def count(self, state: str) -> int:
+        """The number of trials that ended in a state, `complete` or `pruned`."""
+        return sum(trial.state == state for trial in self.trials)
 
     @property
     def table(self) -> pd.DataFrame:
@@ -171,3 +173,37 @@ def _report(asked: optuna.Trial, error: float, stage: int) -> None:
     asked.report(error, stage)
     if asked.should_prune():
         raise optuna.TrialPruned
+
+
+def describe_space(family: str) -> pd.DataFrame:
+    """One row a hyperparameter: where the search looks, how, and the shipped value."""
+    found = get_family(family)
+    rows = {
+        name: {
+            "from": getattr(values, "low", ""),
+            "to": getattr(values, "high", ""),
+            "scale": "log" if getattr(values, "log", False) else "linear",
+            "shipped": found.defaults[name],
+        }
+        for name, values in found.space.items()
+    }
+    return pd.DataFrame(rows).T.rename_axis("hyperparameter")
+
+
+def describe_fit(trial: Trial) -> pd.DataFrame:
+    """One row a metric: on the training districts, on the validation districts."""
+    rows = {
+        metric.upper().replace("R2", "R²"): {
+            "training": trial.metrics[f"train_{metric}"],
+            "validation": trial.metrics[f"val_{metric}"],
+        }
+        for metric in METRICS
+    }
+    return pd.DataFrame(rows).T.rename_axis("metric (100,000 USD)")
+
+
+def describe_params(search: Search) -> pd.DataFrame:
+    """One row a hyperparameter: the shipped value and the one that won."""
+    shipped = get_family(search.family).defaults
+    best = search.best.params
+    return pd.DataFrame({"shipped": pd.Series(shipped), "won": pd.Series(best)}, index=list(best))

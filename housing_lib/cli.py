@@ -1,0 +1,259 @@
+"""The `housing` command: each subcommand is one job of the project."""
+
+import os
+import sys
+from collections.abc import Callable
+from functools import wraps
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from housing_lib.settings import HousingError, get_settings
+
+if TYPE_CHECKING:
+    from housing_lib.pipeline import Plan, Run
+
+app = typer.Typer(
+    help="Predict median house values in Californian districts, and keep the predictions honest.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+)
+out = Console(highlight=False)
+err = Console(stderr=True, highlight=False)
+
+EXIT_FAILED, EXIT_WRONG_USE, EXIT_HELD = 1, 2, 3
+
+
+def _say_errors(command: Callable[..., Any]) -> Callable[..., Any]:
+    """`command`, with the project's errors shown as text and an exit code of 2."""
+
+    @wraps(command)
+    def wrapped(*arguments: Any, **options: Any) -> Any:
+        try:
+            return command(*arguments, **options)
+        except HousingError as error:
+            err.print(f"{type(error).__name__}: {error}", markup=False, soft_wrap=True)
+            raise typer.Exit(EXIT_WRONG_USE) from None
+
+    return wrapped
+
+
+@app.command()
+@_say_errors
+def data(
+    source: Annotated[
+        str, typer.Option(help="bundled, sklearn (the official download), or a CSV or Parquet file")
+    ] = "bundled",
+    restore: Annotated[bool, typer.Option(help="bring the bundled file back from git")] = False,
+) -> None:
+    """Check a source of districts against the contract and show what is in it."""
+    from housing_lib import data as districts_data
+
+    if restore:
+        districts_data.restore_bundled()
+    districts = districts_data.acquire(source)
+    shown = Table(title=f"{len(districts):,} districts from {source}", title_justify="left")
+    quality = districts_data.quality(districts)
+    for name in ("column", *quality.columns):
+        shown.add_column(name, justify="left" if name in ("column", "unit") else "right")
+    for row in quality.itertuples():
+        shown.add_row(
+            *(f"{value:,.5g}" if isinstance(value, float) else str(value) for value in row)
+        )
+    out.print(shown)
+    at_cap = int(districts_data.capped(districts[districts_data.TARGET]).sum())
+    out.print(f"The contract holds. {districts_data.duplicates(districts):,} duplicates, ")
+    out.print(f"{at_cap:,} prices at the cap, digest {districts_data.data_digest(districts)}.")
+
+
+@app.command()
+@_say_errors
+def run(
+    budget: Annotated[str, typer.Option(help="smoke, standard or thorough")] = "standard",
+    trials: Annotated[
+        int | None, typer.Option(help="trials a family, instead of the budget's")
+    ] = None,
+    models: Annotated[str, typer.Option(help="families, separated by commas (default: all)")] = "",
+    source: Annotated[
+        str, typer.Option(help="bundled, sklearn, or a CSV or Parquet file")
+    ] = "bundled",
+    jobs: Annotated[
+        int | None, typer.Option(help="notebooks at once (default: one a core)")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="the seed of every random choice")] = None,
+) -> None:
+    """Run everything: look, preprocess, tune, evaluate, promote, monitor, report."""
+    from housing_lib import console, pipeline
+
+    plan = _plan(budget, trials, models, source, jobs, seed)
+    with console.watching(out) as watch:
+        finished = pipeline.run(plan, watch=watch)
+    _conclude(finished)
+
+
+def _plan(
+    budget: str, trials: int | None, models: str, source: str, jobs: int | None, seed: int | None
+) -> "Plan":
+    from housing_lib import data as districts_data
+    from housing_lib.families import FAMILIES, get_family
+    from housing_lib.pipeline import BUDGETS, Plan
+
+    names = [name.strip() for name in models.split(",") if name.strip()] or list(FAMILIES)
+    for name in names:
+        get_family(name)
+    if budget not in BUDGETS:
+        raise HousingError(
+            f"there is no budget '{budget}'; expected {', '.join(BUDGETS)}. Nothing was run."
+        )
+    count = BUDGETS[budget] if trials is None else trials
+    workers = jobs or min(os.cpu_count() or 1, 8)
+    if count < 1 or workers < 1:
+        raise HousingError(
+            f"trials {count} and jobs {workers}: each must be at least 1. Nothing was run."
+        )
+    source = districts_data.resolve_source(source)
+    return Plan(names, count, source, get_settings().seed if seed is None else seed, workers)
+
+
+def _conclude(finished: "Run") -> None:
+    for step in finished.steps.values():
+        if step.state in ("failed", "skipped"):
+            err.print(f"\n{step.id} {step.state}: {step.reason}", style="red", markup=False)
+    champion = finished.champion
+    if champion:
+        decided = f"version {champion['version']} {champion.get('decision', 'registered')}"
+        verdict = f"\n{champion['title']}: {decided}; {champion.get('reason', '')}."
+        out.print(verdict, markup=False, soft_wrap=True)
+    out.print(f"Report   {finished.folder / 'index.html'}", soft_wrap=True)
+    if champion:
+        out.print("Serve    make serve   (then http://127.0.0.1:8000/docs)")
+        out.print("Runs     make ui")
+    raise typer.Exit(finished.exit_code)
+
+
+@app.command()
+@_say_errors
+def predict(
+    source: Annotated[Path, typer.Argument(help="CSV or Parquet file with the eight columns")],
+    target: Annotated[Path | None, typer.Argument(help="default: data/predictions/")] = None,
+    stage: Annotated[str, typer.Option(help="production, staging or previous")] = "production",
+) -> None:
+    """Write the model's predictions beside the columns of a file."""
+    from housing_lib import registry, scoring
+
+    registered = registry.load(stage)
+    scored = scoring.predict_file(
+        source, target or scoring.default_target(source), registered=registered
+    )
+    done = f"{scored.rows:,} districts by version {scored.model_version} in {scored.seconds:.1f} s"
+    out.print(f"{done}: {scored.path}", soft_wrap=True)
+
+
+@app.command()
+@_say_errors
+def monitor(
+    source: Annotated[
+        str, typer.Argument(help="CSV or Parquet file with prices (default: the test districts)")
+    ] = "test",
+    batch_rows: Annotated[int, typer.Option(help="districts a batch")] = 10,
+) -> None:
+    """Compare the Production model with true prices, batch by batch, into MLflow and a report."""
+    from housing_lib import console, pipeline, reports
+
+    notebook = "05_monitoring.ipynb"
+    given = {
+        "source": source if source == "test" else str(Path(source).resolve()),
+        "batch_rows": batch_rows,
+    }
+    reports.check_parameters(get_settings().notebooks / notebook, given)
+    with console.watching(out) as watch:
+        finished = pipeline.run_one("monitoring", notebook, given, watch=watch)
+    _conclude(finished)
+
+
+@app.command()
+@_say_errors
+def promote(
+    version: Annotated[int | None, typer.Argument(help="default: the version in Staging")] = None,
+) -> None:
+    """Let the gate decide whether a version goes to Production."""
+    from housing_lib import registry
+
+    _tell(registry.promote(version))
+
+
+@app.command()
+@_say_errors
+def rollback(
+    to: Annotated[int | None, typer.Option(help="default: the version before this one")] = None,
+) -> None:
+    """Bring an earlier version back to Production."""
+    from housing_lib import registry
+
+    _tell(registry.rollback(to))
+
+
+def _tell(decision: Any) -> None:
+    reasons = "; ".join(decision.reasons)
+    out.print(
+        f"version {decision.version} {decision.decision}: {reasons}.", markup=False, soft_wrap=True
+    )
+    if not decision.promoted:
+        out.print(f"Production stays at version {decision.incumbent or 'none'}.")
+        raise typer.Exit(EXIT_HELD)
+
+
+@app.command()
+@_say_errors
+def history() -> None:
+    """Show every decision on Production, oldest first."""
+    from housing_lib import registry
+
+    shown = Table(title=f"{get_settings().model_name}: decisions", title_justify="left")
+    for name in ("when", "who", "decision", "version", "from", "why"):
+        shown.add_column(name, overflow="fold")
+    for one in registry.history():
+        before = str(one.incumbent or "–")
+        shown.add_row(
+            one.when, one.who, one.decision, str(one.version), before, "; ".join(one.reasons)
+        )
+    out.print(shown)
+    stages = {stage: registry.stage_version(stage) for stage in registry.STAGES}
+    out.print(
+        ", ".join(f"{stage.title()}: {version or 'none'}" for stage, version in stages.items())
+    )
+
+
+@app.command()
+@_say_errors
+def serve(
+    host: Annotated[str | None, typer.Option(help="address to listen on")] = None,
+    port: Annotated[int | None, typer.Option(help="port to listen on")] = None,
+) -> None:
+    """Serve the Production model over HTTP."""
+    import uvicorn
+
+    settings = get_settings()
+    uvicorn.run("serve.app:app", host=host or settings.host, port=port or settings.port)
+
+
+@app.command()
+@_say_errors
+def ui(port: Annotated[int, typer.Option(help="port to listen on")] = 5000) -> None:
+    """Open MLflow's own page on the project's store."""
+    from housing_lib import tracking
+
+    tracking.client()
+    os.environ["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] = "false"
+    arguments = ["mlflow", "server", "--backend-store-uri", get_settings().store_uri]
+    arguments += ["--host", get_settings().host, "--port", str(port), "--workers", "1"]
+    os.execvp(Path(sys.executable).with_name("mlflow"), arguments)
+
+
+def main() -> None:
+    """Run the command line."""
+    app()

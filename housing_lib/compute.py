@@ -1,0 +1,80 @@
+"""Where work is done: in a process of its own, so that nothing it does can harm the others."""
+
+import multiprocessing
+import os
+from collections.abc import Callable
+from functools import lru_cache
+from multiprocessing.connection import Connection
+from multiprocessing.context import BaseContext
+from typing import Any
+
+from housing_lib.settings import HousingError
+
+
+class ProcessDiedError(HousingError):
+    """A process that ended without an answer."""
+
+
+def call_in_process(
+    function: Callable[..., Any], *arguments: Any, on_message: Callable[..., None]
+) -> Any:
+    """What `function(*arguments, send)` returns, called in a process of its own.
+
+    Whatever the function sends reaches `on_message`, and what it raises is
+    raised here.
+
+    Raises
+    ------
+    ProcessDiedError
+        If the process ended without an answer, killed for lack of memory for example.
+    """
+    ours, theirs = multiprocessing.Pipe(duplex=False)
+    process = _context().Process(target=_serve, args=(theirs, function, arguments))  # type: ignore[attr-defined]
+    process.start()
+    theirs.close()
+    try:
+        return _receive(ours, on_message)
+    except EOFError:
+        process.join()
+        raise ProcessDiedError(
+            f"the process ended without an answer ({process.exitcode})."
+        ) from None
+    finally:
+        if process.is_alive():
+            process.join(timeout=10)
+        if process.is_alive():
+            process.terminate()
+
+
+def _receive(connection: Connection, on_message: Callable[..., None]) -> Any:
+    while True:
+        kind, content = connection.recv()
+        if kind == "message":
+            on_message(*content)
+        elif kind == "error":
+            raise content
+        else:
+            return content
+
+
+def _serve(
+    connection: Connection, function: Callable[..., Any], arguments: tuple[Any, ...]
+) -> None:
+    os.setpgid(0, 0)
+    try:
+        answer = function(*arguments, lambda *content: connection.send(("message", content)))
+        connection.send(("answer", answer))
+    except HousingError as error:
+        connection.send(("error", error))
+    except BaseException as error:
+        connection.send(("error", HousingError(f"{type(error).__name__}: {error}")))
+
+
+@lru_cache(maxsize=1)
+def _context() -> BaseContext:
+    # A fork server forks from a clean process that has the slow imports done already.
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["papermill", "nbconvert", "housing_lib.reports"])
+    return context

@@ -1,0 +1,305 @@
+"""The graph of steps, and a run through it: order, processes, failure, and the record of it all."""
+
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import asdict, dataclass, field
+from datetime import datetime
+from graphlib import TopologicalSorter
+from pathlib import Path
+from typing import Any
+
+from housing_lib import provenance
+from housing_lib.compute import call_in_process
+from housing_lib.files import write_json
+from housing_lib.settings import HousingError, get_settings
+
+BUDGETS = {"smoke": 2, "standard": 40, "thorough": 200}
+EXIT_DONE, EXIT_FAILED, EXIT_WRONG_USE, EXIT_HELD = 0, 1, 2, 3
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run shall do."""
+
+    models: Sequence[str]
+    trials: int
+    source: str = "bundled"
+    seed: int = 42
+    jobs: int = 1
+
+
+@dataclass
+class Step:
+    """One step of a run: what it executes, what it waits for, and how it went."""
+
+    name: str
+    notebook: str = ""
+    variant: str = ""
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    after: Sequence[str] = ()
+    needs_all: bool = True
+    state: str = "waiting"
+    reason: str = ""
+    key: str = ""
+    seconds: float = 0.0
+    started: float = 0.0
+    cell: tuple[int, int, str] = (0, 0, "")
+    report: str | None = None
+    record: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def id(self) -> str:
+        """The step's name in the graph."""
+        return f"{self.name}-{self.variant}" if self.variant else self.name
+
+    @property
+    def file_stem(self) -> str:
+        """The name of the step's files in the run's folder."""
+        stem = Path(self.notebook).stem
+        return f"{stem}-{self.variant}" if self.variant else stem
+
+    @property
+    def elapsed(self) -> float:
+        """The seconds that the step has taken so far."""
+        return time.time() - self.started if self.state == "running" else self.seconds
+
+
+@dataclass
+class Run:
+    """One run: its steps in the order of the table, and what came of them."""
+
+    id: str
+    plan: Plan
+    steps: dict[str, Step]
+    state: str = "running"
+    started: float = field(default_factory=time.time)
+    seconds: float = 0.0
+
+    @property
+    def folder(self) -> Path:
+        """The folder of the run's reports."""
+        return get_settings().reports / self.id
+
+    def record_of(self, step_id: str) -> dict[str, Any]:
+        """What a step recorded; empty if it did not run or failed."""
+        step = self.steps.get(step_id)
+        return step.record if step and step.state == "done" else {}
+
+    @property
+    def champion(self) -> dict[str, Any] | None:
+        """The chosen model with its metrics and what the registry decided on it."""
+        chosen = self.record_of("evaluation").get("champion")
+        return chosen and {**chosen, **self.record_of("promotion")}
+
+    @property
+    def exit_code(self) -> int:
+        """0 done, 1 a step failed, 3 done and the gate held."""
+        if self.state != "done":
+            return EXIT_FAILED
+        held = self.record_of("promotion").get("decision") == "held"
+        return EXIT_HELD if held else EXIT_DONE
+
+
+Watcher = Callable[[Run], None]
+
+
+def make_steps(plan: Plan, run_id: str) -> list[Step]:
+    """The steps of a run: the graph, as data."""
+    common = {"run": run_id, "seed": plan.seed}
+    tuning = [
+        Step(
+            "tuning",
+            notebook="03_tuning.ipynb",
+            variant=model,
+            parameters={**common, "model_name": model, "n_trials": plan.trials},
+            after=["preprocessing"],
+        )
+        for model in plan.models
+    ]
+    return [
+        Step("eda", notebook="01_eda.ipynb", parameters={"source": plan.source}),
+        Step(
+            "preprocessing", notebook="02_preprocessing.ipynb", parameters={"source": plan.source}
+        ),
+        *tuning,
+        Step(
+            "evaluation",
+            notebook="04_evaluation.ipynb",
+            parameters=common,
+            after=[step.id for step in tuning],
+            needs_all=False,
+        ),
+        Step("promotion", after=["evaluation"]),
+        Step("monitoring", notebook="05_monitoring.ipynb", after=["promotion"]),
+    ]
+
+
+def run(plan: Plan, *, watch: Watcher = lambda run: None) -> Run:
+    """A finished run of `plan`, with its folder of reports.
+
+    A failed step stops only what needs it; the others go on. `watch` is called
+    whenever something changed.
+    """
+    run_id = datetime.now().strftime("%Y-%m-%d_%H%M%S")
+    current = Run(run_id, plan, {step.id: step for step in make_steps(plan, run_id)})
+    current.folder.mkdir(parents=True)
+    if plan.jobs > 1:  # two OpenMP fits at once on the same cores take many times as long
+        os.environ["OMP_NUM_THREADS"] = "1"
+    for _ in _execute(current):
+        _save(current)
+        watch(current)
+    _finish(current)
+    watch(current)
+    return current
+
+
+def run_one(name: str, notebook: str, parameters: Mapping[str, Any], *, watch: Watcher) -> Run:
+    """A run of a single notebook into a folder of its own."""
+    run_id = datetime.now().strftime("%Y-%m-%d_%H%M%S")
+    step = Step(name, notebook=notebook, parameters=parameters)
+    current = Run(run_id, Plan(models=(), trials=0), {step.id: step})
+    current.folder.mkdir(parents=True)
+    for _ in _execute(current):
+        _save(current)
+        watch(current)
+    _finish(current)
+    return current
+
+
+def _execute(current: Run) -> Iterator[None]:
+    sorter = TopologicalSorter({step.id: step.after for step in current.steps.values()})
+    sorter.prepare()
+    waiting: list[Step] = []
+    running: dict[Future[None], Step] = {}
+    with ThreadPoolExecutor(current.plan.jobs) as pool:
+        while sorter.is_active():
+            waiting += [current.steps[name] for name in sorter.get_ready()]
+            waiting.sort(key=_urgency)
+            while waiting and len(running) < current.plan.jobs:
+                step = waiting.pop(0)
+                running[pool.submit(_run_step, current, step)] = step
+            finished, _ = wait(running, timeout=0.25, return_when=FIRST_COMPLETED)
+            for future in finished:
+                step = running.pop(future)
+                future.result()
+                sorter.done(step.id)
+            yield
+
+
+# The long ones first, so that nobody waits for a straggler at the end; looking at data can wait.
+SLOWEST_FIRST = ("gradient_boosting", "random_forest", "xgboost", "decision_tree")
+
+
+def _urgency(step: Step) -> int:
+    if step.name == "eda":
+        return len(SLOWEST_FIRST) + 1
+    slow = step.variant in SLOWEST_FIRST
+    return SLOWEST_FIRST.index(step.variant) if slow else len(SLOWEST_FIRST)
+
+
+def _run_step(current: Run, step: Step) -> None:
+    missing = [name for name in step.after if current.steps[name].state != "done"]
+    if missing and (step.needs_all or len(missing) == len(step.after)):
+        step.state, step.reason = "skipped", f"needs {', '.join(missing)}"
+        return
+    step.state, step.started = "running", time.time()
+    try:
+        step.record = _call(current, step)
+        step.state = "done"
+    except HousingError as error:
+        step.state, step.reason = "failed", str(error)
+    step.seconds = time.time() - step.started
+    page = current.folder / f"{step.file_stem}.html"
+    step.report = page.name if step.notebook and page.exists() else None
+
+
+def _call(current: Run, step: Step) -> dict[str, Any]:
+    def on_cell(k: int, n: int, heading: str) -> None:
+        step.cell = (k, n, heading)
+
+    answer: dict[str, Any]
+    if step.notebook:
+        answer = call_in_process(
+            run_notebook,
+            get_settings().notebooks / step.notebook,
+            dict(step.parameters),
+            current.folder / f"{step.file_stem}.ipynb",
+            on_message=on_cell,
+        )
+        return answer
+    version = current.record_of("evaluation").get("version")
+    answer = call_in_process(run_promotion, version, on_message=on_cell)
+    return answer
+
+
+def run_notebook(
+    notebook: Path, parameters: Mapping[str, Any], ipynb: Path, send: Callable[..., None]
+) -> dict[str, Any]:
+    """What a notebook recorded, after executing it and writing its page, whole or FAILED."""
+    from housing_lib import reports
+
+    started = time.time()
+    failed = None
+    try:
+        reports.execute(notebook, parameters, ipynb, on_cell=send)
+        return reports.read_record(ipynb)
+    except HousingError as error:
+        failed = str(error)
+        raise
+    finally:
+        if ipynb.exists():
+            shown = {"notebook": notebook.name, **{k: str(v) for k, v in parameters.items()}}
+            shown |= {"seconds": f"{time.time() - started:.0f}"}
+            reports.render(ipynb, ipynb.with_suffix(".html"), provenance=shown, failed=failed)
+
+
+def run_promotion(version: int | None, send: Callable[..., None]) -> dict[str, Any]:
+    """What the registry decided on a version."""
+    from housing_lib import registry
+
+    decision = registry.promote(version)
+    return {
+        "decision": decision.decision,
+        "version": decision.version,
+        "incumbent": decision.incumbent,
+        "reason": "; ".join(decision.reasons),
+        "gain": decision.metrics.get("gain"),
+    }
+
+
+def _finish(current: Run) -> None:
+    from housing_lib import reports
+
+    states = {step.state for step in current.steps.values()}
+    current.state = "failed" if states & {"failed", "skipped"} else "done"
+    _save(current)
+    reports.write_index(to_json(current), current.folder)
+    reports.write_overview(get_settings().reports)
+
+
+def _save(current: Run) -> None:
+    current.seconds = time.time() - current.started
+    write_json(current.folder / "run.json", to_json(current))
+
+
+def to_json(current: Run) -> dict[str, Any]:
+    """A run as `run.json` holds it."""
+    return {
+        **provenance.describe(),
+        "id": current.id,
+        "state": current.state,
+        "started": datetime.fromtimestamp(current.started).isoformat(timespec="seconds"),
+        "seconds": round(current.seconds, 1),
+        "data_digest": current.record_of("preprocessing").get("data_digest", ""),
+        "parameters": asdict(current.plan),
+        "steps": [_step_json(step) for step in current.steps.values()],
+        "champion": current.champion,
+        "leaderboard": current.record_of("evaluation").get("leaderboard", []),
+    }
+
+
+def _step_json(step: Step) -> dict[str, Any]:
+    keys = ("name", "variant", "state", "reason", "key", "report", "record")
+    return {key: getattr(step, key) for key in keys} | {"seconds": round(step.elapsed, 1)}

@@ -1,0 +1,606 @@
+"""The door to papermill and nbconvert: one notebook -> executed `.ipynb` and standalone `.html`."""
+
+import ast
+import io
+import json
+import re
+import tokenize
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from types import NoneType
+from typing import TYPE_CHECKING, Any
+
+from housing_lib.files import atomic_path, read_json, write_json
+from housing_lib.settings import HousingError
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
+    from nbformat import NotebookNode
+
+TEMPLATES = Path(__file__).parent / "templates"
+RECORD = "application/vnd.housing.result+json"
+FINISHED = ("done", "reused")
+ERROR_MARKER = "papermill-error-cell-tag"
+TYPES: dict[str, type | tuple[type, ...]] = {
+    "int": int,
+    "float": (int, float),
+    "bool": bool,
+    "str": str,
+    "None": NoneType,
+}
+# Figures are kept whatever back end the environment names, and a missing progress
+# widget is nobody's business in a report.
+KERNEL_START = (
+    "import os, warnings; "
+    "os.environ['MPLBACKEND'] = 'module://matplotlib_inline.backend_inline'; "
+    "warnings.filterwarnings('ignore', message='IProgress not found')"
+)
+
+OnCell = Callable[[int, int, str], None]
+
+
+class ReportError(HousingError):
+    """A notebook that cannot be read, or a result that cannot be kept."""
+
+
+class ParameterError(HousingError):
+    """A parameter that a notebook does not take, or a value of another type."""
+
+
+class StepFailedError(HousingError):
+    """A notebook that stopped before its end."""
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One parameter of a notebook; its type and default as they are written there."""
+
+    name: str
+    type: str
+    default: str
+    help: str
+
+
+@dataclass(frozen=True)
+class Link:
+    """One section of a page, for its table of contents."""
+
+    anchor: str
+    title: str
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One number that a page shows large: a price difference in 100,000 USD and what it means."""
+
+    value: float
+    meaning: str
+
+
+@dataclass(frozen=True)
+class Overview:
+    """The runs of a reports folder, newest first, and the ones whose `run.json` is damaged."""
+
+    runs: list[dict[str, Any]]
+    damaged: dict[str, str]
+
+
+# --- What a notebook leaves behind ---------------------------------------------------------------
+
+
+def record(**values: Any) -> None:
+    """Show `values` as the result of this notebook, where a run and the tests read them.
+
+    Raises
+    ------
+    ReportError
+        If a value has no place in JSON: an object, or a number that is not finite.
+    """
+    from IPython.display import display
+
+    try:
+        plain = json.loads(json.dumps(values, default=_plain, allow_nan=False))
+    except (TypeError, ValueError) as error:
+        raise ReportError(
+            f"record() takes text, finite numbers, lists and dictionaries of them: {error}. "
+            "Nothing was recorded."
+        ) from error
+    text = "\n".join(f"{name}: {value}" for name, value in plain.items())
+    display({RECORD: plain, "text/plain": text}, raw=True)  # type: ignore[no-untyped-call]
+
+
+def _plain(value: Any) -> Any:
+    """The Python number or list that a numpy or pandas value stands for."""
+    if not hasattr(value, "tolist"):
+        raise TypeError(f"found a value of type {type(value).__name__}")
+    return value.tolist()
+
+
+def read_record(path: Path) -> dict[str, Any]:
+    """The values that an executed notebook recorded, by its last `record()`.
+
+    Raises
+    ------
+    ReportError
+        If it recorded nothing, or cannot be read.
+    """
+    outputs = [output for cell in _cells(path) for output in cell.get("outputs", [])]
+    records = [output["data"][RECORD] for output in outputs if RECORD in output.get("data", {})]
+    if not records:
+        raise ReportError(
+            f"{path.name} recorded nothing. Its last cell should call `record(...)` "
+            "from `housing_lib.reports`, and should have run."
+        )
+    return dict(records[-1])
+
+
+def _cells(notebook: Path) -> list[dict[str, Any]]:
+    try:
+        return list(read_json(notebook)["cells"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ReportError(
+            f"{notebook} is not a notebook that can be read ({error}). Nothing was run."
+        ) from error
+
+
+# --- What a notebook takes -----------------------------------------------------------------------
+
+
+def parameters_of(notebook: Path) -> dict[str, Parameter]:
+    """The parameters of a notebook by name, as the cell tagged `parameters` declares them.
+
+    The cell is read here rather than by papermill, whose import alone takes
+    seconds: a wrong parameter is refused at once.
+    """
+    tagged = [c for c in _cells(notebook) if "parameters" in c["metadata"].get("tags", [])]
+    source = "".join(tagged[0]["source"]) if tagged else ""
+    comments = _comments(source)
+    found = (_parameter(node, comments) for node in ast.parse(source).body)
+    return {parameter.name: parameter for parameter in found if parameter}
+
+
+def _comments(source: str) -> dict[int | None, str]:
+    """The comment of each line that has one."""
+    tokens = tokenize.generate_tokens(io.StringIO(source).readline)
+    return {t.start[0]: t.string.lstrip("# ") for t in tokens if t.type == tokenize.COMMENT}
+
+
+def _parameter(node: ast.stmt, comments: Mapping[int | None, str]) -> Parameter | None:
+    match node:
+        case ast.AnnAssign(target=ast.Name(id=name), annotation=kind, value=ast.expr() as value):
+            written_type = ast.unparse(kind)
+        case ast.Assign(targets=[ast.Name(id=name)], value=value):
+            written_type = ""
+        case _:
+            return None
+    return Parameter(name, written_type, ast.unparse(value), comments.get(value.end_lineno, ""))
+
+
+def check_parameters(notebook: Path, given: Mapping[str, Any]) -> None:
+    """Refuse parameters that a notebook does not take, and values of another type.
+
+    papermill itself would only log an unknown name, and run with the default.
+
+    Raises
+    ------
+    ParameterError
+        With the nearest known name, or the expected type.
+    """
+    known = parameters_of(notebook)
+    unknown = [name for name in given if name not in known]
+    if unknown:
+        questions = "\n".join(_unknown_name(notebook, name, known) for name in unknown)
+        takes = ", ".join(known) or "no parameters"
+        raise ParameterError(f"{questions}\nIt takes: {takes}. Nothing was run.")
+    wrong = [name for name, value in given.items() if not _fits(value, known[name].type)]
+    if wrong:
+        lines = "\n".join(_wrong_type(notebook, known[name], given[name]) for name in wrong)
+        raise ParameterError(f"{lines}\nNothing was run.")
+
+
+def _unknown_name(notebook: Path, name: str, known: Iterable[str]) -> str:
+    close = get_close_matches(name, known, n=1)
+    hint = f" Did you mean '{close[0]}'?" if close else ""
+    return f"{notebook.name} has no parameter '{name}'.{hint}"
+
+
+def _wrong_type(notebook: Path, parameter: Parameter, value: Any) -> str:
+    found = f"{value!r}, which is {type(value).__name__}"
+    return f"{notebook.name} takes '{parameter.name}' as {parameter.type}; found {found}."
+
+
+def _fits(value: Any, annotation: str) -> bool:
+    """Whether a value is of the type written in the notebook; a type we do not know fits all."""
+    names = [name.strip() for name in annotation.split("|")]
+    if not set(names) <= set(TYPES):
+        return True
+    if isinstance(value, bool):
+        return "bool" in names
+    return any(isinstance(value, TYPES[name]) for name in names)
+
+
+# --- Execution -----------------------------------------------------------------------------------
+
+
+@dataclass
+class _Progress:
+    """Where an execution is: the number of the code cell, and the heading above it."""
+
+    total: int
+    on_cell: OnCell | None
+    done: int = 0
+    heading: str = ""
+
+    def __call__(self, cell: Any, cell_index: int) -> None:
+        """Take note of the cell that starts; nbclient calls this for text cells too."""
+        if cell.cell_type == "markdown":
+            self.heading = _last_heading(cell.source) or self.heading
+        elif cell.cell_type == "code" and cell.source.strip():
+            self.done += 1
+            if self.on_cell:
+                self.on_cell(self.done, self.total, self.heading)
+
+    @property
+    def place(self) -> str:
+        """The cell that an error message names."""
+        under = f", under '{self.heading}'" if self.heading else ""
+        return f"code cell {self.done} of {self.total}{under}"
+
+
+def _last_heading(markdown: str) -> str:
+    headings = re.findall(r"^#{1,6}\s+(.+?)\s*#*\s*$", markdown, flags=re.MULTILINE)
+    return re.sub(r"[`*]", "", headings[-1]) if headings else ""
+
+
+def execute(
+    notebook: Path,
+    parameters: Mapping[str, Any],
+    ipynb: Path,
+    *,
+    on_cell: OnCell | None = None,
+    timeout_s: int | None = None,
+) -> None:
+    """Run a notebook with `parameters` and keep it as `ipynb`, also when it failed.
+
+    It runs in its own folder, as it would in JupyterLab. `on_cell` hears the
+    number of each code cell that starts, how many there are, and the heading
+    above it; `timeout_s` bounds each cell.
+
+    Raises
+    ------
+    StepFailedError
+        If a cell raised an error, took too long, or the kernel died.
+    """
+    code_cells = [c for c in _cells(notebook) if c["cell_type"] == "code" and any(c["source"])]
+    progress = _Progress(len(code_cells) + bool(parameters), on_cell)
+    with atomic_path(ipynb.resolve()) as temporary:
+        failure = _failure(notebook.resolve(), parameters, temporary, progress, timeout_s)
+        _forget_paths(temporary, notebook.name, ipynb.name)
+    if failure:
+        raise StepFailedError(
+            f"{notebook.name} stopped in {progress.place}:\n{failure}\n"
+            f"What it did until then is kept in {ipynb.name}."
+        )
+
+
+def _failure(
+    notebook: Path,
+    parameters: Mapping[str, Any],
+    output: Path,
+    progress: _Progress,
+    timeout_s: int | None,
+) -> str:
+    """What went wrong in the execution, in a line or two; empty if nothing did.
+
+    The exceptions are the judge: after a timeout the notebook's own metadata
+    call every cell completed.
+    """
+    from nbclient.exceptions import CellTimeoutError, DeadKernelError
+    from papermill.exceptions import PapermillExecutionError
+
+    try:
+        _run_papermill(notebook, parameters, output, progress, timeout_s)
+    except PapermillExecutionError as error:
+        return f"{error.ename}: {error.evalue}"
+    except CellTimeoutError:
+        return f"it took longer than {timeout_s} seconds"
+    except DeadKernelError:
+        return "its process ended, for lack of memory perhaps"
+    return ""
+
+
+def _run_papermill(
+    notebook: Path,
+    parameters: Mapping[str, Any],
+    output: Path,
+    progress: _Progress,
+    timeout_s: int | None,
+) -> None:
+    import papermill
+
+    with TemporaryDirectory(prefix="housing-") as sockets:
+        papermill.execute_notebook(
+            _literally(notebook),
+            _literally(output),
+            parameters=dict(parameters),
+            kernel_name="python3",
+            progress_bar=False,
+            execution_timeout=timeout_s,
+            config=_kernel_config(Path(sockets)),
+            extra_arguments=[f"--IPKernelApp.exec_lines={KERNEL_START}"],
+            resources={"metadata": {"path": str(notebook.parent)}},
+            on_cell_start=progress,
+        )
+
+
+def _kernel_config(sockets: Path) -> Any:
+    """Talk to the kernel through files of our own, which no other process can hear or take."""
+    from traitlets.config import Config
+
+    return Config({"KernelManager": {"transport": "ipc", "ip": str(sockets / "kernel")}})
+
+
+def _literally(path: Path) -> str:
+    """A path in which papermill finds no placeholders of its own."""
+    return str(path).replace("{", "{{").replace("}", "}}")
+
+
+def _forget_paths(executed: Path, notebook: str, ipynb: str) -> None:
+    """Leave only file names of the paths that papermill noted in an executed notebook."""
+    content = read_json(executed)
+    content["metadata"]["papermill"] |= {"input_path": notebook, "output_path": ipynb}
+    write_json(executed, content)
+
+
+# --- The page of a notebook ----------------------------------------------------------------------
+
+
+def render(
+    ipynb: Path, html: Path, *, provenance: Mapping[str, str], failed: str | None = None
+) -> None:
+    """Write an executed notebook as one HTML file that asks nothing of any network.
+
+    `provenance` stands in its foot. With `failed`, the error stands at its
+    head, and what the notebook wrote to stderr is shown as well.
+    """
+    import nbformat
+    from nbconvert import HTMLExporter
+
+    book: NotebookNode = nbformat.read(ipynb, as_version=4)  # type: ignore[no-untyped-call]
+    exporter: Any = HTMLExporter(  # type: ignore[no-untyped-call]
+        config=_exporter_config(),
+        template_name="housing",
+        extra_template_basedirs=[str(TEMPLATES)],
+        filters={"contents": _contents},
+    )
+    shown = {"provenance": dict(provenance), "failed": failed, "title": _title(book, ipynb)}
+    page, _ = exporter.from_notebook_node(_for_reading(book, failed), resources=shown)
+    with atomic_path(html) as temporary:
+        temporary.write_text(page, encoding="utf-8")
+
+
+def _exporter_config() -> Any:
+    from traitlets.config import Config
+
+    tags = {
+        "enabled": True,
+        "remove_cell_tags": {"remove-cell", "injected-parameters", ERROR_MARKER},
+        "remove_all_outputs_tags": {"hide-output"},
+        "remove_input_tags": {"hide-input"},
+    }
+    exporter = {"exclude_output_prompt": True, "embed_images": True, "anchor_link_text": "#"}
+    return Config({"TagRemovePreprocessor": tags, "HTMLExporter": exporter})
+
+
+def _for_reading(book: "NotebookNode", failed: str | None) -> "NotebookNode":
+    """The notebook without what only machines read."""
+    for cell in book.cells:
+        if cell.cell_type == "code":
+            cell.outputs = [o for o in cell.outputs if _is_for_readers(o, failed)]
+    return book
+
+
+def _is_for_readers(output: "NotebookNode", failed: str | None) -> bool:
+    if output.output_type == "stream" and output.name == "stderr":
+        return failed is not None
+    return RECORD not in output.get("data", {})
+
+
+def _title(book: "NotebookNode", ipynb: Path) -> str:
+    """The notebook's first heading, or its file name."""
+    texts = (cell.source for cell in book.cells if cell.cell_type == "markdown")
+    found = (re.search(r"^#\s+(.+)$", text, flags=re.MULTILINE) for text in texts)
+    return next((re.sub(r"[`*]", "", match[1]) for match in found if match), ipynb.stem)
+
+
+def _contents(body: str) -> list[Link]:
+    """The second-level headings of a rendered notebook, in order."""
+    found = re.findall(r'<h2 id="([^"]+)">(.*?)<a class="anchor-link"', body, flags=re.DOTALL)
+    return [Link(anchor, re.sub(r"<[^>]+>", "", title).strip()) for anchor, title in found]
+
+
+# --- The pages of a run and of all runs ----------------------------------------------------------
+
+
+def write_index(run: Mapping[str, Any], folder: Path) -> Path:
+    """The index page of a run: the verdict, the leaderboard, every page, where it came from.
+
+    `run` is what `run.json` holds. Names that end in `_usd` are in dollars, all
+    other prices in 100,000 USD.
+    """
+    return _write_page(
+        "index.html.j2",
+        folder / "index.html",
+        run=run,
+        champion=run.get("champion"),
+        board=_leaderboard(run),
+        figures=_figures(run),
+        unfinished=[step for step in run["steps"] if step["state"] not in FINISHED],
+        provenance=_provenance(run),
+    )
+
+
+def write_overview(reports: Path) -> Path:
+    """The page of all runs, newest first; `latest` then leads to the newest finished one."""
+    overview = _overview(reports)
+    finished = [run for run in overview.runs if run["state"] == "done"]
+    _point_latest(reports / "latest", finished[0]["folder"] if finished else None)
+    return _write_page("overview.html.j2", reports / "index.html", overview=overview)
+
+
+def _write_page(template: str, page: Path, **values: Any) -> Path:
+    text = _environment().get_template(template).render(**values)
+    with atomic_path(page) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+    return page
+
+
+def _environment() -> "Environment":
+    from jinja2 import Environment, FileSystemLoader
+
+    environment = Environment(
+        loader=FileSystemLoader([TEMPLATES, TEMPLATES / "housing"]),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"dollars": _dollars, "duration": _duration, "moment": _moment}
+    return environment
+
+
+def _leaderboard(run: Mapping[str, Any]) -> list[dict[str, Any]]:
+    champion = run.get("champion") or {}
+    return list(run.get("leaderboard") or champion.get("leaderboard") or [])
+
+
+def _figures(run: Mapping[str, Any]) -> list[Figure]:
+    """The numbers that decide: the champion's errors, and how far the others are behind."""
+    champion = run.get("champion")
+    if not champion:
+        return []
+    found = [
+        Figure(champion["metrics"]["test_rmse"], "typical error (RMSE) on unseen districts"),
+        Figure(champion["metrics"]["test_mae"], "mean absolute error on unseen districts"),
+        _ahead_of_runner_up(champion),
+        _ahead_of_linear(champion, _leaderboard(run)),
+        _ahead_of_incumbent(champion),
+    ]
+    return [figure for figure in found if figure]
+
+
+def _ahead_of_runner_up(champion: Mapping[str, Any]) -> Figure | None:
+    runner_up = champion.get("runner_up")
+    if not runner_up:
+        return None
+    gain = _units(runner_up["val_rmse_gain_usd"])
+    return _lead(gain, f"the runner-up, {runner_up['title']} (validation RMSE)")
+
+
+def _ahead_of_linear(champion: Mapping[str, Any], board: list[dict[str, Any]]) -> Figure | None:
+    from housing_lib.families import FAMILIES
+
+    linear = [row for row in board if row["family"] in FAMILIES and FAMILIES[row["family"]].linear]
+    if not linear or champion["family"] in {row["family"] for row in linear}:
+        return None
+    best = min(linear, key=lambda row: float(row["val_rmse"]))
+    gain = best["val_rmse"] - champion["metrics"]["val_rmse"]
+    return _lead(gain, f"the best linear model, {best['title']} (validation RMSE)")
+
+
+def _ahead_of_incumbent(champion: Mapping[str, Any]) -> Figure | None:
+    gain = champion.get("gain_usd")
+    if gain is None:
+        return None
+    return _lead(_units(gain), "the model in Production before (test RMSE)")
+
+
+def _lead(gain: float, other: str) -> Figure:
+    return Figure(abs(gain), f"{'behind' if gain < 0 else 'ahead of'} {other}")
+
+
+def _units(dollars: float) -> float:
+    from housing_lib.data import USD_PER_UNIT
+
+    return dollars / USD_PER_UNIT
+
+
+def _dollars(value: float) -> str:
+    """A price in 100,000 USD, written in dollars."""
+    from housing_lib.data import USD_PER_UNIT
+
+    dollars = round(value * USD_PER_UNIT)
+    return f"{'−' if dollars < 0 else ''}${abs(dollars):,}"
+
+
+def _duration(seconds: float | None) -> str:
+    """Seconds as a person says them; empty if none are known."""
+    if seconds is None:
+        return ""
+    if seconds < 60:
+        return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, left = divmod(minutes, 60)
+    return f"{hours} h {left} min" if hours else f"{minutes} min {rest} s"
+
+
+def _moment(iso: str) -> str:
+    """A moment without its seconds and time zone."""
+    return str(iso).replace("T", " ")[:16]
+
+
+def _provenance(run: Mapping[str, Any]) -> dict[str, str]:
+    """Where a run came from: all that `run.json` says of it besides its steps and results."""
+    elsewhere = {"id", "state", "started", "seconds", "steps", "champion", "leaderboard"}
+    times = {"started": _moment(run["started"]), "took": _duration(run["seconds"])}
+    told = times | {key: value for key, value in run.items() if key not in elsewhere}
+    return {key.replace("_", " "): _in_words(value) for key, value in told.items() if value}
+
+
+def _in_words(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key} {_in_words(inner)}" for key, inner in value.items())
+    if isinstance(value, list | tuple):
+        return ", ".join(map(str, value))
+    return str(value)
+
+
+def _overview(reports: Path) -> Overview:
+    """The runs that can be read, and for the others the reason why not."""
+    runs, damaged = [], {}
+    for path in reports.glob("*/run.json"):
+        if path.parent.is_symlink():
+            continue
+        try:
+            runs.append(_summary(path))
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            damaged[path.parent.name] = f"{type(error).__name__}: {error}"
+    return Overview(sorted(runs, key=lambda run: str(run["started"]), reverse=True), damaged)
+
+
+def _summary(path: Path) -> dict[str, Any]:
+    """What the overview says of a run; with `page`, if it already has one."""
+    run = read_json(path)
+    champion = run["champion"] or {}
+    rmse = champion["metrics"]["test_rmse"] if champion else None
+    page = path.parent / "index.html"
+    return {key: run[key] for key in ("id", "state", "started", "seconds")} | {
+        "champion": champion.get("title"),
+        "decision": champion.get("decision"),
+        "rmse": rmse,
+        "folder": path.parent.name,
+        "page": f"{path.parent.name}/index.html" if page.exists() else None,
+    }
+
+
+def _point_latest(latest: Path, folder: str | None) -> None:
+    """Make the link `latest` lead to a folder beside it, or remove it."""
+    if latest.exists() and not latest.is_symlink():
+        return
+    if folder is None:
+        latest.unlink(missing_ok=True)
+        return
+    with atomic_path(latest) as temporary:
+        temporary.symlink_to(folder)
