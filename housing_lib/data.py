@@ -34,6 +34,11 @@ class Column:
     high: float
     meaning: str
 
+    @property
+    def expected(self) -> str:
+        """The range with its unit, as an error names it."""
+        return f"{self.low:,.10g} to {self.high:,.10g} ({self.unit})"
+
 
 CONTRACT = {
     "MedInc": Column("10,000 USD", 0, 20, "median income of the households"),
@@ -193,8 +198,8 @@ def check(
     """
     wanted = [name for name in CONTRACT if target or name != TARGET]
     problems = _column_problems(table, wanted, extra_columns)
-    present = [name for name in wanted if name in table.columns]
-    numbers = table[present].apply(pd.to_numeric, errors="coerce").astype("float64")
+    present = [name for name in wanted if list(table.columns).count(name) == 1]
+    numbers: pd.DataFrame = table[present].apply(pd.to_numeric, errors="coerce").astype("float64")
     for name in present:
         problems += _value_problems(name, table[name], numbers[name])
     if table.empty:
@@ -244,8 +249,8 @@ def _value_faults(name: str, given: pd.Series, numbers: pd.Series) -> dict[str, 
     column = CONTRACT[name]
     faults = {
         "not a number": given.notna() & numbers.isna(),
-        f"below {column.low:g}": numbers < column.low,
-        f"above {column.high:g}": numbers > column.high,
+        f"below {column.low:,.10g}": numbers < column.low,
+        f"above {column.high:,.10g}": numbers > column.high,
     }
     if name == TARGET:
         faults["missing"] = given.isna()
@@ -253,8 +258,7 @@ def _value_faults(name: str, given: pd.Series, numbers: pd.Series) -> dict[str, 
 
 
 def _value_problems(name: str, given: pd.Series, numbers: pd.Series) -> list[str]:
-    column = CONTRACT[name]
-    expected = f"expected {column.low:g} to {column.high:g} ({column.unit})"
+    expected = f"expected {CONTRACT[name].expected}"
     problems = []
     for fault, mask in _value_faults(name, given, numbers).items():
         first = int(mask.to_numpy().argmax())
@@ -316,7 +320,8 @@ def row_ids(districts: pd.DataFrame) -> Ids:
     in its part; the index is left out, so that order means nothing.
     """
     hashed = pd.util.hash_pandas_object(districts[list(FEATURES)], index=False)
-    return hashed.to_numpy(dtype="uint64")
+    ids: Ids = hashed.to_numpy(dtype="uint64")
+    return ids
 
 
 def split(

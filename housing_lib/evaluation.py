@@ -1,6 +1,6 @@
 """How good a model is: metrics, baselines, and where it goes wrong."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -181,9 +181,9 @@ def champion_record(
     }
 
 
-def leaderboard_records(board: pd.DataFrame) -> list[dict[str, Any]]:
-    """The leaderboard as plain records, best first."""
-    named = board.assign(title=[title(family) for family in board.index])
+def leaderboard_records(board: pd.DataFrame, *, linear: Sequence[str]) -> list[dict[str, Any]]:
+    """The leaderboard as plain records, best first, with the `linear` families marked."""
+    named = board.assign(title=board.index.map(title), linear=board.index.isin(list(linear)))
     records: Any = named.reset_index().to_dict("records")
     return list(records)
 

@@ -124,7 +124,11 @@ def map_squares(districts: pd.DataFrame, *, degrees: float = 0.25) -> pd.Series:
 
 
 def city_name(city: str) -> str:
-    """The name of a city as people write it: `SanDiego` is San Diego."""
+    """The name of a city as people write it.
+
+    >>> city_name("SanDiego")
+    'San Diego'
+    """
     return re.sub("(?<=[a-z])(?=[A-Z])", " ", city)
 
 

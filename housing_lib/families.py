@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from difflib import get_close_matches
 from typing import Any
 
+import numpy as np
 from optuna.distributions import BaseDistribution, FloatDistribution, IntDistribution
 from sklearn.base import RegressorMixin
 from sklearn.ensemble import HistGradientBoostingRegressor, RandomForestRegressor
@@ -62,9 +63,18 @@ class PercentileRegression(LinearRegression):
 
     def fit(self, X: Any, y: Any) -> "PercentileRegression":
         """The regression fitted on the chosen features; the others get coefficient 0."""
-        chosen = SelectPercentile(f_regression, percentile=self.percentile).fit(X, y)
-        super().fit(X * chosen.get_support(), y)
+        chosen = SelectPercentile(f_regression, percentile=self.percentile).fit(X, y).get_support()
+        super().fit(X[:, chosen], y)
+        self.coef_: Any = _spread(self.coef_, chosen)
+        self.n_features_in_ = len(chosen)
         return self
+
+
+def _spread(values: Any, places: Any) -> Any:
+    """Zeros everywhere, and `values` where `places` is true."""
+    spread = np.zeros(len(places))
+    spread[places] = values
+    return spread
 
 
 ALPHA = FloatDistribution(1e-5, 1e1, log=True)
@@ -201,6 +211,11 @@ def get_family(name: str) -> Family:
             f"The families are: {', '.join(FAMILIES)}. Nothing was run."
         )
     return FAMILIES[name]
+
+
+def linear() -> list[str]:
+    """The names of the families whose predictions are linear in the features."""
+    return [name for name, family in FAMILIES.items() if family.linear]
 
 
 def left_out(names: Iterable[str]) -> str:

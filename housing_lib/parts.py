@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -109,8 +110,7 @@ def load_part(name: str) -> Part:
     manifest = load_manifest()
     folder = get_settings().processed
     try:
-        stored: Any = np.load(folder / f"{name}_data.npz", allow_pickle=False)
-        arrays = {key: stored[key] for key in ("X", "y", "ids")}
+        arrays = _read_arrays(folder / f"{name}_data.npz")
         districts = pd.read_parquet(folder / "districts.parquet")
     except Exception as error:
         raise DataError(
@@ -120,6 +120,11 @@ def load_part(name: str) -> Part:
     _refuse_mismatch(manifest, name, arrays, districts)
     own = districts[districts["part"] == name].drop(columns="part").reset_index(drop=True)
     return Part(**arrays, districts=own)
+
+
+def _read_arrays(path: Path) -> dict[str, Any]:
+    with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
+        return {key: stored[key] for key in ("X", "y", "ids")}
 
 
 def _refuse_mismatch(

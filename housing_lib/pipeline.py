@@ -251,32 +251,34 @@ def run_notebook(
     finally:
         if ipynb.exists():
             shown = {"notebook": notebook.name, **{k: str(v) for k, v in parameters.items()}}
-            shown |= {"seconds": f"{time.time() - started:.0f}"}
+            shown |= {**provenance.describe(), "seconds": f"{time.time() - started:.0f}"}
             reports.render(ipynb, ipynb.with_suffix(".html"), provenance=shown, failed=failed)
 
 
 def run_promotion(version: int | None, send: Callable[..., None]) -> dict[str, Any]:
     """What the registry decided on a version."""
     from housing_lib import registry
+    from housing_lib.data import USD_PER_UNIT
 
     decision = registry.promote(version)
+    gain = decision.metrics.get("gain")
     return {
         "decision": decision.decision,
         "version": decision.version,
         "incumbent": decision.incumbent,
         "reason": "; ".join(decision.reasons),
-        "gain": decision.metrics.get("gain"),
+        "gain_usd": gain and gain * USD_PER_UNIT,
     }
 
 
 def _finish(current: Run) -> None:
-    from housing_lib import reports
+    from housing_lib import pages
 
     states = {step.state for step in current.steps.values()}
     current.state = "failed" if states & {"failed", "skipped"} else "done"
     _save(current)
-    reports.write_index(to_json(current), current.folder)
-    reports.write_overview(get_settings().reports)
+    pages.write_index(to_json(current), current.folder)
+    pages.write_overview(get_settings().reports)
 
 
 def _save(current: Run) -> None:

@@ -81,7 +81,11 @@ def show(drawn: Axes | Figure, alt: str) -> None:
 
 
 def dollars(value: float) -> str:
-    """A price in 100,000 USD as a person writes it on an axis: `$200k`."""
+    """A price in 100,000 USD as a person writes it on an axis.
+
+    >>> dollars(2.5)
+    '$250k'
+    """
     thousands = f"{abs(value) * USD_PER_UNIT / 1_000:,.4g}"
     return f"{'−' if value < 0 else ''}${thousands}k" if thousands != "0" else "$0"
 

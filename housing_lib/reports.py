@@ -17,12 +17,10 @@ from housing_lib.files import atomic_path, read_json, write_json
 from housing_lib.settings import HousingError
 
 if TYPE_CHECKING:
-    from jinja2 import Environment
     from nbformat import NotebookNode
 
 TEMPLATES = Path(__file__).parent / "templates"
 RECORD = "application/vnd.housing.result+json"
-FINISHED = ("done", "reused")
 ERROR_MARKER = "papermill-error-cell-tag"
 TYPES: dict[str, type | tuple[type, ...]] = {
     "int": int,
@@ -70,25 +68,6 @@ class Link:
 
     anchor: str
     title: str
-
-
-@dataclass(frozen=True)
-class Figure:
-    """One number that a page shows large: a price difference in 100,000 USD and what it means."""
-
-    value: float
-    meaning: str
-
-
-@dataclass(frozen=True)
-class Overview:
-    """The runs of a reports folder, newest first, and the ones whose `run.json` is damaged."""
-
-    runs: list[dict[str, Any]]
-    damaged: dict[str, str]
-
-
-# --- What a notebook leaves behind ---------------------------------------------------------------
 
 
 def record(**values: Any) -> None:
@@ -144,9 +123,6 @@ def _cells(notebook: Path) -> list[dict[str, Any]]:
         raise ReportError(
             f"{notebook} is not a notebook that can be read ({error}). Nothing was run."
         ) from error
-
-
-# --- What a notebook takes -----------------------------------------------------------------------
 
 
 def parameters_of(notebook: Path) -> dict[str, Parameter]:
@@ -222,9 +198,6 @@ def _fits(value: Any, annotation: str) -> bool:
     return any(isinstance(value, TYPES[name]) for name in names)
 
 
-# --- Execution -----------------------------------------------------------------------------------
-
-
 @dataclass
 class _Progress:
     """Where an execution is: the number of the code cell, and the heading above it."""
@@ -274,10 +247,20 @@ def execute(
     StepFailedError
         If a cell raised an error, took too long, or the kernel died.
     """
-    code_cells = [c for c in _cells(notebook) if c["cell_type"] == "code" and any(c["source"])]
-    progress = _Progress(len(code_cells) + bool(parameters), on_cell)
-    with atomic_path(ipynb.resolve()) as temporary:
-        failure = _failure(notebook.resolve(), parameters, temporary, progress, timeout_s)
+    code = [
+        c for c in _cells(notebook) if c["cell_type"] == "code" and "".join(c["source"]).strip()
+    ]
+    progress = _Progress(len(code) + bool(parameters), on_cell)
+    with TemporaryDirectory(prefix="housing-") as sockets, atomic_path(ipynb) as temporary:
+        failure = _failure(
+            input_path=_literally(notebook.resolve()),
+            output_path=_literally(temporary.resolve()),
+            parameters=dict(parameters),
+            execution_timeout=timeout_s,
+            config=_kernel_config(Path(sockets)),
+            resources={"metadata": {"path": str(notebook.resolve().parent)}},
+            on_cell_start=progress,
+        )
         _forget_paths(temporary, notebook.name, ipynb.name)
     if failure:
         raise StepFailedError(
@@ -286,54 +269,27 @@ def execute(
         )
 
 
-def _failure(
-    notebook: Path,
-    parameters: Mapping[str, Any],
-    output: Path,
-    progress: _Progress,
-    timeout_s: int | None,
-) -> str:
-    """What went wrong in the execution, in a line or two; empty if nothing did.
+def _failure(**arguments: Any) -> str:
+    """What went wrong when papermill ran with `arguments`, in a line or two; empty if nothing did.
 
     The exceptions are the judge: after a timeout the notebook's own metadata
     call every cell completed.
     """
-    from nbclient.exceptions import CellTimeoutError, DeadKernelError
+    import papermill
+    from nbclient.exceptions import CellTimeoutError
     from papermill.exceptions import PapermillExecutionError
 
+    start = f"--IPKernelApp.exec_lines={KERNEL_START}"
+    fixed = {"kernel_name": "python3", "progress_bar": False, "extra_arguments": [start]}
     try:
-        _run_papermill(notebook, parameters, output, progress, timeout_s)
+        papermill.execute_notebook(**arguments, **fixed)
     except PapermillExecutionError as error:
         return f"{error.ename}: {error.evalue}"
     except CellTimeoutError:
-        return f"it took longer than {timeout_s} seconds"
-    except DeadKernelError:
-        return "its process ended, for lack of memory perhaps"
+        return f"it took longer than {arguments['execution_timeout']} seconds"
+    except RuntimeError as error:
+        return f"its process ended, for lack of memory perhaps, or never answered ({error})"
     return ""
-
-
-def _run_papermill(
-    notebook: Path,
-    parameters: Mapping[str, Any],
-    output: Path,
-    progress: _Progress,
-    timeout_s: int | None,
-) -> None:
-    import papermill
-
-    with TemporaryDirectory(prefix="housing-") as sockets:
-        papermill.execute_notebook(
-            _literally(notebook),
-            _literally(output),
-            parameters=dict(parameters),
-            kernel_name="python3",
-            progress_bar=False,
-            execution_timeout=timeout_s,
-            config=_kernel_config(Path(sockets)),
-            extra_arguments=[f"--IPKernelApp.exec_lines={KERNEL_START}"],
-            resources={"metadata": {"path": str(notebook.parent)}},
-            on_cell_start=progress,
-        )
 
 
 def _kernel_config(sockets: Path) -> Any:
@@ -353,9 +309,6 @@ def _forget_paths(executed: Path, notebook: str, ipynb: str) -> None:
     content = read_json(executed)
     content["metadata"]["papermill"] |= {"input_path": notebook, "output_path": ipynb}
     write_json(executed, content)
-
-
-# --- The page of a notebook ----------------------------------------------------------------------
 
 
 def render(
@@ -420,187 +373,3 @@ def _contents(body: str) -> list[Link]:
     """The second-level headings of a rendered notebook, in order."""
     found = re.findall(r'<h2 id="([^"]+)">(.*?)<a class="anchor-link"', body, flags=re.DOTALL)
     return [Link(anchor, re.sub(r"<[^>]+>", "", title).strip()) for anchor, title in found]
-
-
-# --- The pages of a run and of all runs ----------------------------------------------------------
-
-
-def write_index(run: Mapping[str, Any], folder: Path) -> Path:
-    """The index page of a run: the verdict, the leaderboard, every page, where it came from.
-
-    `run` is what `run.json` holds. Names that end in `_usd` are in dollars, all
-    other prices in 100,000 USD.
-    """
-    return _write_page(
-        "index.html.j2",
-        folder / "index.html",
-        run=run,
-        champion=run.get("champion"),
-        board=_leaderboard(run),
-        figures=_figures(run),
-        unfinished=[step for step in run["steps"] if step["state"] not in FINISHED],
-        provenance=_provenance(run),
-    )
-
-
-def write_overview(reports: Path) -> Path:
-    """The page of all runs, newest first; `latest` then leads to the newest finished one."""
-    overview = _overview(reports)
-    finished = [run for run in overview.runs if run["state"] == "done"]
-    _point_latest(reports / "latest", finished[0]["folder"] if finished else None)
-    return _write_page("overview.html.j2", reports / "index.html", overview=overview)
-
-
-def _write_page(template: str, page: Path, **values: Any) -> Path:
-    text = _environment().get_template(template).render(**values)
-    with atomic_path(page) as temporary:
-        temporary.write_text(text, encoding="utf-8")
-    return page
-
-
-def _environment() -> "Environment":
-    from jinja2 import Environment, FileSystemLoader
-
-    environment = Environment(
-        loader=FileSystemLoader([TEMPLATES, TEMPLATES / "housing"]),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"dollars": _dollars, "duration": _duration, "moment": _moment}
-    return environment
-
-
-def _leaderboard(run: Mapping[str, Any]) -> list[dict[str, Any]]:
-    champion = run.get("champion") or {}
-    return list(run.get("leaderboard") or champion.get("leaderboard") or [])
-
-
-def _figures(run: Mapping[str, Any]) -> list[Figure]:
-    """The numbers that decide: the champion's errors, and how far the others are behind."""
-    champion = run.get("champion")
-    if not champion:
-        return []
-    found = [
-        Figure(champion["metrics"]["test_rmse"], "typical error (RMSE) on unseen districts"),
-        Figure(champion["metrics"]["test_mae"], "mean absolute error on unseen districts"),
-        _ahead_of_runner_up(champion),
-        _ahead_of_linear(champion, _leaderboard(run)),
-        _ahead_of_incumbent(champion),
-    ]
-    return [figure for figure in found if figure]
-
-
-def _ahead_of_runner_up(champion: Mapping[str, Any]) -> Figure | None:
-    runner_up = champion.get("runner_up")
-    if not runner_up:
-        return None
-    gain = _units(runner_up["val_rmse_gain_usd"])
-    return _lead(gain, f"the runner-up, {runner_up['title']} (validation RMSE)")
-
-
-def _ahead_of_linear(champion: Mapping[str, Any], board: list[dict[str, Any]]) -> Figure | None:
-    from housing_lib.families import FAMILIES
-
-    linear = [row for row in board if row["family"] in FAMILIES and FAMILIES[row["family"]].linear]
-    if not linear or champion["family"] in {row["family"] for row in linear}:
-        return None
-    best = min(linear, key=lambda row: float(row["val_rmse"]))
-    gain = best["val_rmse"] - champion["metrics"]["val_rmse"]
-    return _lead(gain, f"the best linear model, {best['title']} (validation RMSE)")
-
-
-def _ahead_of_incumbent(champion: Mapping[str, Any]) -> Figure | None:
-    gain = champion.get("gain_usd")
-    if gain is None:
-        return None
-    return _lead(_units(gain), "the model in Production before (test RMSE)")
-
-
-def _lead(gain: float, other: str) -> Figure:
-    return Figure(abs(gain), f"{'behind' if gain < 0 else 'ahead of'} {other}")
-
-
-def _units(dollars: float) -> float:
-    from housing_lib.data import USD_PER_UNIT
-
-    return dollars / USD_PER_UNIT
-
-
-def _dollars(value: float) -> str:
-    """A price in 100,000 USD, written in dollars."""
-    from housing_lib.data import USD_PER_UNIT
-
-    dollars = round(value * USD_PER_UNIT)
-    return f"{'−' if dollars < 0 else ''}${abs(dollars):,}"
-
-
-def _duration(seconds: float | None) -> str:
-    """Seconds as a person says them; empty if none are known."""
-    if seconds is None:
-        return ""
-    if seconds < 60:
-        return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    hours, left = divmod(minutes, 60)
-    return f"{hours} h {left} min" if hours else f"{minutes} min {rest} s"
-
-
-def _moment(iso: str) -> str:
-    """A moment without its seconds and time zone."""
-    return str(iso).replace("T", " ")[:16]
-
-
-def _provenance(run: Mapping[str, Any]) -> dict[str, str]:
-    """Where a run came from: all that `run.json` says of it besides its steps and results."""
-    elsewhere = {"id", "state", "started", "seconds", "steps", "champion", "leaderboard"}
-    times = {"started": _moment(run["started"]), "took": _duration(run["seconds"])}
-    told = times | {key: value for key, value in run.items() if key not in elsewhere}
-    return {key.replace("_", " "): _in_words(value) for key, value in told.items() if value}
-
-
-def _in_words(value: Any) -> str:
-    if isinstance(value, Mapping):
-        return ", ".join(f"{key} {_in_words(inner)}" for key, inner in value.items())
-    if isinstance(value, list | tuple):
-        return ", ".join(map(str, value))
-    return str(value)
-
-
-def _overview(reports: Path) -> Overview:
-    """The runs that can be read, and for the others the reason why not."""
-    runs, damaged = [], {}
-    for path in reports.glob("*/run.json"):
-        if path.parent.is_symlink():
-            continue
-        try:
-            runs.append(_summary(path))
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            damaged[path.parent.name] = f"{type(error).__name__}: {error}"
-    return Overview(sorted(runs, key=lambda run: str(run["started"]), reverse=True), damaged)
-
-
-def _summary(path: Path) -> dict[str, Any]:
-    """What the overview says of a run; with `page`, if it already has one."""
-    run = read_json(path)
-    champion = run["champion"] or {}
-    rmse = champion["metrics"]["test_rmse"] if champion else None
-    page = path.parent / "index.html"
-    return {key: run[key] for key in ("id", "state", "started", "seconds")} | {
-        "champion": champion.get("title"),
-        "decision": champion.get("decision"),
-        "rmse": rmse,
-        "folder": path.parent.name,
-        "page": f"{path.parent.name}/index.html" if page.exists() else None,
-    }
-
-
-def _point_latest(latest: Path, folder: str | None) -> None:
-    """Make the link `latest` lead to a folder beside it, or remove it."""
-    if latest.exists() and not latest.is_symlink():
-        return
-    if folder is None:
-        latest.unlink(missing_ok=True)
-        return
-    with atomic_path(latest) as temporary:
-        temporary.symlink_to(folder)

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from housing_lib.data import CONTRACT, USD_PER_UNIT, DataError, Floats, check, read_table
@@ -130,6 +131,8 @@ def _write(table: pd.DataFrame, target: Path) -> None:
             if _is_csv(target):
                 table.to_csv(temporary, index=False)
             else:
-                table.to_parquet(temporary, index=False)
+                # Without pandas' own notes in it, which would ask every reader for Arrow's types.
+                plain = pa.Table.from_pandas(table, preserve_index=False)
+                pq.write_table(plain.replace_schema_metadata(None), temporary)
     except OSError as error:
         raise DataError(f"{target} cannot be written: {error}. Nothing was written.") from error

@@ -70,10 +70,10 @@ def client() -> "MlflowClient":
     _refuse_broken_database(uri)
     mlflow.set_tracking_uri(uri)
     mlflow.set_registry_uri(uri)
-    opened = mlflow.MlflowClient(uri)
     try:
         # Two processes that create the schema of a fresh database at once break each other.
         with FileLock(get_settings().root.resolve() / "mlflow.db.lock"):
+            opened = mlflow.MlflowClient(uri)
             _create_experiments(opened)
     except Exception as error:
         raise _cannot_open(uri, error) from error

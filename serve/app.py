@@ -13,9 +13,8 @@ from pydantic import BaseModel
 from serve import schemas
 from serve.champion import Champion, NoChampionError, load_champion, log
 
-LARGEST_BODY = 8 * 1024 * 1024
 REFUSED: dict[int | str, dict[str, Any]] = {
-    413: {"description": f"The body is larger than {LARGEST_BODY:,} bytes."},
+    413: {"description": f"The body is larger than {schemas.LARGEST_BODY:,} bytes."},
     422: {"model": schemas.Refusal, "description": "The body is not a district."},
 }
 UNAVAILABLE: dict[int | str, dict[str, Any]] = {
@@ -89,7 +88,7 @@ def create_app() -> FastAPI:
         summary="Median house values of Californian districts, from the model in Production.",
         version=version("housing"),
         lifespan=lifespan,
-        max_body_size=LARGEST_BODY,
+        max_body_size=schemas.LARGEST_BODY,
     )
     app.include_router(router)
     app.exception_handler(RequestValidationError)(_refuse_district)

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, create_model, mode
 from housing_lib.data import CONTRACT, FEATURES, PRICE_CAP, USD_PER_UNIT, Floats
 from serve.champion import Champion
 
+LARGEST_BODY = 8 * 1024 * 1024
 LONGEST_SHOWN = 60
 MOST_PROBLEMS = 20
 WAY_OUT = (
@@ -23,7 +24,7 @@ EXAMPLE_DISTRICT: dict[str, JsonValue] = {
     "MedInc": 8.3252,
     "HouseAge": 41,
     "AveRooms": 6.98,
-    "AveBedrms": None,
+    "AveBedrms": 1.02,
     "Population": 322,
     "AveOccup": 2.56,
     "Latitude": 37.88,
@@ -77,7 +78,7 @@ class Prediction(BaseModel):
                 {
                     "predicted_median_house_value": 4.2613,
                     "predicted_median_house_value_usd": 426130.0,
-                    "imputed": ["AveBedrms"],
+                    "imputed": [],
                     "at_cap": False,
                     "model_name": "california-housing",
                     "model_version": 7,

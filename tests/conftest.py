@@ -32,6 +32,15 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
     clear_caches()
 
 
+@pytest.fixture
+def own_root(tmp_path: Path) -> Iterator[Path]:
+    """A root of its own for one test, empty at first."""
+    with pytest.MonkeyPatch.context() as patch:
+        use_root(patch, tmp_path)
+        yield tmp_path
+    clear_caches()
+
+
 def use_root(patch: pytest.MonkeyPatch, root: Path) -> None:
     """Point this process's settings and MLflow client at another root."""
     for name in STORE_VARIABLES:

@@ -1,0 +1,68 @@
+"""The eight families: what they are, and that their models are whole."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.base import clone
+
+from housing_lib import data, families
+
+EIGHT = {
+    "linear_regression",
+    "lasso",
+    "ridge",
+    "elastic_net",
+    "decision_tree",
+    "random_forest",
+    "gradient_boosting",
+    "xgboost",
+}
+
+
+@pytest.fixture(scope="module")
+def districts() -> pd.DataFrame:
+    return data.acquire().sample(1_500, random_state=0)
+
+
+def test_there_are_the_eight_families():
+    assert set(families.FAMILIES) == EIGHT
+
+
+@pytest.mark.parametrize("name", sorted(EIGHT))
+def test_a_model_takes_raw_districts_and_repeats_itself(name, districts):
+    small = _small(name)
+    first = families.make_model(name, small, seed=1).fit(districts, districts[data.TARGET])
+    again = clone(first).fit(districts, districts[data.TARGET])
+    holed = districts.head(20).copy()
+    holed.iloc[0, :3] = np.nan
+    np.testing.assert_array_equal(first.predict(holed), again.predict(holed))
+    assert np.isfinite(first.predict(holed)).all()
+
+
+@pytest.mark.parametrize("name", sorted(EIGHT))
+def test_the_shipped_parameters_lie_in_the_search_space(name):
+    family = families.FAMILIES[name]
+    for parameter, values in family.space.items():
+        assert values._contains(values.to_internal_repr(family.defaults[parameter])), parameter
+
+
+def test_a_wrong_name_gets_the_nearest_right_one():
+    with pytest.raises(families.FamilyError, match="Did you mean 'xgboost'"):
+        families.get_family("xgbost")
+
+
+def test_a_wrong_parameter_is_refused():
+    with pytest.raises(families.FamilyError, match="ridge does not take alfa"):
+        families.make_estimator("ridge", {"alfa": 1})
+
+
+def test_least_squares_uses_the_share_of_features_that_it_is_given(districts):
+    model = families.make_model("linear_regression", {"percentile": 25})
+    model.fit(districts, districts[data.TARGET])
+    used = np.mean(model.named_steps["estimator"].coef_ != 0)
+    assert used == pytest.approx(0.25, abs=0.05)
+
+
+def _small(name: str) -> dict | None:
+    stages = families.FAMILIES[name].stages
+    return {stages.parameter: 10} if stages else None

@@ -1,0 +1,69 @@
+"""Raw districts to a model matrix."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from housing_lib import data, features
+from housing_lib.data import DataError
+
+
+@pytest.fixture(scope="module")
+def districts() -> pd.DataFrame:
+    return data.acquire().head(2_000)
+
+
+@pytest.fixture(scope="module")
+def fitted(districts):
+    return features.make_preprocessing().fit(districts)
+
+
+def test_the_matrix_is_complete_scaled_and_named(districts, fitted):
+    matrix = fitted.transform(districts)
+    assert matrix.shape == (2_000, len(features.feature_names()))
+    assert np.isfinite(matrix).all()
+    np.testing.assert_allclose(matrix.mean(axis=0), 0, atol=1e-9)
+    np.testing.assert_allclose(matrix.std(axis=0), 1)
+    assert list(fitted.get_feature_names_out()) == features.feature_names()
+
+
+def test_a_table_in_any_order_and_an_array_give_the_same_matrix(districts, fitted):
+    turned = districts[districts.columns[::-1]].assign(note="extra")
+    array = districts[list(data.FEATURES)].to_numpy()
+    np.testing.assert_array_equal(fitted.transform(turned), fitted.transform(districts))
+    np.testing.assert_array_equal(fitted.transform(array), fitted.transform(districts))
+
+
+def test_missing_and_infinite_values_get_the_training_median(districts, fitted):
+    holed = districts.head(3).copy()
+    filled = holed.copy()
+    holed.loc[0, "MedInc"], holed.loc[1, "MedInc"] = np.nan, np.inf
+    filled.loc[:1, "MedInc"] = districts["MedInc"].median()
+    np.testing.assert_allclose(fitted.transform(holed), fitted.transform(filled))
+
+
+def test_a_district_with_nothing_known_still_gets_a_row(fitted):
+    assert np.isfinite(fitted.transform(np.full((1, 8), np.nan))).all()
+
+
+def test_nothing_is_learned_from_validation_and_test(districts):
+    membership = data.split(districts)
+    before = features.preprocess(districts, membership)
+    changed = districts.copy()
+    changed.loc[membership != "train", "MedInc"] *= 2
+    after = features.preprocess(changed, membership)
+    np.testing.assert_array_equal(before["train"].X, after["train"].X)
+    assert not np.array_equal(before["test"].X, after["test"].X)
+
+
+def test_missing_columns_and_wrong_shapes_are_refused(districts, fitted):
+    with pytest.raises(DataError, match="missing columns: MedInc"):
+        fitted.transform(districts.drop(columns="MedInc"))
+    with pytest.raises(DataError, match=r"shape \(1, 7\); expected \(rows, 8\)"):
+        fitted.transform(np.zeros((1, 7)))
+
+
+def test_distances_agree_with_known_ones():
+    los_angeles, san_francisco = (34.0522, -118.2437), (37.7749, -122.4194)
+    kilometres = features.distance_km(*map(np.asarray, los_angeles), *san_francisco)
+    assert kilometres == pytest.approx(559, abs=1)  # great-circle distance of the two city halls

@@ -1,0 +1,237 @@
+"""The figures: they draw what they are given, name their axes, and warn of nothing."""
+
+import base64
+import warnings
+from collections.abc import Callable, Iterator
+
+import matplotlib
+
+matplotlib.use("Agg")
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pytest
+from IPython.core.formatters import format_display_data
+from IPython.display import Image
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from housing_lib import data, plots
+
+
+@pytest.fixture(autouse=True)
+def house_style() -> Iterator[None]:
+    with matplotlib.rc_context(), warnings.catch_warnings():
+        warnings.simplefilter("error")
+        plots.use_house_style()
+        yield
+        plt.close("all")
+
+
+@pytest.fixture(scope="module")
+def districts() -> pd.DataFrame:
+    return data.acquire("bundled").sample(400, random_state=1)
+
+
+def make_scores() -> pd.DataFrame:
+    rmse = {"ridge": 0.7, "xgboost": 0.4, "decision_tree": 0.6}
+    rows = [
+        {"family": family, "part": part, "rmse": error + worse}
+        for family, error in rmse.items()
+        for part, worse in (("train", -0.1), ("val", 0.0), ("test", 0.01))
+    ]
+    scores = pd.DataFrame(rows)
+    return scores.assign(mae=scores.rmse * 0.7, mse=scores.rmse**2, r2=1 - scores.rmse**2)
+
+
+def make_trials() -> pd.DataFrame:
+    return pd.DataFrame(
+        {
+            "state": ["complete", "complete", "pruned", "complete", "complete"],
+            "val_rmse": [0.50, 0.55, 0.90, 0.45, 0.48],
+            "alpha": [1e-4, 1e-2, 1.0, 1e-3, 1e-1],
+            "depth": [3, 4, 5, 6, 7],
+            "weights": ["uniform", "distance", "uniform", "distance", "uniform"],
+        },
+        index=pd.RangeIndex(5, name="trial"),
+    )
+
+
+def make_batches(count: int) -> pd.DataFrame:
+    errors = np.random.default_rng(0).uniform(0.3, 0.5, count)
+    columns = {"batch_rmse": errors, "batch_mae": errors * 0.7, "batch_r2_score": 1 - errors}
+    return pd.DataFrame(columns, index=pd.RangeIndex(count, name="batch"))
+
+
+def make_predicted(districts: pd.DataFrame) -> np.ndarray:
+    noise = np.random.default_rng(0).normal(0, 0.4, len(districts))
+    return districts[data.TARGET].to_numpy() + noise
+
+
+FIGURES: dict[str, Callable[[pd.DataFrame], Axes | Figure]] = {
+    "price_map": plots.price_map,
+    "distributions": plots.distributions,
+    "price_histogram": plots.price_histogram,
+    "correlations": plots.correlations,
+    "binned_price": lambda districts: plots.binned_price(districts, "MedInc"),
+    "binned_price, skewed": lambda districts: plots.binned_price(districts, "AveOccup"),
+    "outliers": plots.outliers,
+    "metric_bars": lambda _: plots.metric_bars(make_scores(), "mae"),
+    "metric_grid": lambda _: plots.metric_grid(make_scores()),
+    "importance_bars": lambda _: plots.importance_bars(
+        pd.Series({"MedInc": 0.4, "HouseAge": -0.1}), title="What moves it?", unit="dollars"
+    ),
+    "residuals": lambda districts: plots.residuals(
+        districts[data.TARGET].to_numpy(), make_predicted(districts)
+    ),
+    "error_map": lambda districts: plots.error_map(
+        districts, make_predicted(districts) - districts[data.TARGET].to_numpy()
+    ),
+    "search_history": lambda _: plots.search_history(make_trials()),
+    "search_slices": lambda _: plots.search_slices(make_trials(), ["alpha", "depth", "weights"]),
+    "batch_series": lambda _: plots.batch_series(make_batches(3), "batch_rmse", expected=0.4),
+    "batch_series, many": lambda _: plots.batch_series(make_batches(2064), "batch_mae"),
+    "batch_grid": lambda _: plots.batch_grid(make_batches(30), {"rmse": 0.4, "r2": 0.6}),
+}
+
+
+def panels(drawn: Axes | Figure) -> list[Axes]:
+    return [axes for axes in figure_of(drawn).axes if axes.get_visible()]
+
+
+def figure_of(drawn: Axes | Figure) -> Figure:
+    figure = drawn.get_figure(root=True)
+    assert figure is not None
+    return figure
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_every_figure_draws_without_a_warning_and_has_a_title(name, districts):
+    drawn = FIGURES[name](districts)
+    figure_of(drawn).canvas.draw()
+    titles = [axes.get_title(loc="left") for axes in panels(drawn)]
+    assert any(titles) or figure_of(drawn).get_suptitle()
+
+
+@pytest.mark.parametrize("name", [name for name in FIGURES if name != "correlations"])
+def test_every_axis_of_numbers_says_what_it_counts(name, districts):
+    drawn = FIGURES[name](districts)
+    for axes in panels(drawn):
+        sharing = axes.get_shared_x_axes().get_siblings(axes)
+        assert any(panel.get_xlabel() for panel in sharing) or axes.get_label() == "<colorbar>"
+        if name not in {"metric_bars", "metric_grid", "importance_bars"}:
+            assert axes.get_ylabel() or figure_of(drawn).get_supylabel()
+
+
+@pytest.mark.parametrize("name", ["price_map", "distributions", "binned_price", "outliers"])
+def test_missing_values_in_the_features_are_left_out(name, districts):
+    holed = districts.copy()
+    holed.iloc[:5, :8] = np.nan
+    figure_of(FIGURES[name](holed)).canvas.draw()
+
+
+def test_an_error_map_leaves_out_districts_without_a_place(districts):
+    holed = districts.copy()
+    holed.iloc[:5, 6:8] = np.nan
+    plots.error_map(holed, np.zeros(len(holed)))
+
+
+@pytest.mark.parametrize("metric", ["rmse", "mae", "mse", "r2"])
+def test_families_stand_in_order_of_their_validation_error(metric):
+    axes = plots.metric_bars(make_scores(), metric)
+    shown = [label.get_text() for label in axes.get_yticklabels()]
+    assert shown == ["XGBoost", "Decision tree", "Ridge"]
+
+
+def test_bars_of_an_error_are_labelled_in_dollars():
+    axes = plots.metric_bars(make_scores(), "rmse")
+    assert {"$30.0k", "$40.0k", "$41.0k"} <= {text.get_text() for text in axes.texts}
+
+
+def test_scores_of_the_test_part_alone_can_be_drawn():
+    scores = make_scores().query("part == 'test'")
+    assert "XGBoost" in plots.metric_bars(scores, "rmse").get_title(loc="left")
+
+
+def test_importances_stop_at_twenty_and_say_so():
+    many = pd.Series(np.linspace(-1, 1, 27), index=[f"feature {n}" for n in range(27)])
+    axes = plots.importance_bars(many, title="What moves it?", unit="coefficient")
+    assert len(axes.patches) == plots.MOST_BARS
+    assert "7 smaller ones are left out" in axes.get_xlabel()
+
+
+def test_negative_coefficients_have_a_colour_of_their_own():
+    signed = pd.Series({"up": 1.0, "down": -2.0})
+    axes = plots.importance_bars(signed, title="What moves it?", unit="coefficient")
+    up, down = axes.patches
+    assert up.get_facecolor() != down.get_facecolor()
+
+
+def test_colours_of_an_error_map_are_the_same_size_either_side_of_zero(districts):
+    axes = plots.error_map(districts, np.linspace(-1, 3, len(districts)))
+    low, high = axes.collections[0].get_clim()
+    assert low == -high
+
+
+def test_the_best_trial_so_far_never_gets_worse():
+    (best,) = plots.search_history(make_trials()).lines
+    assert (np.diff(np.asarray(best.get_ydata(), dtype=float)) <= 0).all()
+
+
+def test_a_search_says_what_it_gained_over_the_defaults():
+    title = plots.search_history(make_trials()).get_title(loc="left")
+    assert title == "The search took $5.0k off the error of the defaults"
+
+
+def test_a_search_of_one_trial_claims_no_gain():
+    title = plots.search_history(make_trials().iloc[:1]).get_title(loc="left")
+    assert title == "No trial was better than the defaults"
+
+
+def test_hyperparameters_that_span_decades_have_a_logarithmic_axis():
+    drawn = plots.search_slices(make_trials(), ["alpha", "depth"])
+    assert [axes.get_xscale() for axes in panels(drawn)] == ["log", "linear"]
+
+
+def test_one_batch_without_r2_can_be_drawn():
+    batch = make_batches(1).assign(batch_r2_score=np.nan)
+    figure_of(plots.batch_series(batch, "batch_r2_score", expected=0.8)).canvas.draw()
+    figure_of(plots.batch_grid(batch, {"test_r2": 0.8})).canvas.draw()
+
+
+def test_an_extreme_batch_is_counted_instead_of_flattening_the_others():
+    batches = make_batches(100)
+    batches.loc[7, "batch_r2_score"] = -400
+    axes = plots.batch_series(batches, "batch_r2_score", expected=0.6)
+    assert axes.get_ylim()[0] > -1
+    assert [text.get_text() for text in axes.texts] == ["1 beyond this picture"]
+
+
+@pytest.mark.parametrize("name", ["rmse", "test_rmse", "batch_rmse"])
+def test_the_promised_error_is_found_under_each_of_its_names(name):
+    drawn = plots.batch_grid(make_batches(5), {name: 0.4})
+    promised = [line for line in panels(drawn)[0].lines if line.get_label() == "test set"]
+    assert promised[0].get_ydata() == [0.4, 0.4]
+
+
+@pytest.mark.parametrize(
+    ("price", "text"), [(0, "$0"), (2, "$200k"), (-0.25, "−$25k"), (0.3825, "$38.25k")]
+)
+def test_prices_are_written_in_dollars(price, text):
+    assert plots.dollars(price) == text
+
+
+def test_a_dollar_sign_is_never_read_as_mathematics(districts):
+    assert not plots.binned_price(districts, "MedInc").xaxis.label.get_parse_math()
+
+
+def test_a_figure_is_shown_once_with_its_words_and_closed(districts, monkeypatch):
+    shown: list[Image] = []
+    monkeypatch.setattr(plots, "display", shown.append)
+    plots.show(plots.price_histogram(districts), alt="Histogram of prices")
+    content, about = format_display_data(shown[0])
+    assert len(shown) == 1
+    assert base64.b64decode(content["image/png"]).startswith(b"\x89PNG")
+    assert about["image/png"]["alt"] == "Histogram of prices"
+    assert plt.get_fignums() == []

@@ -1,0 +1,68 @@
+"""MLflow's runs: one store, prepared once, whatever comes."""
+
+import subprocess
+import sys
+
+import pandas as pd
+import pytest
+
+from housing_lib import tracking
+
+OPEN = "from housing_lib import tracking; print(len(tracking.client().search_experiments()))"
+
+
+def test_processes_that_open_a_fresh_store_at_once_do_not_break_each_other(own_root):
+    command = [sys.executable, "-W", "ignore", "-c", OPEN]
+    processes = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(3)]
+    answers = [process.communicate(timeout=120)[0].strip() for process in processes]
+    assert answers == [str(len(tracking.EXPERIMENTS) + 1)] * 3  # and MLflow's own Default
+
+
+@pytest.mark.parametrize("content", [b"this is no database", b"SQLite format 3\x00 cut off"])
+def test_a_store_that_cannot_be_opened_is_named_at_once(own_root, content):
+    (own_root / "mlflow.db").write_bytes(content * 100)
+    with pytest.raises(tracking.TrackingError, match="cannot be opened"):
+        tracking.client()
+
+
+def test_a_password_in_the_address_is_not_shown(own_root, monkeypatch):
+    monkeypatch.setenv("HOUSING_TRACKING_URI", "postgresql://me:canary@127.0.0.1:1/none")
+    tracking.get_settings.cache_clear()
+    with pytest.raises(tracking.TrackingError) as caught:
+        tracking.client()
+    assert "canary" not in str(caught.value)
+
+
+def test_a_series_is_one_run_with_a_step_a_row(store):
+    series = pd.DataFrame({"batch_rmse": [0.5, None, 0.7], "rows": [10, 0, 10]})
+    with tracking.run("monitoring", "series", params={}, tags={}) as run_id:
+        tracking.log_series(run_id, series)
+    steps = tracking.client().get_metric_history(run_id, "batch_rmse")
+    assert [(one.step, one.value) for one in steps] == [(0, 0.5), (2, 0.7)]
+
+
+def test_a_run_that_fails_is_marked_failed(store):
+    with (
+        pytest.raises(ZeroDivisionError),
+        tracking.run("tuning", "x", params={}, tags={}) as run_id,
+    ):
+        raise ZeroDivisionError
+    assert tracking.client().get_run(run_id).info.status == "FAILED"
+
+
+def test_a_model_of_unknown_types_is_not_logged(store):
+    class Stranger:
+        def predict(self, districts):
+            return districts["MedInc"]
+
+    rows = store.test.head(5)
+    with (
+        pytest.raises(tracking.TrackingError, match="TRUSTED_TYPES does not name"),
+        tracking.run("tuning", "x", params={}, tags={}),
+    ):
+        tracking.log_model(Stranger(), rows)
+
+
+def test_no_search_on_these_data_says_what_to_do(store):
+    with pytest.raises(tracking.TrackingError, match="no family was tuned on the data 0000"):
+        tracking.tuned_families(data_digest="0000")

@@ -1,0 +1,69 @@
+"""The search of one family."""
+
+import numpy as np
+import pytest
+
+from housing_lib import data, families, features, tuning
+from housing_lib.evaluation import metrics
+
+
+@pytest.fixture(scope="module")
+def split():
+    districts = data.acquire().sample(3_000, random_state=0)
+    return features.preprocess(districts, data.split(districts))
+
+
+@pytest.mark.parametrize("family", ["decision_tree", "random_forest", "xgboost"])
+def test_the_same_seed_gives_the_same_trials(split, family):
+    def searched():
+        return tuning.tune(family, split["train"], split["val"], n_trials=4, seed=3)
+
+    first, second = searched(), searched()
+    assert [trial.params for trial in first.trials] == [trial.params for trial in second.trials]
+    assert [trial.metrics for trial in first.trials] == [trial.metrics for trial in second.trials]
+
+
+@pytest.mark.parametrize("family", ["ridge", "random_forest", "gradient_boosting", "xgboost"])
+def test_the_model_of_the_best_trial_scores_what_the_trial_scored(split, family):
+    search = tuning.tune(family, split["train"], split["val"], n_trials=2, seed=0)
+    model = search.fit_best(split["train"].districts, split["train"].y)
+    found = metrics(split["val"].y, model.predict(split["val"].districts), prefix="val_")
+    assert found["val_rmse"] == pytest.approx(search.best.metrics["val_rmse"], abs=1e-9)
+
+
+def test_the_first_trial_tries_the_shipped_parameters(split):
+    search = tuning.tune("decision_tree", split["train"], split["val"], n_trials=1, seed=0)
+    assert search.trials[0].params == families.FAMILIES["decision_tree"].defaults
+
+
+def test_every_trial_is_told_and_scored_on_both_parts(split):
+    heard = []
+    search = tuning.tune(
+        "lasso", split["train"], split["val"], n_trials=3, seed=0, on_trial=heard.append
+    )
+    assert heard == search.trials
+    wanted = {
+        f"{part}_{name}" for part in ("train", "val") for name in ("rmse", "mae", "mse", "r2")
+    }
+    assert all(set(trial.metrics) == wanted for trial in heard)
+    assert list(search.table.index) == [0, 1, 2]
+
+
+def test_trials_that_fall_behind_are_pruned(split):
+    search = tuning.tune("random_forest", split["train"], split["val"], n_trials=12, seed=0)
+    pruned = [trial for trial in search.trials if trial.state == "pruned"]
+    assert pruned
+    assert search.best.state == "complete"
+    assert min(trial.metrics["val_rmse"] for trial in pruned) > search.best.metrics["val_rmse"]
+
+
+def test_boosting_stops_when_more_brings_nothing(split):
+    search = tuning.tune("xgboost", split["train"], split["val"], n_trials=1, seed=0)
+    assert search.best.params["n_estimators"] < families.FAMILIES["xgboost"].stages.end
+
+
+def test_the_space_is_described_as_it_is_searched():
+    table = tuning.describe_space("xgboost")
+    assert set(table.index) == set(families.FAMILIES["xgboost"].space)
+    assert table.loc["learning_rate", "scale"] == "log"
+    assert np.isfinite(table["from"].astype(float)).all()
