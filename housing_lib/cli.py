@@ -87,16 +87,18 @@ def run(
     seed: Annotated[int | None, typer.Option(help="the seed of every random choice")] = None,
 ) -> None:
     """Run everything: look, preprocess, tune, evaluate, promote, monitor, report."""
-    from housing_lib import console, pipeline
+    from housing_lib import compute, console, pipeline
 
-    plan = _plan(budget, trials, models, source, jobs, seed)
+    workers = jobs or min(os.cpu_count() or 1, 8)
+    compute.warm_up(jobs=workers)
+    plan = _plan(budget, trials, models, source, workers, seed)
     with console.watching(out) as watch:
         finished = pipeline.run(plan, watch=watch)
     _conclude(finished)
 
 
 def _plan(
-    budget: str, trials: int | None, models: str, source: str, jobs: int | None, seed: int | None
+    budget: str, trials: int | None, models: str, source: str, jobs: int, seed: int | None
 ) -> "Plan":
     from housing_lib import data as districts_data
     from housing_lib.families import FAMILIES, get_family
@@ -110,13 +112,12 @@ def _plan(
             f"there is no budget '{budget}'; expected {', '.join(BUDGETS)}. Nothing was run."
         )
     count = BUDGETS[budget] if trials is None else trials
-    workers = jobs or min(os.cpu_count() or 1, 8)
-    if count < 1 or workers < 1:
+    if count < 1 or jobs < 1:
         raise HousingError(
-            f"trials {count} and jobs {workers}: each must be at least 1. Nothing was run."
+            f"trials {count} and jobs {jobs}: each must be at least 1. Nothing was run."
         )
     source = districts_data.resolve_source(source)
-    return Plan(names, count, source, get_settings().seed if seed is None else seed, workers)
+    return Plan(names, count, source, get_settings().seed if seed is None else seed, jobs)
 
 
 def _conclude(finished: "Run") -> None:
@@ -162,8 +163,9 @@ def monitor(
     batch_rows: Annotated[int, typer.Option(help="districts a batch")] = 10,
 ) -> None:
     """Compare the Production model with true prices, batch by batch, into MLflow and a report."""
-    from housing_lib import console, pipeline, reports
+    from housing_lib import compute, console, pipeline, reports
 
+    compute.warm_up(jobs=1)
     notebook = "05_monitoring.ipynb"
     given = {
         "source": source if source == "test" else str(Path(source).resolve()),

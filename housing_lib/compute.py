@@ -4,6 +4,7 @@ import multiprocessing
 import os
 from collections.abc import Callable
 from functools import lru_cache
+from multiprocessing import forkserver
 from multiprocessing.connection import Connection
 from multiprocessing.context import BaseContext
 from typing import Any
@@ -46,6 +47,19 @@ def call_in_process(
             process.terminate()
 
 
+def warm_up(*, jobs: int) -> None:
+    """Let the process that others are forked from do its slow imports, in the background.
+
+    With several jobs each fit gets one thread: two OpenMP fits at once on the
+    same cores take many times as long.
+    """
+    if jobs > 1:
+        os.environ["OMP_NUM_THREADS"] = "1"
+    context = _context()
+    if context.get_start_method() == "forkserver":
+        forkserver.ensure_running()
+
+
 def _receive(connection: Connection, on_message: Callable[..., None]) -> Any:
     while True:
         kind, content = connection.recv()
@@ -76,5 +90,5 @@ def _context() -> BaseContext:
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["papermill", "nbconvert", "housing_lib.reports"])
+    context.set_forkserver_preload(["housing_lib.preload"])
     return context

@@ -320,7 +320,7 @@ def row_ids(districts: pd.DataFrame) -> Ids:
     in its part; the index is left out, so that order means nothing.
     """
     hashed = pd.util.hash_pandas_object(districts[list(FEATURES)], index=False)
-    ids: Ids = hashed.to_numpy(dtype="uint64")
+    ids: Ids = hashed.to_numpy().astype(np.uint64)
     return ids
 
 

@@ -45,7 +45,7 @@ def leaderboard(scores: pd.DataFrame, *, by: str = "val") -> pd.DataFrame:
     return wide.sort_values(f"{by}_rmse")
 
 
-def importances(model: Any, part: Part, *, seed: int, repeats: int = 5) -> pd.Series:
+def importances(model: Any, part: Part, *, seed: int, repeats: int = 3) -> pd.Series:
     """The rise of RMSE (100,000 USD) when a column of the district is shuffled.
 
     Permutation importance (Breiman 2001) over the eight columns that a person

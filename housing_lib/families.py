@@ -25,15 +25,15 @@ class FamilyError(HousingError):
 
 @dataclass(frozen=True)
 class Stages:
-    """How a family grows: the parameter that counts, its step and its end.
+    """How a family grows: the parameter that counts, where it ends, and how often it is judged.
 
-    Between stages a trial can be pruned. With `patience`, growing stops once
-    that many stages brought nothing better.
+    After every `step` a trial can be pruned. With `patience`, growing stops once
+    that many more brought nothing better.
     """
 
     parameter: str
-    step: int
     end: int
+    step: int
     patience: int | None = None
 
 
@@ -143,7 +143,7 @@ FAMILIES: dict[str, Family] = {
             "max_samples": 0.8,
             "max_depth": 30,
         },
-        stages=Stages("n_estimators", step=25, end=100),
+        stages=Stages("n_estimators", end=100, step=25),
     ),
     "gradient_boosting": Family(
         title="Gradient boosting",
@@ -165,7 +165,7 @@ FAMILIES: dict[str, Family] = {
             "max_iter": 500,
         },
         fixed={"early_stopping": False},
-        stages=Stages("max_iter", step=50, end=600, patience=2),
+        stages=Stages("max_iter", end=1000, step=1000, patience=30),
     ),
     "xgboost": Family(
         title="XGBoost",
@@ -190,7 +190,7 @@ FAMILIES: dict[str, Family] = {
             "n_estimators": 800,
         },
         fixed={"tree_method": "hist"},
-        stages=Stages("n_estimators", step=50, end=1500, patience=1),
+        stages=Stages("n_estimators", end=1500, step=50, patience=50),
     ),
 }
 

@@ -1,6 +1,5 @@
 """The graph of steps, and a run through it: order, processes, failure, and the record of it all."""
 
-import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
@@ -145,8 +144,6 @@ def run(plan: Plan, *, watch: Watcher = lambda run: None) -> Run:
     run_id = datetime.now().strftime("%Y-%m-%d_%H%M%S")
     current = Run(run_id, plan, {step.id: step for step in make_steps(plan, run_id)})
     current.folder.mkdir(parents=True)
-    if plan.jobs > 1:  # two OpenMP fits at once on the same cores take many times as long
-        os.environ["OMP_NUM_THREADS"] = "1"
     for _ in _execute(current):
         _save(current)
         watch(current)
@@ -238,8 +235,9 @@ def run_notebook(
     notebook: Path, parameters: Mapping[str, Any], ipynb: Path, send: Callable[..., None]
 ) -> dict[str, Any]:
     """What a notebook recorded, after executing it and writing its page, whole or FAILED."""
-    from housing_lib import reports
+    from housing_lib import kernels, reports
 
+    kernels.use_forked_kernels()
     started = time.time()
     failed = None
     try:

@@ -41,7 +41,6 @@ METRIC_NAMES = {
 }
 PART_NAMES = {"train": "training", "val": "validation", "test": "test"}
 PART_COLOURS = {"train": "#BFC5CA", "val": ORANGE, "test": BLUE}
-PLAIN = FuncFormatter(lambda value, _: f"{value:,.10g}")
 PRICE = "median house value (dollars)"
 WIDTH = 7.5
 MOST_BARS = 20
@@ -207,7 +206,8 @@ def outliers(districts: pd.DataFrame) -> Figure:
         _logarithmic(axes.yaxis)
         axes.set(xlabel="people in the district", ylabel=CONTRACT[column].meaning)
     panels[0].set_title("Are averages of few households believable?")
-    figure.colorbar(points, ax=panels, label="households in the district", shrink=0.8, format=PLAIN)
+    bar = figure.colorbar(points, ax=panels, label="households in the district", shrink=0.8)
+    bar.formatter = FuncFormatter(_plainly)
     return figure
 
 
@@ -412,8 +412,12 @@ def _logarithmic(axis: XAxis | YAxis) -> None:
     axis.axes.set(**{f"{axis.axis_name}scale": "log"})
     low, high = axis.get_view_interval()
     axis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 200 * low else (1,)))
-    axis.set_major_formatter(PLAIN)
+    axis.set_major_formatter(FuncFormatter(_plainly))
     axis.set_minor_formatter(NullFormatter())
+
+
+def _plainly(value: float, _: int | None) -> str:
+    return f"{value:,.10g}"
 
 
 def _short_dollars(value: float) -> str:

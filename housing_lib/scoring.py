@@ -59,7 +59,7 @@ def predict_file(source: Path, target: Path, *, registered: RegisteredModel) -> 
     _refuse_columns(source, table)
     districts = check(parsed, origin=str(source), target=False, extra_columns=True)
     if _is_csv(source) and not _is_csv(target):
-        table = _with_numbers(table, districts)
+        table = _with_numbers(table, parsed)
     prices = np.asarray(registered.model.predict(districts.to_numpy()), dtype="float64")
     _write(_with_predictions(table, prices, registered.version), target)
     return Scored(len(table), target, registered.version, time.perf_counter() - started)
@@ -116,8 +116,8 @@ def _csv_as_text(source: Path) -> pd.DataFrame:
     return rows.iloc[1:].set_axis(list(rows.iloc[0]), axis="columns").reset_index(drop=True)
 
 
-def _with_numbers(table: pd.DataFrame, districts: pd.DataFrame) -> pd.DataFrame:
-    return table.assign(**{name: districts[name] for name in CONTRACT if name in districts})
+def _with_numbers(table: pd.DataFrame, parsed: pd.DataFrame) -> pd.DataFrame:
+    return table.assign(**{name: parsed[name] for name in CONTRACT if name in parsed})
 
 
 def _with_predictions(table: pd.DataFrame, prices: Floats, version: int) -> pd.DataFrame:

@@ -5,15 +5,16 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 import optuna
 import pandas as pd
+from sklearn.ensemble import HistGradientBoostingRegressor, RandomForestRegressor
 from sklearn.pipeline import Pipeline
 from xgboost import XGBRegressor
 from xgboost.callback import EarlyStopping, TrainingCallback
 
 from housing_lib.evaluation import METRICS, metrics
-from housing_lib.families import Stages, get_family, make_estimator, make_model
+from housing_lib.families import Stages, get_family, make_estimator
+from housing_lib.features import make_preprocessing
 from housing_lib.parts import Part
 
 
@@ -28,14 +29,15 @@ class Trial:
     seconds: float
 
 
-@dataclass(frozen=True)
+@dataclass
 class Search:
-    """A finished study: its trials, and the best parameters that they found."""
+    """A study: its trials, the best of them, and that one's fitted estimator."""
 
     family: str
     seed: int
     study: optuna.Study
     trials: list[Trial] = field(default_factory=list)
+    estimator: Any = None
 
     @property
     def best(self) -> Trial:
@@ -58,9 +60,14 @@ class Search:
         ]
         return pd.DataFrame(rows).set_index("trial")
 
-    def fit_best(self, districts: pd.DataFrame, prices: Any) -> Pipeline:
-        """The model of the best trial, fitted on raw districts."""
-        return make_model(self.family, self.best.params, seed=self.seed).fit(districts, prices)
+    def best_model(self, train: Part) -> Pipeline:
+        """The best trial's model of raw districts: its estimator behind its preprocessing.
+
+        The same as `make_model(family, best.params).fit(...)` on the training
+        districts, without fitting again.
+        """
+        preprocessing = make_preprocessing().fit(train.districts)
+        return Pipeline([("preprocessing", preprocessing), ("estimator", self.estimator)])
 
 
 def tune(
@@ -82,7 +89,7 @@ def tune(
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     study = optuna.create_study(
         sampler=optuna.samplers.TPESampler(seed=seed, n_startup_trials=5),
-        pruner=optuna.pruners.MedianPruner(n_startup_trials=4, n_warmup_steps=1),
+        pruner=optuna.pruners.MedianPruner(n_startup_trials=4),
     )
     space = get_family(family).space
     study.enqueue_trial({name: get_family(family).defaults[name] for name in space})
@@ -107,6 +114,8 @@ def _try_next(search: Search, train: Part, val: Part) -> Trial:
     scores = metrics(train.y, estimator.predict(train.X), prefix="train_")
     scores |= metrics(val.y, estimator.predict(val.X), prefix="val_")
     search.study.tell(asked, scores["val_rmse"])
+    if search.study.best_trial.number == asked.number:
+        search.estimator = estimator
     seconds = time.perf_counter() - started
     return Trial(asked.number, params, scores, "complete", seconds)
 
@@ -121,36 +130,51 @@ def _fit(search: Search, asked: optuna.Trial, train: Part, val: Part) -> tuple[A
     estimator = make_estimator(search.family, asked.params, seed=search.seed)
     if stages is None:
         return estimator.fit(train.X, train.y), asked.params
-    grow = _grow_boosters if isinstance(estimator, XGBRegressor) else _grow_warm
+    grow = GROW[type(estimator)]
     size = grow(estimator, stages, asked, train, val)
     return estimator, {**asked.params, stages.parameter: size}
 
 
-def _grow_warm(estimator: Any, stages: Stages, asked: optuna.Trial, train: Part, val: Part) -> int:
+def _grow_forest(
+    estimator: RandomForestRegressor, stages: Stages, asked: optuna.Trial, train: Part, val: Part
+) -> int:
     estimator.set_params(warm_start=True)
-    errors: list[float] = []
-    for size in range(stages.step, stages.end + 1, stages.step):
-        estimator.set_params(**{stages.parameter: size}).fit(train.X, train.y)
-        errors.append(metrics(val.y, estimator.predict(val.X))["rmse"])
-        _report(asked, errors[-1], len(errors) - 1)
-        waited = len(errors) - 1 - int(np.argmin(errors))
-        if stages.patience is not None and waited >= stages.patience:
-            break
+    for stage, size in enumerate(range(stages.step, stages.end + 1, stages.step)):
+        estimator.set_params(n_estimators=size).fit(train.X, train.y)
+        _report(asked, metrics(val.y, estimator.predict(val.X))["rmse"], stage)
     estimator.set_params(warm_start=False)
-    if stages.patience is None:
-        return stages.end
-    best = stages.step * (int(np.argmin(errors)) + 1)
-    estimator.set_params(**{stages.parameter: best}).fit(train.X, train.y)
-    return best
+    return stages.end
+
+
+def _grow_histograms(
+    estimator: HistGradientBoostingRegressor,
+    stages: Stages,
+    asked: optuna.Trial,
+    train: Part,
+    val: Part,
+) -> int:
+    estimator.set_params(early_stopping=True, scoring="loss", n_iter_no_change=stages.patience)
+    estimator.fit(train.X, train.y, X_val=val.X, y_val=val.y)
+    estimator.set_params(early_stopping=False, max_iter=estimator.n_iter_)
+    return int(estimator.n_iter_)
 
 
 def _grow_boosters(
     estimator: XGBRegressor, stages: Stages, asked: optuna.Trial, train: Part, val: Part
 ) -> int:
-    waiting = EarlyStopping(rounds=stages.step * (stages.patience or 1), save_best=True)
+    waiting = EarlyStopping(rounds=stages.patience or stages.end, save_best=True)
     estimator.set_params(callbacks=[_Pruning(asked, stages.step), waiting])
     estimator.fit(train.X, train.y, eval_set=[(val.X, val.y)], verbose=False)
-    return int(estimator.get_booster().num_boosted_rounds())
+    size = int(estimator.get_booster().num_boosted_rounds())
+    estimator.set_params(callbacks=None, n_estimators=size)
+    return size
+
+
+GROW = {
+    RandomForestRegressor: _grow_forest,
+    HistGradientBoostingRegressor: _grow_histograms,
+    XGBRegressor: _grow_boosters,
+}
 
 
 class _Pruning(TrainingCallback):

@@ -65,10 +65,14 @@ def test_a_csv_comes_back_character_for_character(store, districts, tmp_path):
         assert after.startswith(f"{before},")
 
 
-def test_a_csv_keeps_its_ids_in_a_parquet_file(store, districts, tmp_path):
-    source = write(districts, tmp_path / "in.csv")
+def test_a_csv_keeps_its_ids_as_text_and_its_prices_as_numbers_in_a_parquet_file(
+    store, districts, tmp_path
+):
+    source = write(districts.assign(MedHouseVal=1.5), tmp_path / "in.csv")
     out = predict_file(source, tmp_path / "out.parquet", registered=store.registered).path
-    assert list(pd.read_parquet(out)["id"]) == list(districts["id"])
+    table = pd.read_parquet(out)
+    assert list(table["id"]) == list(districts["id"])
+    assert (table["MedHouseVal"] == 1.5).all()
 
 
 def test_a_parquet_file_keeps_its_types_and_its_index(store, districts, tmp_path):

@@ -26,9 +26,11 @@ def test_the_same_seed_gives_the_same_trials(split, family):
 @pytest.mark.parametrize("family", ["ridge", "random_forest", "gradient_boosting", "xgboost"])
 def test_the_model_of_the_best_trial_scores_what_the_trial_scored(split, family):
     search = tuning.tune(family, split["train"], split["val"], n_trials=2, seed=0)
-    model = search.fit_best(split["train"].districts, split["train"].y)
-    found = metrics(split["val"].y, model.predict(split["val"].districts), prefix="val_")
-    assert found["val_rmse"] == pytest.approx(search.best.metrics["val_rmse"], abs=1e-9)
+    train, val = split["train"], split["val"]
+    again = families.make_model(family, search.best.params, seed=0).fit(train.districts, train.y)
+    for model in (again, search.best_model(train)):
+        found = metrics(val.y, model.predict(val.districts), prefix="val_")
+        assert found["val_rmse"] == pytest.approx(search.best.metrics["val_rmse"], abs=1e-9)
 
 
 def test_the_first_trial_tries_the_shipped_parameters(split):

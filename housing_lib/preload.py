@@ -1,0 +1,17 @@
+"""The slow imports of the notebooks, done once by the fork server that steps are forked from."""
+
+import os
+
+# matplotlib reads it when it is imported, which is here and not in the kernel.
+os.environ["MPLBACKEND"] = "module://matplotlib_inline.backend_inline"
+
+import ipykernel.kernelapp
+import mlflow.sklearn
+import nbconvert
+import papermill
+
+import housing_lib.exploration
+import housing_lib.monitoring
+import housing_lib.plots
+import housing_lib.registry
+import housing_lib.reports
