@@ -2,6 +2,7 @@
 
 import hashlib
 import subprocess
+import warnings
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
@@ -145,7 +146,7 @@ def read_table(path: Path) -> pd.DataFrame:
     DataError
         If there is no such file, its ending is unknown, or it cannot be read.
     """
-    readers: dict[str, Any] = {".csv": pd.read_csv, ".parquet": pd.read_parquet}
+    readers: dict[str, Any] = {".csv": _read_csv, ".parquet": pd.read_parquet}
     reader = readers.get(path.suffix.lower())
     if reader is None:
         raise DataError(
@@ -156,13 +157,22 @@ def read_table(path: Path) -> pd.DataFrame:
         table: pd.DataFrame = reader(path)
     except FileNotFoundError:
         raise DataError(f"{path}: there is no such file. Nothing was written.") from None
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, pd.errors.ParserWarning) as error:
         reason = str(error).splitlines()[0].rstrip(".")
         raise DataError(
             f"{path} cannot be read as {path.suffix[1:]}: {reason}. "
             "It may be empty, cut off or another kind of file. Nothing was written."
         ) from error
     return table
+
+
+def _read_csv(path: Path) -> pd.DataFrame:
+    # By itself pandas renames a repeated column, and takes the first column of rows that
+    # are longer than the header for an index.
+    header = pd.read_csv(path, header=None, nrows=1, dtype=str).iloc[0]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", pd.errors.ParserWarning)
+        return pd.read_csv(path, index_col=False).set_axis(list(header), axis="columns")
 
 
 def _fetch_official() -> pd.DataFrame:

@@ -70,7 +70,9 @@ def _become_kernel(arguments: list[str], environment: dict[str, str], folder: st
 
     os.setsid()
     asyncio.set_event_loop(asyncio.new_event_loop())  # the one that is there is the parent's
-    os.environ.update(environment, JPY_PARENT_PID=str(os.getppid()))
+    os.environ.update(environment)
     os.chdir(folder)
-    sys.argv = ["ipykernel_launcher", *arguments]
-    IPKernelApp.launch_instance(argv=arguments)
+    # With a parent to watch, the kernel ends when that one does, however it ended. Its log would
+    # tell the terminal of the interrupt that every shutdown begins with.
+    watched = [f"--IPKernelApp.parent_handle={os.getppid()}", "--IPKernelApp.log_level=50"]
+    IPKernelApp.launch_instance(argv=[*arguments, *watched])

@@ -97,6 +97,16 @@ def test_files_that_cannot_be_read_are_named_with_the_reason(tmp_path, name, con
         data.acquire(str(tmp_path / name))
 
 
+def test_columns_that_pandas_would_rename_or_shift_are_refused(tmp_path):
+    names = ",".join(data.CONTRACT)
+    (tmp_path / "twice.csv").write_text(f"{names},MedInc\n{'3,' * 9}3\n")
+    with pytest.raises(data.DataError, match=r"MedInc +column stands there twice"):
+        data.acquire(str(tmp_path / "twice.csv"))
+    (tmp_path / "long.csv").write_text(f"{names}\n{'3,' * 9}3\n")
+    with pytest.raises(data.DataError, match="cannot be read as csv"):
+        data.acquire(str(tmp_path / "long.csv"))
+
+
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(data.DataError, match="there is no such file"):
         data.acquire(str(tmp_path / "none.csv"))
