@@ -90,8 +90,8 @@ def run(
     from housing_lib import compute, console, pipeline
 
     workers = jobs or min(os.cpu_count() or 1, 8)
-    compute.warm_up(jobs=workers)
     plan = _plan(budget, trials, models, source, workers, seed)
+    compute.warm_up(jobs=workers)
     with console.watching(out) as watch:
         finished = pipeline.run(plan, watch=watch)
     _conclude(finished)
@@ -165,13 +165,13 @@ def monitor(
     """Compare the Production model with true prices, batch by batch, into MLflow and a report."""
     from housing_lib import compute, console, pipeline, reports
 
-    compute.warm_up(jobs=1)
     notebook = "05_monitoring.ipynb"
-    given = {
-        "source": source if source == "test" else str(Path(source).resolve()),
-        "batch_rows": batch_rows,
-    }
+    from housing_lib.data import resolve_source
+
+    found = source if source == "test" else resolve_source(source)
+    given = {"source": found, "batch_rows": batch_rows}
     reports.check_parameters(get_settings().notebooks / notebook, given)
+    compute.warm_up(jobs=1)
     with console.watching(out) as watch:
         finished = pipeline.run_one("monitoring", notebook, given, watch=watch)
     _conclude(finished)

@@ -3,24 +3,30 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
-from typing import Any
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from optuna.distributions import BaseDistribution, FloatDistribution, IntDistribution
-from sklearn.base import RegressorMixin
-from sklearn.ensemble import HistGradientBoostingRegressor, RandomForestRegressor
-from sklearn.feature_selection import SelectPercentile, f_regression
-from sklearn.linear_model import ElasticNet, Lasso, LinearRegression, Ridge
-from sklearn.pipeline import Pipeline
-from sklearn.tree import DecisionTreeRegressor
-from xgboost import XGBRegressor
-
-from housing_lib.features import make_preprocessing
 from housing_lib.settings import HousingError, get_settings
+
+if TYPE_CHECKING:
+    from sklearn.pipeline import Pipeline
 
 
 class FamilyError(HousingError):
     """A name that is no family's, or parameters that a family does not take."""
+
+
+@dataclass(frozen=True)
+class Range:
+    """The values between which a hyperparameter is searched, whole numbers if both ends are.
+
+    With `log`, the search looks at factors rather than differences.
+    """
+
+    low: float
+    high: float
+    log: bool = False
+    step: int | None = None
 
 
 @dataclass(frozen=True)
@@ -39,57 +45,34 @@ class Stages:
 
 @dataclass(frozen=True)
 class Family:
-    """One model family: how to make it and where to search."""
+    """One model family: where its estimator's class is, and where to search.
+
+    The class is named rather than imported, so that asking which families there
+    are takes no time.
+    """
 
     title: str
-    estimator: type[RegressorMixin]
-    space: Mapping[str, BaseDistribution]
+    estimator: str
+    space: Mapping[str, Range]
     defaults: Mapping[str, Any]
     fixed: Mapping[str, Any] = field(default_factory=dict)
     stages: Stages | None = None
     linear: bool = False
 
 
-class PercentileRegression(LinearRegression):
-    """Ordinary least squares on the features that correlate most with the price.
-
-    Least squares itself has nothing to tune; how many features it may use is
-    the one choice that a practitioner makes.
-    """
-
-    def __init__(self, *, percentile: int = 100) -> None:
-        super().__init__()
-        self.percentile = percentile
-
-    def fit(self, X: Any, y: Any) -> "PercentileRegression":
-        """The regression fitted on the chosen features; the others get coefficient 0."""
-        chosen = SelectPercentile(f_regression, percentile=self.percentile).fit(X, y).get_support()
-        super().fit(X[:, chosen], y)
-        self.coef_: Any = _spread(self.coef_, chosen)
-        self.n_features_in_ = len(chosen)
-        return self
-
-
-def _spread(values: Any, places: Any) -> Any:
-    """Zeros everywhere, and `values` where `places` is true."""
-    spread = np.zeros(len(places))
-    spread[places] = values
-    return spread
-
-
-ALPHA = FloatDistribution(1e-5, 1e1, log=True)
+ALPHA = Range(1e-5, 1e1, log=True)
 
 FAMILIES: dict[str, Family] = {
     "linear_regression": Family(
         title="Linear regression",
-        estimator=PercentileRegression,
-        space={"percentile": IntDistribution(10, 100, step=5)},
+        estimator="housing_lib.estimators.PercentileRegression",
+        space={"percentile": Range(10, 100, step=5)},
         defaults={"percentile": 100},
         linear=True,
     ),
     "lasso": Family(
         title="Lasso",
-        estimator=Lasso,
+        estimator="sklearn.linear_model.Lasso",
         space={"alpha": ALPHA},
         defaults={"alpha": 1e-4},
         fixed={"precompute": True, "max_iter": 50_000, "tol": 1e-3},
@@ -97,28 +80,28 @@ FAMILIES: dict[str, Family] = {
     ),
     "ridge": Family(
         title="Ridge",
-        estimator=Ridge,
-        space={"alpha": FloatDistribution(1e-3, 1e4, log=True)},
+        estimator="sklearn.linear_model.Ridge",
+        space={"alpha": Range(1e-3, 1e4, log=True)},
         defaults={"alpha": 1.0},
         linear=True,
     ),
     "elastic_net": Family(
         title="Elastic net",
-        estimator=ElasticNet,
-        space={"alpha": ALPHA, "l1_ratio": FloatDistribution(0.01, 1.0)},
+        estimator="sklearn.linear_model.ElasticNet",
+        space={"alpha": ALPHA, "l1_ratio": Range(0.01, 1.0)},
         defaults={"alpha": 1e-4, "l1_ratio": 0.5},
         fixed={"precompute": True, "max_iter": 50_000, "tol": 1e-3},
         linear=True,
     ),
     "decision_tree": Family(
         title="Decision tree",
-        estimator=DecisionTreeRegressor,
+        estimator="sklearn.tree.DecisionTreeRegressor",
         space={
-            "max_depth": IntDistribution(4, 24),
-            "min_samples_leaf": IntDistribution(1, 100, log=True),
-            "min_samples_split": IntDistribution(2, 100, log=True),
-            "max_features": FloatDistribution(0.2, 1.0),
-            "ccp_alpha": FloatDistribution(1e-6, 1e-2, log=True),
+            "max_depth": Range(4, 24),
+            "min_samples_leaf": Range(1, 100, log=True),
+            "min_samples_split": Range(2, 100, log=True),
+            "max_features": Range(0.2, 1.0),
+            "ccp_alpha": Range(1e-6, 1e-2, log=True),
         },
         defaults={
             "max_depth": 14,
@@ -130,12 +113,12 @@ FAMILIES: dict[str, Family] = {
     ),
     "random_forest": Family(
         title="Random forest",
-        estimator=RandomForestRegressor,
+        estimator="sklearn.ensemble.RandomForestRegressor",
         space={
-            "max_features": FloatDistribution(0.15, 0.6),
-            "min_samples_leaf": IntDistribution(1, 10, log=True),
-            "max_samples": FloatDistribution(0.4, 1.0),
-            "max_depth": IntDistribution(10, 40),
+            "max_features": Range(0.15, 0.6),
+            "min_samples_leaf": Range(1, 10, log=True),
+            "max_samples": Range(0.4, 1.0),
+            "max_depth": Range(10, 40),
         },
         defaults={
             "max_features": 0.33,
@@ -148,13 +131,13 @@ FAMILIES: dict[str, Family] = {
     "gradient_boosting": Family(
         title="Gradient boosting",
         # The histogram variant: the exact one takes about ten times as long for a worse score.
-        estimator=HistGradientBoostingRegressor,
+        estimator="sklearn.ensemble.HistGradientBoostingRegressor",
         space={
-            "learning_rate": FloatDistribution(0.02, 0.2, log=True),
-            "max_leaf_nodes": IntDistribution(15, 127, log=True),
-            "min_samples_leaf": IntDistribution(5, 80, log=True),
-            "l2_regularization": FloatDistribution(1e-3, 1e2, log=True),
-            "max_features": FloatDistribution(0.2, 1.0),
+            "learning_rate": Range(0.02, 0.2, log=True),
+            "max_leaf_nodes": Range(15, 127, log=True),
+            "min_samples_leaf": Range(5, 80, log=True),
+            "l2_regularization": Range(1e-3, 1e2, log=True),
+            "max_features": Range(0.2, 1.0),
         },
         defaults={
             "learning_rate": 0.06,
@@ -169,15 +152,15 @@ FAMILIES: dict[str, Family] = {
     ),
     "xgboost": Family(
         title="XGBoost",
-        estimator=XGBRegressor,
+        estimator="xgboost.XGBRegressor",
         space={
-            "learning_rate": FloatDistribution(0.02, 0.2, log=True),
-            "max_depth": IntDistribution(4, 10),
-            "min_child_weight": FloatDistribution(1, 30, log=True),
-            "subsample": FloatDistribution(0.5, 1.0),
-            "colsample_bytree": FloatDistribution(0.2, 1.0),
-            "reg_lambda": FloatDistribution(1e-2, 1e2, log=True),
-            "reg_alpha": FloatDistribution(1e-4, 1e1, log=True),
+            "learning_rate": Range(0.02, 0.2, log=True),
+            "max_depth": Range(4, 10),
+            "min_child_weight": Range(1.0, 30.0, log=True),
+            "subsample": Range(0.5, 1.0),
+            "colsample_bytree": Range(0.2, 1.0),
+            "reg_lambda": Range(1e-2, 1e2, log=True),
+            "reg_alpha": Range(1e-4, 1e1, log=True),
         },
         defaults={
             "learning_rate": 0.05,
@@ -229,10 +212,11 @@ def make_estimator(
 ) -> Any:
     """An estimator of the model matrix, not yet fitted; without `params` the shipped ones."""
     family = get_family(name)
+    make = _class_of(family)
     chosen = {**family.fixed, **(family.defaults if params is None else params)}
     if family.stages:
         chosen.setdefault(family.stages.parameter, family.stages.end)
-    allowed = family.estimator().get_params()
+    allowed = make().get_params()
     unknown = sorted(set(chosen) - set(allowed))
     if unknown:
         raise FamilyError(
@@ -240,16 +224,25 @@ def make_estimator(
         )
     common = {"random_state": get_settings().seed if seed is None else seed, "n_jobs": n_jobs}
     chosen |= {key: value for key, value in common.items() if key in allowed}
-    return family.estimator(**chosen)
+    return make(**chosen)
+
+
+def _class_of(family: Family) -> Any:
+    module, _, name = family.estimator.rpartition(".")
+    return getattr(import_module(module), name)
 
 
 def make_model(
     name: str, params: Mapping[str, Any] | None = None, *, seed: int | None = None, n_jobs: int = 1
-) -> Pipeline:
+) -> "Pipeline":
     """A model from raw districts to prices in 100,000 USD, not yet fitted.
 
     Preprocessing is its first part, so that a model can never be served with
     the preprocessing of another.
     """
+    from sklearn.pipeline import Pipeline
+
+    from housing_lib.features import make_preprocessing
+
     estimator = make_estimator(name, params, seed=seed, n_jobs=n_jobs)
     return Pipeline([("preprocessing", make_preprocessing()), ("estimator", estimator)])

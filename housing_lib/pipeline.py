@@ -104,6 +104,10 @@ class Run:
 Watcher = Callable[[Run], None]
 
 
+def ignore(current: Run) -> None:
+    """Watch a run without showing anything."""
+
+
 def make_steps(plan: Plan, run_id: str) -> list[Step]:
     """The steps of a run: the graph, as data."""
     common = {"run": run_id, "seed": plan.seed}
@@ -135,33 +139,36 @@ def make_steps(plan: Plan, run_id: str) -> list[Step]:
     ]
 
 
-def run(plan: Plan, *, watch: Watcher = lambda run: None) -> Run:
-    """A finished run of `plan`, with its folder of reports.
+def run(plan: Plan, *, watch: Watcher = ignore) -> Run:
+    """A finished run of the whole graph, with its folder of reports."""
+    run_id = new_id()
+    return run_steps(run_id, plan, make_steps(plan, run_id), watch=watch)
+
+
+def run_one(name: str, notebook: str, parameters: Mapping[str, Any], *, watch: Watcher) -> Run:
+    """A finished run of a single notebook, in a folder of its own."""
+    step = Step(name, notebook=notebook, parameters=parameters)
+    return run_steps(new_id(), Plan(models=(), trials=0), [step], watch=watch)
+
+
+def new_id() -> str:
+    """The id of a run that starts now: local date and time."""
+    return datetime.now().strftime("%Y-%m-%d_%H%M%S")
+
+
+def run_steps(run_id: str, plan: Plan, steps: Sequence[Step], *, watch: Watcher = ignore) -> Run:
+    """A finished run of some steps.
 
     A failed step stops only what needs it; the others go on. `watch` is called
     whenever something changed.
     """
-    run_id = datetime.now().strftime("%Y-%m-%d_%H%M%S")
-    current = Run(run_id, plan, {step.id: step for step in make_steps(plan, run_id)})
+    current = Run(run_id, plan, {step.id: step for step in steps})
     current.folder.mkdir(parents=True)
     for _ in _execute(current):
         _save(current)
         watch(current)
     _finish(current)
     watch(current)
-    return current
-
-
-def run_one(name: str, notebook: str, parameters: Mapping[str, Any], *, watch: Watcher) -> Run:
-    """A run of a single notebook into a folder of its own."""
-    run_id = datetime.now().strftime("%Y-%m-%d_%H%M%S")
-    step = Step(name, notebook=notebook, parameters=parameters)
-    current = Run(run_id, Plan(models=(), trials=0), {step.id: step})
-    current.folder.mkdir(parents=True)
-    for _ in _execute(current):
-        _save(current)
-        watch(current)
-    _finish(current)
     return current
 
 
@@ -196,10 +203,16 @@ def _urgency(step: Step) -> int:
     return SLOWEST_FIRST.index(step.variant) if slow else len(SLOWEST_FIRST)
 
 
+def missing(current: Run, step: Step) -> list[str]:
+    """The steps without whose results this one cannot run."""
+    absent = [name for name in step.after if current.steps[name].state != "done"]
+    return absent if step.needs_all or len(absent) == len(step.after) else []
+
+
 def _run_step(current: Run, step: Step) -> None:
-    missing = [name for name in step.after if current.steps[name].state != "done"]
-    if missing and (step.needs_all or len(missing) == len(step.after)):
-        step.state, step.reason = "skipped", f"needs {', '.join(missing)}"
+    absent = missing(current, step)
+    if absent:
+        step.state, step.reason = "skipped", f"needs {', '.join(absent)}"
         return
     step.state, step.started = "running", time.time()
     try:

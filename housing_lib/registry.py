@@ -105,6 +105,18 @@ def load(stage: str = "production") -> RegisteredModel:
     return load_version(version, stage=stage)
 
 
+def load_first(*stages: str) -> RegisteredModel:
+    """The model in the first of the stages that holds one.
+
+    Raises
+    ------
+    RegistryError
+        If none does, or its artifact is not the one that was registered.
+    """
+    filled = [stage for stage in stages if stage_version(stage) is not None]
+    return load(filled[0] if filled else stages[0])
+
+
 def load_version(version: int, *, stage: str = "") -> RegisteredModel:
     """One version of the registry; its artifact is checked before it is unpacked.
 

@@ -7,13 +7,14 @@ from typing import Any
 
 import optuna
 import pandas as pd
+from optuna.distributions import BaseDistribution, FloatDistribution, IntDistribution
 from sklearn.ensemble import HistGradientBoostingRegressor, RandomForestRegressor
 from sklearn.pipeline import Pipeline
 from xgboost import XGBRegressor
 from xgboost.callback import EarlyStopping, TrainingCallback
 
 from housing_lib.evaluation import METRICS, metrics
-from housing_lib.families import Stages, get_family, make_estimator
+from housing_lib.families import Range, Stages, get_family, make_estimator
 from housing_lib.features import make_preprocessing
 from housing_lib.parts import Part
 
@@ -91,8 +92,8 @@ def tune(
         sampler=optuna.samplers.TPESampler(seed=seed, n_startup_trials=5),
         pruner=optuna.pruners.MedianPruner(n_startup_trials=4),
     )
-    space = get_family(family).space
-    study.enqueue_trial({name: get_family(family).defaults[name] for name in space})
+    defaults = get_family(family).defaults
+    study.enqueue_trial({name: defaults[name] for name in get_family(family).space})
     search = Search(family, seed, study)
     for _ in range(n_trials):
         trial = _try_next(search, train, val)
@@ -102,9 +103,20 @@ def tune(
     return search
 
 
+def distributions(family: str) -> dict[str, BaseDistribution]:
+    """A family's search space in Optuna's terms."""
+    return {name: _distribution(values) for name, values in get_family(family).space.items()}
+
+
+def _distribution(values: Range) -> BaseDistribution:
+    if isinstance(values.low, int) and isinstance(values.high, int):
+        return IntDistribution(values.low, values.high, log=values.log, step=values.step or 1)
+    return FloatDistribution(values.low, values.high, log=values.log, step=values.step)
+
+
 def _try_next(search: Search, train: Part, val: Part) -> Trial:
     started = time.perf_counter()
-    asked = search.study.ask(dict(get_family(search.family).space))
+    asked = search.study.ask(distributions(search.family))
     try:
         estimator, params = _fit(search, asked, train, val)
     except optuna.TrialPruned:
@@ -204,9 +216,9 @@ def describe_space(family: str) -> pd.DataFrame:
     found = get_family(family)
     rows = {
         name: {
-            "from": getattr(values, "low", ""),
-            "to": getattr(values, "high", ""),
-            "scale": "log" if getattr(values, "log", False) else "linear",
+            "from": values.low,
+            "to": values.high,
+            "scale": "log" if values.log else "linear",
             "shipped": found.defaults[name],
         }
         for name, values in found.space.items()

@@ -1,8 +1,13 @@
 """What several test files share: a small, real MLflow store with a model in Production."""
 
-from collections.abc import Iterator
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -29,6 +34,56 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
     with pytest.MonkeyPatch.context() as patch:
         use_root(patch, root)
         yield _build(root)
+    clear_caches()
+
+
+@dataclass(frozen=True)
+class SmokeRun:
+    """What `housing run --budget smoke` left behind in a root of its own."""
+
+    root: Path
+    exit_code: int
+    printed: str
+    record: dict[str, Any]
+    folder: Path
+
+    def housing(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Run the command line in the same root."""
+        return run_housing(self.root, *arguments)
+
+
+@pytest.fixture(scope="session")
+def smoke(tmp_path_factory: pytest.TempPathFactory) -> SmokeRun:
+    """One smoke run of everything for the whole session; only to be read and added to."""
+    root = tmp_path_factory.mktemp("smoke")
+    done = run_housing(root, "run", "--budget", "smoke")
+    (folder,) = {path.resolve() for path in root.glob("reports/*/run.json")}
+    record = json.loads(folder.read_text())
+    return SmokeRun(root, done.returncode, done.stdout + done.stderr, record, folder.parent)
+
+
+def run_housing(root: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run the installed `housing` command with another root."""
+    environment = {key: value for key, value in os.environ.items() if key not in STORE_VARIABLES}
+    environment |= {"HOUSING_ROOT": str(root), "COLUMNS": "200"}
+    command = [str(Path(sys.executable).with_name("housing")), *arguments]
+    return subprocess.run(
+        command, capture_output=True, text=True, env=environment, cwd=root, check=False, timeout=600
+    )
+
+
+@pytest.fixture(scope="session")
+def housing() -> Callable[..., subprocess.CompletedProcess[str]]:
+    """The installed `housing` command: `housing(root, *arguments)`."""
+    return run_housing
+
+
+@pytest.fixture
+def smoke_store(smoke: SmokeRun) -> Iterator[SmokeRun]:
+    """The smoke run, with this process looking at its store."""
+    with pytest.MonkeyPatch.context() as patch:
+        use_root(patch, smoke.root)
+        yield smoke
     clear_caches()
 
 

@@ -1,0 +1,118 @@
+"""The floors of the house: who may import whom, and which door leads outside."""
+
+import ast
+import re
+import tomllib
+
+import pytest
+import yaml
+
+from housing_lib.settings import PROJECT, Settings
+
+# Imports point down only: a module may import those of the floors below its own.
+FLOORS = [
+    {"settings", "files", "estimators"},
+    {"provenance", "data"},
+    {"parts"},
+    {"features", "evaluation", "monitoring", "exploration"},
+    {"families", "plots"},
+    {"tuning"},
+    {"tracking", "reports", "compute", "kernels"},
+    {"registry", "pages"},
+    {"scoring", "preload"},
+    {"pipeline"},
+    {"console"},
+    {"cli"},
+]
+SIBLINGS = {("monitoring", "evaluation"), ("exploration", "features")}
+DOORS = {
+    "mlflow": {"tracking", "registry", "preload"},
+    "papermill": {"reports", "preload"},
+    "nbconvert": {"reports", "preload"},
+    "optuna": {"tuning"},
+    "skops": {"tracking", "preload"},
+    "matplotlib": {"plots", "tracking"},
+    "seaborn": {"plots"},
+}
+MODULES = {
+    path.stem: path for path in (PROJECT / "housing_lib").glob("*.py") if path.stem != "__init__"
+}
+
+
+def _imports(path) -> set[str]:
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return found
+
+
+def _own(name: str) -> set[str]:
+    parts = [
+        entry.split(".") for entry in _imports(MODULES[name]) if entry.startswith("housing_lib")
+    ]
+    return {entry[1] for entry in parts if len(entry) > 1 and entry[1] in MODULES}
+
+
+def test_every_module_stands_on_one_floor():
+    assert sorted(name for floor in FLOORS for name in floor) == sorted(MODULES)
+
+
+@pytest.mark.parametrize("name", sorted(MODULES))
+def test_imports_point_down(name):
+    level = {module: number for number, floor in enumerate(FLOORS) for module in floor}
+    for imported in _own(name):
+        allowed = level[imported] < level[name] or (name, imported) in SIBLINGS
+        assert allowed, f"{name} imports {imported}"
+
+
+@pytest.mark.parametrize(("library", "doors"), DOORS.items())
+def test_each_outside_system_has_its_door(library, doors):
+    users = {
+        name
+        for name, path in MODULES.items()
+        if any(entry.split(".")[0] == library for entry in _imports(path))
+    }
+    assert users <= doors
+
+
+def test_every_module_begins_with_what_it_knows():
+    for path in [*MODULES.values(), *(PROJECT / "serve").glob("*.py")]:
+        assert ast.get_docstring(ast.parse(path.read_text())), path
+
+
+def test_conda_users_get_the_same_packages_as_everybody():
+    environment = yaml.safe_load((PROJECT / "environment.yml").read_text())
+    project = tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]
+    python, pip, listed = environment["dependencies"]
+    assert listed["pip"] == ["-r requirements.lock", "--editable ."]
+    assert pip == "pip"
+    assert project["requires-python"] == f">={python.removeprefix('python=')}.5"
+
+
+def test_the_lock_holds_every_dependency_and_no_address_and_nothing_for_gpus():
+    lock = (PROJECT / "requirements.lock").read_text().lower()
+    project = tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]
+    wanted = [*project["dependencies"], *project["optional-dependencies"]["dev"]]
+    for requirement in wanted:
+        name = re.split(r"[><=\[ ;]", requirement)[0].lower()
+        assert re.search(rf"^{re.escape(name)}(\[.*\])?==", lock, flags=re.MULTILINE), name
+    assert "://" not in lock
+    assert "nvidia" not in lock
+    assert re.search(r"^xgboost==.*sys_platform != 'linux'", lock, flags=re.MULTILINE)
+
+
+def test_the_readme_names_every_command_and_setting_and_what_is_on_the_disk():
+    readme = (PROJECT / "README.md").read_text()
+    makefile = (PROJECT / "Makefile").read_text()
+    for target in re.findall(r"^([a-z]+):.*## ", makefile, flags=re.MULTILINE):
+        assert f"make {target}" in readme or target == "help", target
+    cli = (PROJECT / "housing_lib" / "cli.py").read_text()
+    for command in re.findall(r"@app\.command\(\)\n@_say_errors\ndef (\w+)", cli):
+        assert f"housing {command}" in readme, command
+    for name in Settings.model_fields:
+        assert f"HOUSING_{name.upper()}" in readme, name
+    for folder in ("notebooks", "housing_lib", "data", "reports", "serve", "tests"):
+        assert f"{folder}/" in readme

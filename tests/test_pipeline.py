@@ -1,0 +1,202 @@
+"""`housing run`, end to end on the real data, and what happens when a part fails."""
+
+import json
+import re
+
+import nbformat
+import numpy as np
+import pandas as pd
+import pytest
+
+from housing_lib import data, families, pipeline, tracking, tuning
+from housing_lib.parts import Part
+from housing_lib.pipeline import Plan, Step
+
+LINEAR = {"linear_regression", "lasso", "ridge", "elastic_net"}
+BOOSTED = {"gradient_boosting", "xgboost"}
+
+
+def test_a_smoke_run_finishes_every_step(smoke):
+    assert smoke.exit_code == 0, smoke.printed
+    assert smoke.record["state"] == "done"
+    states = {(step["name"], step["variant"]): step["state"] for step in smoke.record["steps"]}
+    tuned = {variant for name, variant in states if name == "tuning"}
+    assert tuned == set(families.FAMILIES)
+    assert set(states.values()) == {"done"}
+
+
+def test_it_prints_where_the_report_is_and_how_to_serve(smoke):
+    assert str(smoke.folder / "index.html") in smoke.printed.replace("\n", "")
+    assert "make serve" in smoke.printed
+    assert "Traceback" not in smoke.printed
+
+
+def test_the_numbers_are_those_of_a_working_system(smoke):
+    errors = _validation_errors(smoke)
+    assert errors["xgboost"] < 0.50
+    assert max(errors[name] for name in BOOSTED) < min(errors[name] for name in LINEAR)
+    assert smoke.record["champion"]["metrics"]["test_r2"] > 0.80
+
+
+def test_the_champion_is_the_lowest_validation_error_and_stands_in_production(smoke):
+    errors = _validation_errors(smoke)
+    champion = smoke.record["champion"]
+    assert champion["family"] == min(errors, key=errors.get)
+    assert champion["decision"] == "promoted"
+
+
+def test_the_same_seed_gives_the_same_numbers_in_the_notebook_and_in_the_library(smoke):
+    processed = smoke.root / "data" / "processed"
+    train, val = (_arrays(processed / f"{name}_data.npz") for name in ("train", "val"))
+    for family in ("xgboost", "ridge"):
+        search = tuning.tune(family, train, val, n_trials=pipeline.BUDGETS["smoke"], seed=42)
+        assert search.best.metrics["val_rmse"] == _validation_errors(smoke)[family]
+
+
+def _arrays(path):
+    with np.load(path) as stored:
+        return Part(stored["X"], stored["y"], stored["ids"], pd.DataFrame())
+
+
+def _validation_errors(smoke) -> dict[str, float]:
+    steps = [step for step in smoke.record["steps"] if step["name"] == "tuning"]
+    return {step["variant"]: step["record"]["val_rmse"] for step in steps}
+
+
+def test_every_step_with_a_notebook_leaves_a_page_and_the_executed_notebook(smoke):
+    for step in smoke.record["steps"]:
+        if step["name"] == "promotion":
+            continue
+        assert re.fullmatch(r"\d\d_[a-z]+(-[a-z_]+)?\.html", step["report"])
+        page = smoke.folder / step["report"]
+        assert page.stat().st_size < 3_000_000
+        executed = nbformat.read(page.with_suffix(".ipynb"), as_version=4)
+        assert all(cell.get("execution_count") for cell in executed.cells if _is_code(cell))
+
+
+def _is_code(cell) -> bool:
+    return cell.cell_type == "code" and bool(cell.source)
+
+
+def test_the_index_leads_to_every_page_and_tells_who_won(smoke):
+    index = (smoke.folder / "index.html").read_text()
+    for step in smoke.record["steps"]:
+        assert step["report"] is None or f'href="{step["report"]}"' in index
+    champion = smoke.record["champion"]
+    assert champion["title"] in index
+    assert f"${champion['metrics']['test_rmse'] * 100_000:,.0f}" in index
+    assert (smoke.root / "reports" / "latest" / "index.html").exists()
+
+
+def test_mlflow_holds_every_trial_below_its_family(smoke_store):
+    runs = tracking.client().search_runs([tracking.experiment_id("tuning")], max_results=1000)
+    parents = {run.info.run_id: run for run in runs if run.data.tags.get("role") == "search"}
+    children = [run for run in runs if "mlflow.parentRunId" in run.data.tags]
+    assert {run.data.tags["family"] for run in parents.values()} == set(families.FAMILIES)
+    assert len(children) == len(families.FAMILIES) * pipeline.BUDGETS["smoke"]
+    assert {run.data.tags["mlflow.parentRunId"] for run in children} == set(parents)
+    finished = [run for run in children if run.info.status == "FINISHED"]
+    names = [f"{part}_{metric}" for part in ("train", "val") for metric in tuning.METRICS]
+    assert all(set(names) <= set(run.data.metrics) for run in finished)
+    assert all(run.data.params for run in finished)
+    artifacts = {file.path for file in tracking.client().list_artifacts(next(iter(parents)))}
+    assert {"figures", "tables", "model.joblib"} <= artifacts
+
+
+def test_monitoring_logged_one_run_with_a_step_a_batch(smoke, smoke_store):
+    (run,) = tracking.client().search_runs([tracking.experiment_id("monitoring")])
+    steps = tracking.client().get_metric_history(run.info.run_id, "num_valid_rows_in_batch")
+    (recorded,) = [step for step in smoke.record["steps"] if step["name"] == "monitoring"]
+    assert len(steps) == recorded["record"]["batches"]
+    assert sum(step.value for step in steps) == recorded["record"]["valid_rows"]
+    assert recorded["record"]["fitted"] == 0
+    assert run.data.tags["model_version"] == "1"
+
+
+def test_a_second_monitoring_takes_a_file_and_counts_rows_that_were_fitted_on(smoke, tmp_path):
+    data.acquire().head(2_000).to_parquet(tmp_path / "new.parquet")
+    done = smoke.housing("monitor", str(tmp_path / "new.parquet"), "--batch-rows", "100")
+    assert done.returncode == 0, done.stdout + done.stderr
+    newest = sorted((smoke.root / "reports").glob("2*/run.json"))[-1]
+    (step,) = json.loads(newest.read_text())["steps"]
+    assert step["record"]["batches"] == 20
+    assert step["record"]["fitted"] > 1_500
+
+
+def test_a_broken_source_fails_before_anything_is_tuned_and_leaves_its_page(housing, tmp_path):
+    broken = tmp_path / "own.csv"
+    broken.write_text("MedInc,HouseAge\n1,2\n")
+    done = housing(
+        tmp_path, "run", "--budget", "smoke", "--models", "ridge", "--source", str(broken)
+    )
+    assert done.returncode == 1
+    assert "AveRooms    missing column" in done.stderr
+    record = json.loads(next(tmp_path.glob("reports/2*/run.json")).read_text())
+    states = {step["name"]: step["state"] for step in record["steps"]}
+    assert states["preprocessing"] == "failed"
+    assert states["evaluation"] == "skipped"
+    assert "FAILED" in next(tmp_path.glob("reports/2*/02_preprocessing.html")).read_text()
+    assert not list(tmp_path.glob("data/processed/*"))
+
+
+def test_one_failing_step_leaves_the_others_finished(own_root, tmp_path):
+    good = _notebook(
+        tmp_path / "good.ipynb", "from housing_lib import reports", "reports.record(x=1)"
+    )
+    bad = _notebook(tmp_path / "bad.ipynb", "raise ValueError('no such thing')")
+    steps = [
+        Step("bad", notebook=bad),
+        Step("good", notebook=good),
+        Step("after-bad", notebook=good, after=["bad"]),
+        Step("after-any", notebook=good, after=["bad", "good"], needs_all=False),
+    ]
+    run = pipeline.run_steps("x", Plan((), 0, jobs=2), steps)
+    assert {step.id: step.state for step in steps} == {
+        "bad": "failed",
+        "good": "done",
+        "after-bad": "skipped",
+        "after-any": "done",
+    }
+    assert "ValueError: no such thing" in run.steps["bad"].reason
+    assert run.record_of("good") == {"x": 1}
+    assert run.exit_code == 1
+
+
+def test_a_kernel_that_dies_fails_its_step_alone(own_root, tmp_path):
+    dead = _notebook(
+        tmp_path / "dead.ipynb", "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    run = pipeline.run_steps("x", Plan((), 0), [Step("dead", notebook=dead)])
+    assert run.steps["dead"].state == "failed"
+    assert "its process ended" in run.steps["dead"].reason
+
+
+def _notebook(path, *sources: str) -> str:
+    cells = [nbformat.v4.new_code_cell(source) for source in sources]
+    nbformat.write(nbformat.v4.new_notebook(cells=cells), path)
+    return str(path)
+
+
+def test_the_graph_is_that_of_the_design():
+    steps = {step.id: step for step in pipeline.make_steps(Plan(["ridge", "lasso"], 1), "run")}
+    assert list(steps) == [
+        "eda",
+        "preprocessing",
+        "tuning-ridge",
+        "tuning-lasso",
+        "evaluation",
+        "promotion",
+        "monitoring",
+    ]
+    assert steps["evaluation"].after == ["tuning-ridge", "tuning-lasso"]
+    assert not steps["evaluation"].needs_all
+
+
+@pytest.mark.parametrize("states", [("done", "failed"), ("failed", "done")])
+def test_evaluation_goes_on_with_the_families_that_finished(states, tmp_path):
+    plan = Plan(["ridge", "lasso"], 1)
+    run = pipeline.Run("x", plan, {step.id: step for step in pipeline.make_steps(plan, "x")})
+    for name, state in zip(("tuning-ridge", "tuning-lasso"), states, strict=True):
+        run.steps[name].state = state
+    assert pipeline.missing(run, run.steps["evaluation"]) == []
+    assert pipeline.missing(run, run.steps["tuning-ridge"]) == ["preprocessing"]
