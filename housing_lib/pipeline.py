@@ -14,7 +14,7 @@ from housing_lib.compute import call_in_process
 from housing_lib.files import write_json
 from housing_lib.settings import HousingError, get_settings
 
-BUDGETS = {"smoke": 2, "standard": 40, "thorough": 200}
+BUDGETS = {"smoke": 2, "standard": 50, "thorough": 200}
 EXIT_DONE, EXIT_FAILED, EXIT_WRONG_USE, EXIT_HELD = 0, 1, 2, 3
 
 

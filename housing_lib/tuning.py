@@ -90,7 +90,7 @@ def tune(
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     study = optuna.create_study(
         sampler=optuna.samplers.TPESampler(seed=seed, n_startup_trials=5),
-        pruner=optuna.pruners.MedianPruner(n_startup_trials=4),
+        pruner=optuna.pruners.MedianPruner(n_startup_trials=4, n_warmup_steps=_warm_up(family)),
     )
     defaults = get_family(family).defaults
     study.enqueue_trial({name: defaults[name] for name in get_family(family).space})
@@ -101,6 +101,12 @@ def tune(
         if on_trial:
             on_trial(trial)
     return search
+
+
+def _warm_up(family: str) -> int:
+    # A slow learner that ends best is behind at first, so boosting is not judged too early.
+    stages = get_family(family).stages
+    return stages.end // stages.step // 5 if stages else 0
 
 
 def distributions(family: str) -> dict[str, BaseDistribution]:
