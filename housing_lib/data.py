@@ -157,7 +157,7 @@ def read_table(path: Path) -> pd.DataFrame:
         table: pd.DataFrame = reader(path)
     except FileNotFoundError:
         raise DataError(f"{path}: there is no such file. Nothing was written.") from None
-    except (ValueError, OSError, pd.errors.ParserWarning) as error:
+    except (ValueError, OSError) as error:
         reason = str(error).splitlines()[0].rstrip(".")
         raise DataError(
             f"{path} cannot be read as {path.suffix[1:]}: {reason}. "
@@ -172,7 +172,11 @@ def _read_csv(path: Path) -> pd.DataFrame:
     header = pd.read_csv(path, header=None, nrows=1, dtype=str).iloc[0]
     with warnings.catch_warnings():
         warnings.simplefilter("error", pd.errors.ParserWarning)
-        return pd.read_csv(path, index_col=False).set_axis(list(header), axis="columns")
+        try:
+            rows = pd.read_csv(path, index_col=False)
+        except pd.errors.ParserWarning as error:
+            raise ValueError("rows are longer than the header") from error
+    return rows.set_axis(list(header), axis="columns")
 
 
 def _fetch_official() -> pd.DataFrame:
