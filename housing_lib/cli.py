@@ -11,6 +11,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from housing_lib.pipeline import EXIT_HELD, EXIT_WRONG_USE
 from housing_lib.settings import HousingError, get_settings
 
 if TYPE_CHECKING:
@@ -24,8 +25,6 @@ app = typer.Typer(
 )
 out = Console(highlight=False)
 err = Console(stderr=True, highlight=False)
-
-EXIT_FAILED, EXIT_WRONG_USE, EXIT_HELD = 1, 2, 3
 
 
 def _say_errors(command: Callable[..., Any]) -> Callable[..., Any]:

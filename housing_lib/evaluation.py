@@ -10,6 +10,7 @@ from sklearn.inspection import permutation_importance
 from sklearn.metrics import mean_absolute_error, mean_squared_error, r2_score
 
 from housing_lib.data import FEATURES, USD_PER_UNIT, capped
+from housing_lib.families import title
 from housing_lib.parts import Part
 
 Floats = npt.NDArray[np.float64]
@@ -106,11 +107,6 @@ def verdict(board: pd.DataFrame, test_scores: Mapping[str, float], version: int)
             f"next best, {title(board.index[1])}."
         )
     return text
-
-
-def title(family: str) -> str:
-    """A family's name as a sentence begins with it."""
-    return "XGBoost" if family == "xgboost" else family.replace("_", " ").capitalize()
 
 
 def styled_leaderboard(board: pd.DataFrame) -> Any:

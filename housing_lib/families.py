@@ -201,6 +201,11 @@ def linear() -> list[str]:
     return [name for name, family in FAMILIES.items() if family.linear]
 
 
+def title(name: str) -> str:
+    """The name of a family as a person reads it; a name that is none stays as it is."""
+    return FAMILIES[name].title if name in FAMILIES else name
+
+
 def left_out(names: Iterable[str]) -> str:
     """The families that are not among `names`, as a text; empty if all are."""
     absent = [family.title for name, family in FAMILIES.items() if name not in set(names)]

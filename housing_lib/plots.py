@@ -26,6 +26,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormat
 
 from housing_lib.data import CONTRACT, PARTS, PRICE_CAP, TARGET, USD_PER_UNIT, Floats
 from housing_lib.exploration import city_name
+from housing_lib.families import title as family_title
 from housing_lib.features import CITIES
 
 # Okabe and Ito's colours, which people with any colour vision tell apart.
@@ -224,10 +225,10 @@ def metric_bars(scores: pd.DataFrame, metric: str) -> Axes:
     _draw_metric(axes, scores, metric, families)
     value = scores[scores["family"] == families[0]].set_index("part")[metric].get("val")
     if value is None:
-        axes.set_title(f"{_family_name(families[0])} is in front")
+        axes.set_title(f"{family_title(families[0])} is in front")
     else:
         best = _metric_text(metric, value)
-        axes.set_title(f"{_family_name(families[0])} leads on validation with {best}")
+        axes.set_title(f"{family_title(families[0])} leads on validation with {best}")
     _legend_above(axes)
     return axes
 
@@ -477,10 +478,6 @@ def _metric_text(metric: str, value: float) -> str:
     return _short_dollars(value) if metric in ("rmse", "mae") else f"{value:.3f}"
 
 
-def _family_name(family: str) -> str:
-    return family.replace("_", " ").capitalize().replace("Xgboost", "XGBoost")
-
-
 def _best_first(scores: pd.DataFrame, metric: str) -> list[str]:
     part = "val" if "val" in set(scores["part"]) else scores["part"].iloc[-1]
     judged = scores[scores["part"] == part].sort_values(metric, ascending=metric != "r2")
@@ -507,7 +504,7 @@ def _draw_metric(axes: Axes, scores: pd.DataFrame, metric: str, families: list[s
         axes.bar_label(bars, fmt=lambda value: _metric_text(metric, value), padding=2, fontsize=7)
     if metric in ("rmse", "mae"):
         _in_dollars(axes.xaxis)
-    axes.set_yticks(range(len(families)), [_family_name(family) for family in families])
+    axes.set_yticks(range(len(families)), [family_title(family) for family in families])
     axes.set(xlabel=METRIC_NAMES[metric], ylabel="")
     axes.margins(x=0.22)
     axes.grid(visible=False, axis="y")
