@@ -121,7 +121,7 @@ def _plan(
 
 def _conclude(finished: "Run") -> None:
     for step in finished.steps.values():
-        if step.state in ("failed", "skipped"):
+        if step.state in ("failed", "skipped", "killed"):
             err.print(f"\n{step.id} {step.state}: {step.reason}", style="red", markup=False)
     champion = finished.champion
     if champion:

@@ -2,14 +2,18 @@
 
 import multiprocessing
 import os
+import threading
 from collections.abc import Callable
 from functools import lru_cache
 from multiprocessing import forkserver
 from multiprocessing.connection import Connection
 from multiprocessing.context import BaseContext
+from multiprocessing.process import BaseProcess
 from typing import Any
 
 from housing_lib.settings import HousingError
+
+_living: set[BaseProcess] = set()
 
 
 class ProcessDiedError(HousingError):
@@ -32,6 +36,7 @@ def call_in_process(
     ours, theirs = multiprocessing.Pipe(duplex=False)
     process = _context().Process(target=_serve, args=(theirs, function, arguments))  # type: ignore[attr-defined]
     process.start()
+    _living.add(process)
     theirs.close()
     try:
         return _receive(ours, on_message)
@@ -41,10 +46,15 @@ def call_in_process(
             f"the process ended without an answer ({process.exitcode})."
         ) from None
     finally:
-        if process.is_alive():
-            process.join(timeout=10)
-        if process.is_alive():
-            process.terminate()
+        process.join(timeout=10)
+        process.kill()
+        _living.discard(process)
+
+
+def stop_all() -> None:
+    """Kill every process that `call_in_process` waits for; their kernels end with them."""
+    for process in list(_living):
+        process.kill()
 
 
 def warm_up(*, jobs: int) -> None:
@@ -74,7 +84,8 @@ def _receive(connection: Connection, on_message: Callable[..., None]) -> Any:
 def _serve(
     connection: Connection, function: Callable[..., Any], arguments: tuple[Any, ...]
 ) -> None:
-    os.setpgid(0, 0)
+    os.setpgid(0, 0)  # Ctrl-C in the terminal is for the first process, which ends this one
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
         answer = function(*arguments, lambda *content: connection.send(("message", content)))
         connection.send(("answer", answer))
@@ -82,6 +93,14 @@ def _serve(
         connection.send(("error", error))
     except BaseException as error:
         connection.send(("error", HousingError(f"{type(error).__name__}: {error}")))
+
+
+def _end_with_parent() -> None:
+    # Even when the first process is killed, nothing may go on working behind its back.
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 @lru_cache(maxsize=1)

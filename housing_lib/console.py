@@ -16,6 +16,7 @@ STYLES = {
     "done": "green",
     "failed": "bold red",
     "skipped": "yellow",
+    "killed": "yellow",
 }
 
 

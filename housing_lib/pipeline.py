@@ -1,16 +1,18 @@
 """The graph of steps, and a run through it: order, processes, failure, and the record of it all."""
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import closing
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from graphlib import TopologicalSorter
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 from housing_lib import provenance
-from housing_lib.compute import call_in_process
+from housing_lib.compute import call_in_process, stop_all
 from housing_lib.files import write_json
 from housing_lib.settings import HousingError, get_settings
 
@@ -153,43 +155,73 @@ def run_one(name: str, notebook: str, parameters: Mapping[str, Any], *, watch: W
 
 def new_id() -> str:
     """The id of a run that starts now: local date and time."""
-    return datetime.now().strftime("%Y-%m-%d_%H%M%S")
+    now = datetime.now().strftime("%Y-%m-%d_%H%M%S")
+    names = (now if number == 1 else f"{now}-{number}" for number in count(1))
+    return next(name for name in names if not (get_settings().reports / name).exists())
 
 
 def run_steps(run_id: str, plan: Plan, steps: Sequence[Step], *, watch: Watcher = ignore) -> Run:
     """A finished run of some steps.
 
-    A failed step stops only what needs it; the others go on. `watch` is called
-    whenever something changed.
+    A failed step stops only what needs it; the others go on. Ctrl-C kills what
+    is running and keeps what is done. `watch` is called whenever something changed.
     """
     current = Run(run_id, plan, {step.id: step for step in steps})
-    current.folder.mkdir(parents=True)
-    for _ in _execute(current):
-        _save(current)
-        watch(current)
+    _make_folder(current.folder)
+    try:
+        with closing(_execute(current)) as changes:
+            for _ in changes:
+                _save(current)
+                watch(current)
+    except KeyboardInterrupt:
+        _mark_killed(current)
     _finish(current)
     watch(current)
     return current
 
 
-def _execute(current: Run) -> Iterator[None]:
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True)
+    except OSError as error:
+        raise HousingError(
+            f"{folder} cannot be made: {error.strerror}. Reports need a folder that can be "
+            "written; HOUSING_ROOT names another place. Nothing was run."
+        ) from error
+
+
+def _mark_killed(current: Run) -> None:
+    for step in current.steps.values():
+        if step.state != "done":
+            step.state, step.reason = "killed", "stopped by hand"
+
+
+def _execute(current: Run) -> Generator[None]:
     sorter = TopologicalSorter({step.id: step.after for step in current.steps.values()})
     sorter.prepare()
     waiting: list[Step] = []
     running: dict[Future[None], Step] = {}
     with ThreadPoolExecutor(current.plan.jobs) as pool:
-        while sorter.is_active():
-            waiting += [current.steps[name] for name in sorter.get_ready()]
-            waiting.sort(key=_urgency)
-            while waiting and len(running) < current.plan.jobs:
-                step = waiting.pop(0)
-                running[pool.submit(_run_step, current, step)] = step
-            finished, _ = wait(running, timeout=0.25, return_when=FIRST_COMPLETED)
-            for future in finished:
-                step = running.pop(future)
-                future.result()
-                sorter.done(step.id)
-            yield
+        try:
+            while sorter.is_active():
+                waiting += [current.steps[name] for name in sorter.get_ready()]
+                waiting.sort(key=_urgency)
+                while waiting and len(running) < current.plan.jobs:
+                    step = waiting.pop(0)
+                    running[pool.submit(_run_step, current, step)] = step
+                for step in _finished(running):
+                    sorter.done(step.id)
+                yield
+        finally:
+            stop_all()
+
+
+def _finished(running: dict[Future[None], Step]) -> list[Step]:
+    """The steps that ended within the last quarter of a second, taken out of `running`."""
+    done, _ = wait(running, timeout=0.25, return_when=FIRST_COMPLETED)
+    for future in done:
+        future.result()
+    return [running.pop(future) for future in done]
 
 
 # The long ones first, so that nobody waits for a straggler at the end; looking at data can wait.
@@ -286,7 +318,10 @@ def _finish(current: Run) -> None:
     from housing_lib import pages
 
     states = {step.state for step in current.steps.values()}
-    current.state = "failed" if states & {"failed", "skipped"} else "done"
+    current.state = "done"
+    for worst in ("failed", "killed"):
+        if worst in states:
+            current.state = worst
     _save(current)
     pages.write_index(to_json(current), current.folder)
     pages.write_overview(get_settings().reports)

@@ -1,11 +1,19 @@
 """`housing run`, end to end on the real data, and what happens when a part fails."""
 
+import contextlib
 import json
+import os
 import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import nbformat
 import numpy as np
 import pandas as pd
+import psutil
 import pytest
 
 from housing_lib import data, families, pipeline, tracking, tuning
@@ -169,6 +177,47 @@ def test_a_kernel_that_dies_fails_its_step_alone(own_root, tmp_path):
     run = pipeline.run_steps("x", Plan((), 0), [Step("dead", notebook=dead)])
     assert run.steps["dead"].state == "failed"
     assert "its process ended" in run.steps["dead"].reason
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+def test_a_run_that_is_stopped_leaves_no_process_and_says_what_is_done(tmp_path, number):
+    command = [Path(sys.executable).with_name("housing"), "run", "--models", "random_forest"]
+    environment = os.environ | {"HOUSING_ROOT": str(tmp_path)}
+    process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL)
+    try:
+        _wait_for(lambda: _states(tmp_path).get("tuning") == "running")
+        time.sleep(3)  # the kernel is at work
+        assert len(_processes_of(tmp_path)) > 2
+        process.send_signal(number)
+        process.wait(timeout=30)
+        _wait_for(lambda: not _processes_of(tmp_path))
+    finally:
+        process.kill()
+    assert _states(tmp_path)["preprocessing"] == "done"
+    assert _states(tmp_path)["tuning"] == "killed" or number == signal.SIGKILL
+    assert process.returncode == (1 if number == signal.SIGINT else -signal.SIGKILL)
+
+
+def _states(root) -> dict[str, str]:
+    for path in root.glob("reports/2*/run.json"):
+        return {step["name"]: step["state"] for step in json.loads(path.read_text())["steps"]}
+    return {}
+
+
+def _processes_of(root) -> list[psutil.Process]:
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            if process.environ().get("HOUSING_ROOT") == str(root):
+                found.append(process)
+    return found
+
+
+def _wait_for(condition, timeout_s: float = 60) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline, "it did not come true in time"
+        time.sleep(0.2)
 
 
 def _notebook(path, *sources: str) -> str:
