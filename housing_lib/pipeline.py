@@ -89,6 +89,15 @@ class Run:
         return step.record if step and step.state == "done" else {}
 
     @property
+    def parameters(self) -> dict[str, Any]:
+        """What was asked for: the plan, or the parameters of the one notebook."""
+        if self.plan.models:
+            return asdict(self.plan)
+        return {
+            key: value for step in self.steps.values() for key, value in step.parameters.items()
+        }
+
+    @property
     def champion(self) -> dict[str, Any] | None:
         """The chosen model with its metrics and what the registry decided on it."""
         chosen = self.record_of("evaluation").get("champion")
@@ -341,7 +350,7 @@ def to_json(current: Run) -> dict[str, Any]:
         "started": datetime.fromtimestamp(current.started).isoformat(timespec="seconds"),
         "seconds": round(current.seconds, 1),
         "data_digest": current.record_of("preprocessing").get("data_digest", ""),
-        "parameters": asdict(current.plan),
+        "parameters": current.parameters,
         "steps": [_step_json(step) for step in current.steps.values()],
         "champion": current.champion,
         "leaderboard": current.record_of("evaluation").get("leaderboard", []),

@@ -359,7 +359,7 @@ def test_the_index_of_a_failed_run_names_the_steps_that_did_not_finish(tmp_path)
 
 def test_the_index_of_a_run_of_one_step_claims_nothing_about_models(tmp_path):
     page = index(make_run(champion=None, steps=[step("eda")]), tmp_path)
-    assert "The step finished" in page.text
+    assert "Eda: finished" in page.text
     assert "promoted" not in page.text
 
 
