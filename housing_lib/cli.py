@@ -1,8 +1,10 @@
 """The `housing` command: each subcommand is one job of the project."""
 
 import os
+import signal
 import sys
 from collections.abc import Callable
+from difflib import get_close_matches
 from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -65,8 +67,9 @@ def data(
         )
     out.print(shown)
     at_cap = int(districts_data.capped(districts[districts_data.TARGET]).sum())
-    out.print(f"The contract holds. {districts_data.duplicates(districts):,} duplicates, ")
-    out.print(f"{at_cap:,} prices at the cap, digest {districts_data.data_digest(districts)}.")
+    found = f"{districts_data.duplicates(districts):,} duplicates, {at_cap:,} prices at the cap"
+    digest = districts_data.data_digest(districts)
+    out.print(f"The contract holds: {found}, digest {digest}.", soft_wrap=True)
 
 
 @app.command()
@@ -74,16 +77,18 @@ def data(
 def run(
     budget: Annotated[str, typer.Option(help="smoke, standard or thorough")] = "standard",
     trials: Annotated[
-        int | None, typer.Option(help="trials a family, instead of the budget's")
+        int | None, typer.Option(min=1, help="trials a family, instead of the budget's")
     ] = None,
     models: Annotated[str, typer.Option(help="families, separated by commas (default: all)")] = "",
     source: Annotated[
         str, typer.Option(help="bundled, sklearn, or a CSV or Parquet file")
     ] = "bundled",
     jobs: Annotated[
-        int | None, typer.Option(help="notebooks at once (default: one a core)")
+        int | None, typer.Option(min=1, help="notebooks at once (default: one a core)")
     ] = None,
-    seed: Annotated[int | None, typer.Option(help="the seed of every random choice")] = None,
+    seed: Annotated[
+        int | None, typer.Option(min=0, max=2**32 - 1, help="the seed of every random choice")
+    ] = None,
 ) -> None:
     """Run everything: look, preprocess, tune, evaluate, promote, monitor, report."""
     from housing_lib import compute, console, pipeline
@@ -91,6 +96,7 @@ def run(
     workers = jobs or min(os.cpu_count() or 1, 8)
     plan = _plan(budget, trials, models, source, workers, seed)
     compute.warm_up(jobs=workers)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends like Ctrl-C
     with console.watching(out) as watch:
         finished = pipeline.run(plan, watch=watch)
     _conclude(finished)
@@ -100,23 +106,34 @@ def _plan(
     budget: str, trials: int | None, models: str, source: str, jobs: int, seed: int | None
 ) -> "Plan":
     from housing_lib import data as districts_data
-    from housing_lib.families import FAMILIES, get_family
     from housing_lib.pipeline import BUDGETS, Plan
 
-    names = [name.strip() for name in models.split(",") if name.strip()] or list(FAMILIES)
-    for name in names:
-        get_family(name)
+    names = _families(models)
     if budget not in BUDGETS:
+        near = get_close_matches(budget, BUDGETS, n=1, cutoff=0.4)
+        hint = f" Did you mean '{near[0]}'?" if near else ""
+        known = ", ".join(BUDGETS)
         raise HousingError(
-            f"there is no budget '{budget}'; expected {', '.join(BUDGETS)}. Nothing was run."
-        )
-    count = BUDGETS[budget] if trials is None else trials
-    if count < 1 or jobs < 1:
-        raise HousingError(
-            f"trials {count} and jobs {jobs}: each must be at least 1. Nothing was run."
+            f"there is no budget '{budget}'; expected {known}.{hint} Nothing was run."
         )
     source = districts_data.resolve_source(source)
+    if source not in districts_data.SOURCES:
+        districts_data.split(districts_data.acquire(source))
+    count = BUDGETS[budget] if trials is None else trials
     return Plan(names, count, source, get_settings().seed if seed is None else seed, jobs)
+
+
+def _families(models: str) -> list[str]:
+    from housing_lib.families import FAMILIES, FamilyError, get_family
+
+    if not models:
+        return list(FAMILIES)
+    names = list(dict.fromkeys(name.strip() for name in models.split(",") if name.strip()))
+    if not names:
+        raise FamilyError(f"'{models}' names no family; expected some of {', '.join(FAMILIES)}.")
+    for name in names:
+        get_family(name)
+    return names
 
 
 def _conclude(finished: "Run") -> None:
@@ -159,15 +176,16 @@ def monitor(
     source: Annotated[
         str, typer.Argument(help="CSV or Parquet file with prices (default: the test districts)")
     ] = "test",
-    batch_rows: Annotated[int, typer.Option(help="districts a batch")] = 10,
+    batch_rows: Annotated[int, typer.Option(min=1, help="districts a batch")] = 10,
 ) -> None:
     """Compare the Production model with true prices, batch by batch, into MLflow and a report."""
     from housing_lib import compute, console, pipeline, reports
 
     notebook = "05_monitoring.ipynb"
-    from housing_lib.data import resolve_source
+    from housing_lib import monitoring, registry
 
-    found = source if source == "test" else resolve_source(source)
+    found = monitoring.resolve_source(source)
+    registry.load_first("production", "staging")
     given = {"source": found, "batch_rows": batch_rows}
     reports.check_parameters(get_settings().notebooks / notebook, given)
     compute.warm_up(jobs=1)

@@ -33,10 +33,11 @@ def watching(console: Console) -> Iterator[Watcher]:
 def table(run: Run) -> Table:
     """One row a step: its state, how far it is, and the time it took."""
     shown = Table(title=f"Run {run.id}", title_justify="left", expand=False)
-    shown.add_column("step", no_wrap=True)
-    shown.add_column("state", no_wrap=True)
-    shown.add_column("progress", ratio=1, no_wrap=True, overflow="ellipsis")
-    shown.add_column("time", justify="right", no_wrap=True)
+    widest = max(len(name) for name in run.steps)
+    shown.add_column("step", no_wrap=True, min_width=widest)
+    shown.add_column("state", no_wrap=True, min_width=len("waiting"))
+    shown.add_column("progress", no_wrap=True, overflow="ellipsis")
+    shown.add_column("time", justify="right", no_wrap=True, min_width=len("00:00"))
     for step in run.steps.values():
         state = Text(step.state, style=STYLES[step.state])
         shown.add_row(step.id, state, _progress(step), _clock(step.elapsed))
@@ -58,6 +59,9 @@ def _result(step: Step) -> str:
         return f"validation RMSE {record['val_rmse']:.4f}"
     if "decision" in record:
         return f"version {record['version']} {record['decision']}: {record['reason']}"
+    if "batches" in record:
+        seen = f", {record['fitted']:,} rows were fitted on" if record["fitted"] else ""
+        return f"{record['batches']:,} batches, MAE {record['mae']:.4f}{seen}"
     return ""
 
 

@@ -110,20 +110,21 @@ def verdict(board: pd.DataFrame, test_scores: Mapping[str, float], version: int)
 
 
 def styled_leaderboard(board: pd.DataFrame) -> Any:
-    """The leaderboard for a reader: errors in dollars, R² as a share, the best in bold."""
+    """The leaderboard for a reader: a row a family and part, errors in dollars."""
     parts = {"val": "validation", "test": "test", "train": "training"}
-    columns = {}
-    for part, words in parts.items():
-        columns[words, "RMSE ($)"] = board[f"{part}_rmse"] * USD_PER_UNIT
-        columns[words, "MAE ($)"] = board[f"{part}_mae"] * USD_PER_UNIT
-        columns[words, "R²"] = board[f"{part}_r2"]
-    shown = pd.DataFrame(columns).rename(index=title).rename_axis("family")
-    money: Any = [name for name in shown.columns if "$" in name[1]]
-    shares: Any = [name for name in shown.columns if "$" not in name[1]]
-    styled = shown.style.format("{:,.0f}", subset=money).format("{:.3f}", subset=shares)
-    return styled.highlight_min(subset=money, props="font-weight: bold").highlight_max(
-        subset=shares, props="font-weight: bold"
+    rows = {
+        (title(str(family)), words): [row[f"{part}_{metric}"] for metric in METRICS]
+        for family, row in board.iterrows()
+        for part, words in parts.items()
+    }
+    shown = pd.DataFrame.from_dict(
+        rows, orient="index", columns=["RMSE ($)", "MAE ($)", "MSE", "R²"]
     )
+    shown.index = pd.MultiIndex.from_tuples(rows, names=["family", "districts"])
+    money: Any = ["RMSE ($)", "MAE ($)"]
+    shown[money] = shown[money] * USD_PER_UNIT
+    formats: Any = {"MSE": "{:.3f}", "R²": "{:.3f}"}
+    return shown.style.format(formats | dict.fromkeys(money, "{:,.0f}"))
 
 
 def baseline_table(

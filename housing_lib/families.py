@@ -125,6 +125,7 @@ FAMILIES: dict[str, Family] = {
             "min_samples_leaf": 1,
             "max_samples": 0.8,
             "max_depth": 30,
+            "n_estimators": 100,
         },
         stages=Stages("n_estimators", end=100, step=25),
     ),

@@ -6,11 +6,28 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from housing_lib.data import TARGET, DataError, check_rows, read_table, row_ids
+from housing_lib.data import TARGET, USD_PER_UNIT, DataError, check_rows, read_table, row_ids
 from housing_lib.evaluation import metrics
 from housing_lib.parts import load_part
 
 BATCH_METRICS = ("batch_rmse", "batch_mae", "batch_r2_score")
+
+
+def resolve_source(source: str) -> str:
+    """The source as it can be found from any folder: `test`, or an absolute path.
+
+    Raises
+    ------
+    DataError
+        If it is neither `test` nor a file.
+    """
+    path = Path(source).expanduser().resolve()
+    if source != "test" and not path.is_file():
+        raise DataError(
+            f"source '{source}': found no such file; expected test (the test districts), or the "
+            "path of a CSV or Parquet file. Nothing was run."
+        )
+    return source if source == "test" else str(path)
 
 
 def load_source(source: str) -> tuple[pd.DataFrame, pd.Series]:
@@ -94,3 +111,19 @@ def overall(districts: pd.DataFrame, faults: pd.Series, model: Any) -> dict[str,
     valid = districts[faults.to_numpy() == ""]
     counts = {"rows": float(len(districts)), "valid_rows": float(len(valid))}
     return metrics(valid[TARGET].to_numpy(), model.predict(valid)) | counts
+
+
+def styled(batches: pd.DataFrame) -> Any:
+    """Batches for a reader: errors in dollars, short names of columns."""
+    names = {
+        "batch_rmse": "RMSE ($)",
+        "batch_mae": "MAE ($)",
+        "batch_r2_score": "R²",
+        "num_rows_in_batch": "rows",
+        "num_valid_rows_in_batch": "valid rows",
+    }
+    shown = batches.rename(columns=names)
+    money: Any = ["RMSE ($)", "MAE ($)"]
+    shown[money] = shown[money] * USD_PER_UNIT
+    formats: Any = {"R²": "{:.3f}", "rows": "{:.0f}", "valid rows": "{:.0f}"}
+    return shown.style.format(formats | dict.fromkeys(money, "{:,.0f}"))

@@ -50,9 +50,9 @@ def write_index(run: Mapping[str, Any], folder: Path) -> Path:
 
 
 def write_overview(reports: Path) -> Path:
-    """The page of all runs, newest first; `latest` then leads to the newest finished one."""
+    """The page of all runs, newest first; `latest` then leads to the newest that chose a model."""
     overview = _overview(reports)
-    finished = [run for run in overview.runs if run["state"] == "done"]
+    finished = [run for run in overview.runs if run["state"] == "done" and run["champion"]]
     _point_latest(reports / "latest", finished[0]["folder"] if finished else None)
     return _write_page("overview.html.j2", reports / "index.html", overview=overview)
 

@@ -72,14 +72,29 @@ def write_parts(
     return manifest
 
 
-def load_manifest() -> Manifest:
+def load_manifest(*, expected: str = "") -> Manifest:
     """What the processed folder was made from.
+
+    Parameters
+    ----------
+    expected
+        The digest of the data that it must hold; empty for any.
 
     Raises
     ------
     DataError
-        If the folder was never written, or not completely.
+        If the folder was never written, or not completely, or holds other data.
     """
+    manifest = _read_manifest()
+    if expected not in ("", manifest.data_digest):
+        raise DataError(
+            f"{get_settings().processed} holds the data {manifest.data_digest}; expected "
+            f"{expected}. Another run wrote it since. Nothing was changed; run this one again."
+        )
+    return manifest
+
+
+def _read_manifest() -> Manifest:
     path = get_settings().processed / "manifest.json"
     try:
         return Manifest(**read_json(path))

@@ -121,7 +121,7 @@ def ignore(current: Run) -> None:
 
 def make_steps(plan: Plan, run_id: str) -> list[Step]:
     """The steps of a run: the graph, as data."""
-    common = {"run": run_id, "seed": plan.seed}
+    common = {"run": run_id, "seed": plan.seed, "data_digest": ""}
     tuning = [
         Step(
             "tuning",
@@ -271,11 +271,14 @@ def _call(current: Run, step: Step) -> dict[str, Any]:
         step.cell = (k, n, heading)
 
     answer: dict[str, Any]
+    given = dict(step.parameters)
+    if "data_digest" in given:  # known only since the preprocessing of this run
+        given["data_digest"] = current.record_of("preprocessing").get("data_digest", "")
     if step.notebook:
         answer = call_in_process(
             run_notebook,
             get_settings().notebooks / step.notebook,
-            dict(step.parameters),
+            given,
             current.folder / f"{step.file_stem}.ipynb",
             on_message=on_cell,
         )

@@ -125,27 +125,32 @@ def load_version(version: int, *, stage: str = "") -> RegisteredModel:
     RegistryError
         If there is no such version, or its artifact's SHA-256 is not the registered one.
     """
-    from mlflow.exceptions import MlflowException
-
+    tags = _tags(version)
     name = get_settings().model_name
-    try:
-        found = client().get_model_version(name, str(version))
-    except MlflowException as error:
-        raise RegistryError(
-            f"{name} has no version {version}. `housing history` lists what there is. "
-            "Nothing was changed."
-        ) from error
     uri = f"models:/{name}/{version}"
-    _refuse_changed(version, model_file(uri), found.tags.get("artifact_sha256", ""))
+    _refuse_changed(version, model_file(uri), tags.get("artifact_sha256", ""))
     return RegisteredModel(
         model=load_model(uri),
         name=name,
         version=version,
         stage=stage,
-        family=found.tags.get("family", ""),
-        run_id=found.tags.get("run_id", ""),
-        data_digest=found.tags.get("data_digest", ""),
+        family=tags.get("family", ""),
+        run_id=tags.get("run_id", ""),
+        data_digest=tags.get("data_digest", ""),
     )
+
+
+def _tags(version: int) -> dict[str, str]:
+    from mlflow.exceptions import MlflowException
+
+    name = get_settings().model_name
+    try:
+        return dict(client().get_model_version(name, str(version)).tags)
+    except MlflowException as error:
+        raise RegistryError(
+            f"{name} has no version {version}. `housing history` lists what there is. "
+            "Nothing was changed."
+        ) from error
 
 
 def _refuse_changed(version: int, path: Path, registered: str) -> None:
@@ -168,13 +173,14 @@ def promote(version: int | None = None) -> Decision:
     Raises
     ------
     RegistryError
-        If no version is given and none stands in Staging.
+        If there is no such version; or none is given and none stands in Staging.
     """
-    version = version or stage_version("staging")
+    version = stage_version("staging") if version is None else version
     if version is None:
         raise RegistryError(
             "no version stands in Staging. `housing run` makes one. Nothing was changed."
         )
+    _tags(version)
     incumbent = stage_version("production")
     try:
         decision = _judge(version, incumbent)
@@ -211,7 +217,7 @@ def rollback(to: int | None = None) -> Decision:
         If there is none to go back to, or its artifact was changed.
     """
     incumbent = stage_version("production")
-    version = to or stage_version("previous")
+    version = stage_version("previous") if to is None else to
     if version is None:
         raise RegistryError("no version stands before this one. Nothing was changed.")
     load_version(version)

@@ -3,7 +3,7 @@
 from functools import lru_cache
 from pathlib import Path
 
-from pydantic import AliasChoices, Field
+from pydantic import AliasChoices, Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 PROJECT = Path(__file__).resolve().parents[1]
@@ -72,5 +72,19 @@ class Settings(BaseSettings):
 
 @lru_cache(maxsize=1)
 def get_settings() -> Settings:
-    """The settings of this process."""
-    return Settings()
+    """The settings of this process.
+
+    Raises
+    ------
+    HousingError
+        If a variable holds what it cannot; all of them are named.
+    """
+    try:
+        return Settings()
+    except ValidationError as error:
+        wrong = [
+            f"  HOUSING_{str(one['loc'][0]).upper()}: found {one['input']!r}; {one['msg']}"
+            for one in error.errors()
+        ]
+        lines = ["settings that cannot be used:", *wrong, "README.md lists them. Nothing was run."]
+        raise HousingError("\n".join(lines)) from None

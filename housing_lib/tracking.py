@@ -309,6 +309,12 @@ def load_model(uri: str) -> Any:
     return skops.io.load(model_file(uri), trusted=list(TRUSTED_TYPES))
 
 
+def test_metrics(run_id: str) -> dict[str, float]:
+    """What the model of an evaluation run reached on its test districts; empty if unknown."""
+    found = client().get_run(run_id).data.metrics if run_id else {}
+    return {name: value for name, value in found.items() if name.startswith("test_")}
+
+
 def load_models(searches: pd.DataFrame) -> dict[str, Any]:
     """The best model of each family, by name, in the order of `tuned_families`."""
     return {str(family): load_model(uri) for family, uri in searches["model_uri"].items()}

@@ -18,13 +18,21 @@ def test_help_lists_every_command(housing, tmp_path):
     [
         (["run", "--models", "xgbost"], "Did you mean 'xgboost'?"),
         (["run", "--budget", "huge"], "there is no budget 'huge'; expected smoke, standard"),
-        (["run", "--trials", "0"], "each must be at least 1"),
+        (["run", "--budget", "smoky"], "Did you mean 'smoke'?"),
+        (["run", "--trials", "0"], "Invalid value for '--trials'"),
+        (["run", "--jobs", "0"], "Invalid value for '--jobs'"),
+        (["run", "--seed", "-5"], "Invalid value for '--seed'"),
+        (["run", "--models", ","], "names no family"),
         (["run", "--trials", "many"], "Invalid value for '--trials'"),
         (["run", "--trails", "3"], "--trials"),
         (["run", "--source", "none.csv"], "found no such file"),
         (["monitor", "none.csv"], "found no such file"),
         (["predict", "none.csv"], "stands in Production"),
+        (["monitor", "--batch-rows", "0"], "Invalid value for '--batch-rows'"),
+        (["monitor"], "stands in Production"),
         (["promote"], "no version stands in Staging"),
+        (["promote", "7"], "has no version 7"),
+        (["promote", "0"], "has no version 0"),
         (["rollback"], "no version stands before"),
         (["data", "--source", "none.csv"], "there is no such file"),
     ],
@@ -36,6 +44,33 @@ def test_wrong_use_is_refused_before_anything_is_written(housing, tmp_path, argu
     assert "Traceback" not in done.stderr
     assert not list(tmp_path.glob("reports/*"))
     assert not list(tmp_path.glob("data/**/*.*"))
+
+
+def test_a_source_that_breaks_the_contract_is_refused_before_anything_runs(housing, tmp_path):
+    rows = data.acquire().head(4)
+    rows.to_csv(tmp_path / "few.csv", index=False)
+    rows.drop(columns="MedInc").to_csv(tmp_path / "lacking.csv", index=False)
+    for name, said in {"few.csv": "leave nothing for", "lacking.csv": "missing column"}.items():
+        done = housing(tmp_path, "run", "--source", str(tmp_path / name))
+        assert done.returncode == 2
+        assert said in done.stderr
+    assert not (tmp_path / "reports").exists()
+
+
+def test_settings_that_cannot_be_used_are_all_named(housing, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOUSING_PORT", "99999")
+    monkeypatch.setenv("HOUSING_SEED", "abc")
+    done = housing(tmp_path, "history")
+    assert done.returncode == 2
+    assert "HOUSING_PORT: found '99999'" in done.stderr
+    assert "HOUSING_SEED: found 'abc'" in done.stderr
+
+
+def test_a_reports_folder_that_cannot_be_written_is_named(housing, tmp_path):
+    (tmp_path / "reports").write_text("a file")
+    done = housing(tmp_path, "run", "--models", "ridge", "--trials", "1")
+    assert done.returncode == 2
+    assert "cannot be made" in done.stderr
 
 
 def test_data_shows_what_is_in_a_source(housing, tmp_path):

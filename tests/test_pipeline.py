@@ -19,6 +19,7 @@ import pytest
 from housing_lib import data, families, pipeline, tracking, tuning
 from housing_lib.parts import Part
 from housing_lib.pipeline import Plan, Step
+from housing_lib.settings import HousingError
 
 LINEAR = {"linear_regression", "lasso", "ridge", "elastic_net"}
 BOOSTED = {"gradient_boosting", "xgboost"}
@@ -131,20 +132,20 @@ def test_a_second_monitoring_takes_a_file_and_counts_rows_that_were_fitted_on(sm
     assert step["record"]["fitted"] > 1_500
 
 
-def test_a_broken_source_fails_before_anything_is_tuned_and_leaves_its_page(housing, tmp_path):
-    broken = tmp_path / "own.csv"
-    broken.write_text("MedInc,HouseAge\n1,2\n")
-    done = housing(
-        tmp_path, "run", "--budget", "smoke", "--models", "ridge", "--source", str(broken)
-    )
-    assert done.returncode == 1
-    assert "AveRooms    missing column" in done.stderr
-    record = json.loads(next(tmp_path.glob("reports/2*/run.json")).read_text())
-    states = {step["name"]: step["state"] for step in record["steps"]}
-    assert states["preprocessing"] == "failed"
-    assert states["evaluation"] == "skipped"
-    assert "FAILED" in next(tmp_path.glob("reports/2*/02_preprocessing.html")).read_text()
-    assert not list(tmp_path.glob("data/processed/*"))
+def test_a_failed_notebook_leaves_its_page_marked_failed(own_root):
+    step = Step("preprocessing", notebook="02_preprocessing.ipynb", parameters={"test_share": 2.0})
+    run = pipeline.run_steps("x", Plan((), 0), [step])
+    assert run.state == step.state == "failed"
+    assert "their sum below 1" in step.reason
+    assert "FAILED" in (run.folder / "02_preprocessing.html").read_text()
+    assert not list(own_root.glob("data/processed/*"))
+
+
+def test_a_step_refuses_the_processed_districts_of_another_run(smoke_store, tmp_path):
+    given = {"model_name": "ridge", "n_trials": 1, "data_digest": "0000"}
+    notebook = data.get_settings().notebooks / "03_tuning.ipynb"
+    with pytest.raises(HousingError, match=r"expected 0000\. Another run wrote it since"):
+        pipeline.run_notebook(notebook, given, tmp_path / "03_tuning.ipynb", lambda *_: None)
 
 
 def test_one_failing_step_leaves_the_others_finished(own_root, tmp_path):
