@@ -54,6 +54,12 @@ def test_a_folder_that_was_never_written_is_refused(own_root):
         parts.load_part("train")
 
 
+def test_a_folder_of_other_data_than_expected_is_refused(folder):
+    assert parts.load_manifest(expected=parts.load_manifest().data_digest)
+    with pytest.raises(data.DataError, match=r"expected 0000\. Another run wrote it since"):
+        parts.load_manifest(expected="0000")
+
+
 def test_files_of_other_data_are_refused(folder):
     own = (folder / "train_data.npz").read_bytes()
     _write(data.acquire().tail(600))

@@ -19,7 +19,6 @@ import pytest
 from housing_lib import data, families, pipeline, tracking, tuning
 from housing_lib.parts import Part
 from housing_lib.pipeline import Plan, Step
-from housing_lib.settings import HousingError
 
 LINEAR = {"linear_regression", "lasso", "ridge", "elastic_net"}
 BOOSTED = {"gradient_boosting", "xgboost"}
@@ -141,11 +140,13 @@ def test_a_failed_notebook_leaves_its_page_marked_failed(own_root):
     assert not list(own_root.glob("data/processed/*"))
 
 
-def test_a_step_refuses_the_processed_districts_of_another_run(smoke_store, tmp_path):
-    given = {"model_name": "ridge", "n_trials": 1, "data_digest": "0000"}
-    notebook = data.get_settings().notebooks / "03_tuning.ipynb"
-    with pytest.raises(HousingError, match=r"expected 0000\. Another run wrote it since"):
-        pipeline.run_notebook(notebook, given, tmp_path / "03_tuning.ipynb", lambda *_: None)
+def test_every_later_step_is_bound_to_the_data_of_this_run(smoke):
+    for name in ("03_tuning-ridge", "04_evaluation"):
+        book = nbformat.read(smoke.folder / f"{name}.ipynb", as_version=4)
+        (cell,) = [
+            one for one in book.cells if "injected-parameters" in one.metadata.get("tags", [])
+        ]
+        assert f'data_digest = "{smoke.record["data_digest"]}"' in cell.source
 
 
 def test_one_failing_step_leaves_the_others_finished(own_root, tmp_path):

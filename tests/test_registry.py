@@ -90,6 +90,11 @@ def test_an_empty_registry_says_what_to_do(own_root):
         registry.rollback()
     with pytest.raises(registry.RegistryError, match="has no version 9"):
         registry.load_version(9)
+    with pytest.raises(registry.RegistryError, match="has no version 7"):
+        registry.promote(7)
+    with pytest.raises(registry.RegistryError, match="has no version 0"):
+        registry.rollback(0)
+    assert registry.history() == []
 
 
 def test_the_model_comes_back_as_it_was_logged(store):
