@@ -4,16 +4,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 from sklearn.inspection import permutation_importance
 from sklearn.metrics import mean_absolute_error, mean_squared_error, r2_score
 
-from housing_lib.data import FEATURES, USD_PER_UNIT, capped
+from housing_lib.data import FEATURES, USD_PER_UNIT, Floats, capped
 from housing_lib.families import title
 from housing_lib.parts import Part
 
-Floats = npt.NDArray[np.float64]
 METRICS = ("rmse", "mae", "mse", "r2")
 
 

@@ -11,10 +11,8 @@ from sklearn.impute import SimpleImputer
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import StandardScaler
 
-from housing_lib.data import FEATURES, PARTS, TARGET, DataError, row_ids
+from housing_lib.data import FEATURES, PARTS, TARGET, DataError, Floats, row_ids
 from housing_lib.parts import Part
-
-Floats = npt.NDArray[np.float64]
 
 CITIES = {
     "LosAngeles": (34.05, -118.24),
