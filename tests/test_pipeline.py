@@ -185,7 +185,9 @@ def test_a_kernel_that_dies_fails_its_step_alone(own_root, tmp_path):
 def test_a_run_that_is_stopped_leaves_no_process_and_says_what_is_done(tmp_path, number):
     command = [Path(sys.executable).with_name("housing"), "run", "--models", "random_forest"]
     environment = os.environ | {"HOUSING_ROOT": str(tmp_path)}
-    process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        command, env=environment, stdout=subprocess.DEVNULL, preexec_fn=_hear_interrupts
+    )
     try:
         _wait_for(lambda: _states(tmp_path).get("tuning") == "running")
         time.sleep(3)  # the kernel is at work
@@ -198,6 +200,11 @@ def test_a_run_that_is_stopped_leaves_no_process_and_says_what_is_done(tmp_path,
     assert _states(tmp_path)["preprocessing"] == "done"
     assert _states(tmp_path)["tuning"] == "killed" or number == signal.SIGKILL
     assert process.returncode == (1 if number == signal.SIGINT else -signal.SIGKILL)
+
+
+def _hear_interrupts() -> None:
+    # A shell lets what it starts in the background ignore Ctrl-C, and that is inherited.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _states(root) -> dict[str, str]:
