@@ -8,10 +8,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from housing_lib.evaluation import metrics, usd
+from housing_lib.evaluation import metrics
 from housing_lib.files import file_digest
 from housing_lib.parts import load_manifest, load_part
 from housing_lib.settings import HousingError, get_settings
+from housing_lib.tables import usd
 from housing_lib.tracking import MODEL_FILE, client, experiment_id, load_model, model_file
 
 STAGES = ("staging", "production", "previous")

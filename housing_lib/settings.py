@@ -50,6 +50,11 @@ class Settings(BaseSettings):
         return self.root.resolve() / "data" / "processed"
 
     @property
+    def studies(self) -> Path:
+        """The folder that keeps the trials of every search."""
+        return self.root.resolve() / "data" / "studies"
+
+    @property
     def predictions(self) -> Path:
         """The folder that batch predictions go to."""
         return self.root.resolve() / "data" / "predictions"

@@ -13,8 +13,8 @@ import pandas as pd
 from filelock import FileLock
 
 from housing_lib import provenance
-from housing_lib.data import FEATURES, Floats
-from housing_lib.evaluation import METRICS
+from housing_lib.data import FEATURES
+from housing_lib.evaluation import METRICS, Judgement
 from housing_lib.parts import Part
 from housing_lib.settings import HousingError, get_settings
 from housing_lib.tuning import Search, Trial
@@ -33,9 +33,14 @@ TRUSTED_TYPES = (
     "housing_lib.estimators.PercentileRegression",
     "housing_lib.features.DistrictColumns",
     "housing_lib.features.DistrictFeatures",
+    "housing_lib.blend.BlendedModel",
+    "housing_lib.intervals.CalibratedModel",
+    "housing_lib.model.DistrictModel",
+    "housing_lib.neighbours.NeighbourFeatures",
     "numpy.dtype",
     "sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor",
     "sklearn.tree._tree.Tree",
+    "sklearn.utils._bunch.Bunch",
     "xgboost.core.Booster",
     "xgboost.sklearn.XGBRegressor",
 )
@@ -162,14 +167,18 @@ def trial_logger(parent: str, family: str) -> Callable[[Trial], None]:
 
 
 def log_search(
-    search: Search, model: Any, importances: Mapping[str, pd.Series], train: Part
+    search: Search,
+    model: Any,
+    scores: Mapping[str, float],
+    importances: Mapping[str, pd.Series],
+    train: Part,
 ) -> str:
     """The address of a family's best model, after logging it and its search to the active run."""
     import mlflow
 
     from housing_lib import plots
 
-    log_metrics(search.best.metrics)
+    log_metrics(scores)
     mlflow.log_params({f"best_{name}": value for name, value in search.best.params.items()})
     log_table(search.table, "trials")
     for name, values in importances.items():
@@ -181,25 +190,25 @@ def log_search(
     return uri
 
 
-def log_evaluation(
-    champion: Any,
-    scores: pd.DataFrame,
-    test_scores: Mapping[str, float],
-    test: Part,
-    predicted: Floats,
-) -> str:
+def log_evaluation(champion: Any, scores: pd.DataFrame, found: Judgement, test: Part) -> str:
     """The address of the champion, after logging it, all scores and figures to the active run."""
     from housing_lib import plots
 
-    log_metrics(test_scores)
+    log_metrics(found.metrics)
     for row in scores.itertuples():
         values = {f"{row.part}_{name}": getattr(row, name) for name in METRICS}
         log_metrics({f"{row.family}.{name}": value for name, value in values.items()})
     log_table(scores, "scores")
+    log_table(found.slices, "slices")
     log_figure(plots.metric_grid(scores), "scores")
-    log_figure(plots.residuals(test.y, predicted), "residuals")
-    log_figure(plots.error_map(test.districts, predicted - test.y).figure, "error_map")
+    log_figure(plots.residuals(test.y, found.predicted), "residuals")
+    log_figure(plots.error_map(test.districts, found.predicted - test.y).figure, "error_map")
     return log_model(champion, test.districts)
+
+
+def log_card(run_id: str, card: str) -> None:
+    """Log a model card to a run."""
+    client().log_text(run_id, card, "model_card.md")
 
 
 def log_metrics(values: Mapping[str, float]) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from housing_lib import data, families, features, parts, registry, tracking
+from housing_lib import data, families, features, intervals, parts, registry, tracking
 from housing_lib.settings import get_settings
 
 STORE_VARIABLES = ("HOUSING_TRACKING_URI", "MLFLOW_TRACKING_URI", "HOUSING_MODEL_NAME")
@@ -121,8 +121,8 @@ def _build(root: Path) -> Store:
         feature_names=features.feature_names(),
     )
     train = split["train"]
-    model = families.make_model("xgboost", {"n_estimators": 40, "max_depth": 5})
-    model.fit(train.districts, train.y)
+    small = families.make_model("xgboost", {"n_estimators": 40, "max_depth": 5}, repeats=1)
+    model = intervals.CalibratedModel(small).fit(train.districts, train.y)
     with tracking.run("evaluation", "small", params={}, tags={"family": "xgboost"}) as run_id:
         uri = tracking.log_model(model, train.districts)
     tags = {"family": "xgboost", "run_id": run_id, "data_digest": manifest.data_digest}

@@ -13,11 +13,14 @@ from housing_lib.settings import PROJECT, Settings
 FLOORS = [
     {"settings", "files", "estimators"},
     {"provenance", "data"},
-    {"parts"},
-    {"features", "exploration"},
+    {"parts", "geography"},
+    {"neighbours", "exploration"},
+    {"features"},
+    {"model"},
     {"families"},
-    {"evaluation", "monitoring"},
-    {"plots"},
+    {"evaluation", "answers"},
+    {"monitoring", "blend", "intervals"},
+    {"card", "tables", "plots"},
     {"tuning"},
     {"tracking", "reports", "compute", "kernels"},
     {"registry", "pages"},
@@ -26,7 +29,7 @@ FLOORS = [
     {"console"},
     {"cli"},
 ]
-SIBLINGS = {("monitoring", "evaluation"), ("exploration", "features")}
+SIBLINGS: set[tuple[str, str]] = set()
 DOORS = {
     "mlflow": {"tracking", "registry", "preload"},
     "papermill": {"reports", "preload"},
