@@ -124,9 +124,7 @@ def test_every_baseline_answers_for_every_district(split):
 
 def test_weights_find_the_mixture_that_made_the_prices(prices):
     rng = np.random.default_rng(3)
-    noisy = {
-        name: prices + rng.normal(0, size, len(prices)) for name, size in zip("ab", (0.3, 0.3))
-    }
+    noisy = {name: prices + rng.normal(0, 0.3, len(prices)) for name in "ab"}
     weights = weigh({**noisy, "constant": np.full(len(prices), 2.0)}, prices)
     assert weights.get("a", 0) == pytest.approx(0.5, abs=0.05)
     assert sum(weights.values()) == pytest.approx(1)
