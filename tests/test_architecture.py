@@ -17,10 +17,11 @@ FLOORS = [
     {"features", "exploration"},
     {"families"},
     {"evaluation", "monitoring"},
-    {"plots"},
-    {"tuning"},
+    {"plots", "gate"},
+    {"tuning", "evidence"},
     {"tracking", "reports", "compute", "kernels"},
-    {"registry", "pages"},
+    {"ledger", "pages"},
+    {"registry"},
     {"scoring", "preload"},
     {"pipeline"},
     {"console"},
@@ -28,7 +29,7 @@ FLOORS = [
 ]
 SIBLINGS = {("monitoring", "evaluation"), ("exploration", "features")}
 DOORS = {
-    "mlflow": {"tracking", "registry", "preload"},
+    "mlflow": {"tracking", "ledger", "registry", "preload"},
     "papermill": {"reports", "preload"},
     "nbconvert": {"reports", "preload"},
     "optuna": {"tuning"},

@@ -1,0 +1,312 @@
+"""The gate's judgement: rules over predictions on the locked rows, apart from any registry."""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from housing_lib.data import USD_PER_UNIT, Floats, capped
+from housing_lib.evaluation import metrics
+from housing_lib.settings import get_settings
+
+RESAMPLES = 5_000
+LEVEL = 0.95
+LEAST_ROWS = 50  # a smaller slice holds too few districts to tell harm from chance
+_CHUNK = 500
+Mask = npt.NDArray[np.bool_]
+
+CITIES = {
+    "San Francisco Bay": (37.75, -122.30),
+    "Sacramento": (38.58, -121.49),
+    "Central Valley": (36.74, -119.79),
+    "Central Coast": (35.28, -120.66),
+    "Los Angeles": (34.05, -118.25),
+    "Inland Empire": (33.95, -117.40),
+    "San Diego": (32.78, -117.10),
+    "North": (40.59, -122.39),
+}
+
+
+@dataclass(frozen=True)
+class Limits:
+    """The gate's bars, by default those of the settings."""
+
+    margin_usd: float = field(default_factory=lambda: get_settings().gate_margin_usd)
+    rmse_usd: float = field(default_factory=lambda: get_settings().gate_rmse_usd)
+    coverage: float = field(default_factory=lambda: get_settings().gate_coverage)
+    interval_required: bool = field(default_factory=lambda: get_settings().gate_interval_required)
+    latency_ms: float = field(default_factory=lambda: get_settings().gate_latency_ms)
+    size_mb: float = field(default_factory=lambda: get_settings().gate_size_mb)
+    memory_mb: float = field(default_factory=lambda: get_settings().gate_memory_mb)
+
+
+@dataclass(frozen=True)
+class Interval:
+    """The bounds that a model gave, meant to hold the price of a share `level` of districts."""
+
+    low: Floats
+    high: Floats
+    level: float = 0.90
+
+
+@dataclass(frozen=True)
+class Incumbent:
+    """The version in Production and its predictions on the same rows."""
+
+    version: int
+    predicted: Floats
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """All that the gate looks at; prices and predictions in 100,000 USD on the locked rows."""
+
+    prices: Floats
+    predicted: Floats
+    slices: Mapping[str, Mask]
+    baselines: Mapping[str, Floats]
+    recorded_rmse: float | None
+    latency_ms: float
+    size_mb: float
+    memory_mb: float
+    incumbent: Incumbent | None = None
+    interval: Interval | None = None
+
+
+@dataclass(frozen=True)
+class Rule:
+    """One row of the gate's table: what was found, what was asked, and whether it passed."""
+
+    name: str
+    figure: str
+    bar: str
+    passed: bool
+
+    @property
+    def verdict(self) -> str:
+        """The last word of the row."""
+        return "passed" if self.passed else "held"
+
+    @property
+    def reason(self) -> str:
+        """The row as part of a sentence."""
+        return f"{self.name} {self.figure} (asked: {self.bar})"
+
+
+@dataclass(frozen=True)
+class Gain:
+    """How much lower an RMSE is than another on the same rows, with its bootstrap interval."""
+
+    value: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        return f"{dollars(self.low)} to {dollars(self.high)}"
+
+
+def judge(evidence: Evidence, limits: Limits, *, seed: int) -> list[Rule]:
+    """The gate's table: every rule is asked, so that a hold comes with all its reasons.
+
+    A rule that cannot be asked is held, with what went wrong as its figure.
+    """
+    groups: dict[str, Callable[[], Iterable[Rule]]] = {
+        "predictions": lambda: _finite(evidence),
+        "as evaluated": lambda: _as_evaluated(evidence),
+        "test RMSE": lambda: _absolute(evidence, limits),
+        "baselines": lambda: _baselines(evidence, seed),
+        "gain": lambda: _gain(evidence, limits, seed),
+        "90 % interval": lambda: _coverage(evidence, limits),
+        "costs": lambda: _costs(evidence, limits),
+    }
+    return [rule for name, group in groups.items() for rule in _ask(name, group)]
+
+
+def _ask(name: str, group: Callable[[], Iterable[Rule]]) -> list[Rule]:
+    try:
+        return list(group())
+    except Exception as error:
+        return [failure(name, error)]
+
+
+def failure(name: str, error: BaseException) -> Rule:
+    """The row of a rule that could not be asked."""
+    lines = str(error).splitlines()
+    said = lines[0].rstrip(".") if lines else type(error).__name__
+    return Rule(name, said, "an answer", False)
+
+
+def _finite(evidence: Evidence) -> list[Rule]:
+    wrong = int((~np.isfinite(evidence.predicted)).sum())
+    figure = f"{len(evidence.prices):,} districts, {wrong:,} without a number"
+    return [Rule("predictions", figure, "a number for each", wrong == 0)]
+
+
+def _as_evaluated(evidence: Evidence) -> list[Rule]:
+    found, recorded = _rmse(evidence.prices, evidence.predicted), evidence.recorded_rmse
+    if recorded is None:
+        return [Rule("as evaluated", "no test_rmse was recorded", "the recorded test RMSE", False)]
+    same = abs(found - recorded) * USD_PER_UNIT < 1
+    figure = f"{dollars(found)} now, {dollars(recorded)} recorded"
+    return [Rule("as evaluated", figure, "the recorded test RMSE", same)]
+
+
+def _absolute(evidence: Evidence, limits: Limits) -> list[Rule]:
+    found = _rmse(evidence.prices, evidence.predicted)
+    passed = found * USD_PER_UNIT <= limits.rmse_usd
+    return [Rule("test RMSE", dollars(found), f"at most ${limits.rmse_usd:,.0f}", passed)]
+
+
+def _baselines(evidence: Evidence, seed: int) -> list[Rule]:
+    rules = []
+    for name, predicted in evidence.baselines.items():
+        gain = gains(evidence.prices, predicted, evidence.predicted, {}, seed=seed)["all"]
+        rules.append(Rule(f"gain over {name}", str(gain), "lower end above $0", gain.low > 0))
+    return rules
+
+
+def _gain(evidence: Evidence, limits: Limits, seed: int) -> list[Rule]:
+    incumbent = evidence.incumbent
+    if incumbent is None:
+        return []
+    found = gains(
+        evidence.prices, incumbent.predicted, evidence.predicted, evidence.slices, seed=seed
+    )
+    whole = found.pop("all")
+    bar = f"lower end above ${limits.margin_usd:,.0f}"
+    passed = whole.low * USD_PER_UNIT > limits.margin_usd
+    return [
+        Rule(f"gain over version {incumbent.version}", str(whole), bar, passed),
+        *(_guarded(name, gain) for name, gain in found.items()),
+    ]
+
+
+def _guarded(name: str, gain: Gain) -> Rule:
+    return Rule(f"gain in {name}", str(gain), "upper end at least $0", gain.high >= 0)
+
+
+def _coverage(evidence: Evidence, limits: Limits) -> list[Rule]:
+    interval = evidence.interval
+    if interval is None:
+        passed = not limits.interval_required
+        bar = "one, and its coverage" if limits.interval_required else "not demanded"
+        return [Rule("prediction interval", "no interval", bar, passed)]
+    prices = evidence.prices
+    covered = float(((interval.low <= prices) & (prices <= interval.high)).mean())
+    name = f"coverage of the {interval.level:.0%} interval"
+    bar = f"at least {limits.coverage:.1%}"
+    return [Rule(name, f"{covered:.1%}", bar, covered >= limits.coverage)]
+
+
+def _costs(evidence: Evidence, limits: Limits) -> list[Rule]:
+    asked = (
+        ("one prediction", "ms", evidence.latency_ms, limits.latency_ms),
+        ("file", "MB", evidence.size_mb, limits.size_mb),
+        ("memory", "MB", evidence.memory_mb, limits.memory_mb),
+    )
+    return [
+        Rule(name, f"{found:,.1f} {unit}", f"at most {bar:,.0f} {unit}", found <= bar)
+        for name, unit, found, bar in asked
+    ]
+
+
+def gains(
+    prices: Floats,
+    before: Floats,
+    after: Floats,
+    slices: Mapping[str, Mask],
+    *,
+    seed: int,
+) -> dict[str, Gain]:
+    """The fall of RMSE from `before` to `after`, over all rows and in each slice.
+
+    Paired bootstrap (Efron & Tibshirani 1993): both predictions are resampled
+    with the same rows, so that what is hard for both cancels out. The interval
+    over `all` holds at 95 %; those of the slices hold together at 95 %
+    (Bonferroni), because one of many would fall out by chance.
+    """
+    errors = np.column_stack([(before - prices) ** 2, (after - prices) ** 2])
+    masks = {"all": np.ones(len(prices), dtype=bool), **slices}
+    table = np.column_stack(list(masks.values())).astype(float)
+    drawn = np.concatenate([_falls(w, errors, table) for w in _weights(len(prices), seed)])
+    found = _falls(np.ones((1, len(prices))), errors, table)[0]
+    tails = [(1 - LEVEL) / 2 / (1 if name == "all" else len(slices)) for name in masks]
+    return {
+        name: Gain(float(found[k]), *map(float, np.quantile(drawn[:, k], [tail, 1 - tail])))
+        for k, (name, tail) in enumerate(zip(masks, tails, strict=True))
+    }
+
+
+def _falls(weights: Floats, errors: Floats, masks: Floats) -> Floats:
+    """The fall of RMSE in each slice (columns) under each weighting of the rows."""
+    counts = np.maximum(weights @ masks, 1)  # a resample without any row of a slice: no fall
+    before, after = (np.sqrt(weights @ (masks * one[:, None]) / counts) for one in errors.T)
+    falls: Floats = before - after
+    return falls
+
+
+def _weights(rows: int, seed: int) -> Iterable[Floats]:
+    """How often each row is drawn, `RESAMPLES` times, in pieces that fit into memory."""
+    rng = np.random.default_rng(seed)
+    starts = np.arange(_CHUNK)[:, None] * rows
+    for _ in range(RESAMPLES // _CHUNK):
+        drawn = rng.integers(0, rows, (_CHUNK, rows)) + starts
+        counts = np.bincount(drawn.ravel(), minlength=_CHUNK * rows)
+        yield counts.reshape(_CHUNK, rows).astype(float)
+
+
+def slices_of(districts: pd.DataFrame, prices: Floats) -> dict[str, Mask]:
+    """The guarded slices: regions around cities, quarters of the known prices, capped districts.
+
+    A slice of fewer than `LEAST_ROWS` districts is left out.
+    """
+    masks = {**_regions(districts), **_price_bands(prices), "capped": capped(prices)}
+    return {name: mask for name, mask in masks.items() if mask.sum() >= LEAST_ROWS}
+
+
+def _regions(districts: pd.DataFrame) -> dict[str, Mask]:
+    place = districts[["Latitude", "Longitude"]].to_numpy()
+    # A degree of longitude is about 0.8 degrees of latitude long here.
+    offsets = (place[:, None, :] - np.array(list(CITIES.values()))) * (1, 0.8)
+    distance = np.hypot(offsets[..., 0], offsets[..., 1])
+    known = np.isfinite(distance).all(axis=1)
+    nearest = np.argmin(distance, axis=1)
+    return {name: known & (nearest == k) for k, name in enumerate(CITIES)}
+
+
+def _price_bands(prices: Floats) -> dict[str, Mask]:
+    known = ~capped(prices)
+    edges = np.quantile(prices[known], [0, 0.25, 0.5, 0.75, 1])
+    band = np.clip(np.searchsorted(edges, prices, side="left") - 1, 0, 3)
+    return {
+        f"{dollars(edges[k])} to {dollars(edges[k + 1])}": known & (band == k) for k in range(4)
+    }
+
+
+def _rmse(prices: Floats, predicted: Floats) -> float:
+    return metrics(prices, predicted)["rmse"]
+
+
+def dollars(value: float) -> str:
+    """A price difference in 100,000 USD, written in whole dollars."""
+    amount = round(float(value) * USD_PER_UNIT)
+    return f"{'−' if amount < 0 else ''}${abs(amount):,}"
+
+
+def figures(evidence: Evidence) -> dict[str, float]:
+    """What the gate found as numbers, in 100,000 USD: the test metrics, and the gain if any."""
+    found = metrics(evidence.prices, evidence.predicted, prefix="test_")
+    if evidence.incumbent is None:
+        return found
+    before = _rmse(evidence.prices, evidence.incumbent.predicted)
+    return found | {"incumbent_test_rmse": before, "gain": before - found["test_rmse"]}
+
+
+def styled(rules: Iterable[Rule]) -> Any:
+    """The gate's table for a page."""
+    rows = [(rule.name, rule.figure, rule.bar, rule.verdict) for rule in rules]
+    shown = pd.DataFrame(rows, columns=["rule", "found", "asked", "verdict"])
+    return shown.style.hide(axis="index")
