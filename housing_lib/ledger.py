@@ -27,6 +27,7 @@ STAGES = ("staging", "production", "previous")
 MOVES = ("promoted", "rolled back")
 _ABSENT = ("INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST")
 _LOCK_TIMEOUT_S = 60
+_PAGE = 1_000
 
 
 class LedgerError(HousingError):
@@ -252,15 +253,13 @@ def _create() -> None:
 
 
 def _read() -> list[Decision]:
-    lines: list[Decision] = []
-    token = ""
-    while token is not None:
-        page = client().search_model_versions(
-            f"name = '{_name()}'", max_results=1000, page_token=token or None
-        )
-        lines += [_from_version(one) for one in page]
-        token = page.token or None
-    return sorted(lines, key=lambda one: one.line)
+    wanted = f"name = '{_name()}'"
+    page = client().search_model_versions(wanted, max_results=_PAGE)
+    found = list(page)
+    while page.token:
+        page = client().search_model_versions(wanted, max_results=_PAGE, page_token=page.token)
+        found += page
+    return sorted(map(_from_version, found), key=lambda one: one.line)
 
 
 def _from_version(found: Any) -> Decision:

@@ -6,7 +6,6 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from housing_lib import evidence, gate, ledger
-from housing_lib.evaluation import usd
 from housing_lib.ledger import STAGES, Decision, history, stage_version
 from housing_lib.parts import Part, load_manifest, load_part
 from housing_lib.settings import HousingError, get_settings
@@ -56,10 +55,10 @@ class Assessment:
 
 
 def _recommendation(incumbent: int | None, metrics: Mapping[str, float]) -> str:
-    rmse = f"test RMSE {usd(metrics['test_rmse'])}"
+    rmse = f"test RMSE {gate.dollars(metrics['test_rmse'])}"
     if incumbent is None:
         return f"the first version; {rmse}, and every bar is cleared"
-    gain = f"{usd(metrics['gain'])} below version {incumbent}"
+    gain = f"{gate.dollars(metrics['gain'])} below version {incumbent}"
     return f"{rmse}, {gain}, and no guarded slice is worse beyond its noise"
 
 
@@ -185,7 +184,7 @@ def assess(version: int | None = None) -> Assessment:
     try:
         return _assess(version, incumbent)
     except Exception as error:
-        return Assessment(version, incumbent, [gate.failure("the gate could not judge", error)], {})
+        return Assessment(version, incumbent, [gate.failure("the gate", error)], {})
 
 
 def _challenger(version: int | None) -> int:
@@ -229,12 +228,14 @@ def _gather(version: int, incumbent: int | None) -> gate.Evidence:
         latency_ms=evidence.latency_ms(model, test.districts),
         size_mb=len(content) / 1e6,
         memory_mb=grown,
-        incumbent=incumbent and _incumbent(incumbent, test),
+        incumbent=_incumbent(incumbent, test),
         interval=evidence.predict_interval(model, test),
     )
 
 
-def _incumbent(version: int, test: Part) -> gate.Incumbent:
+def _incumbent(version: int | None, test: Part) -> gate.Incumbent | None:
+    if version is None:
+        return None
     return gate.Incumbent(version, evidence.predict(load_version(version).model, test))
 
 
@@ -304,10 +305,11 @@ def rollback(to: int | None = None) -> Decision:
     version = stage_version("previous") if to is None else to
     if version is None:
         raise RegistryError("no version stands before this one. Nothing was changed.")
-    _proved_bytes(version, _tags(version))
-    _refuse_newcomer(version, incumbent)
+    tags = _tags(version)
+    _refuse_no_way_back(version, incumbent, stages)
+    _proved_bytes(version, tags)
     reason = "asked for by a person"
-    what = {"artifact_sha256": _tags(version)["artifact_sha256"]}
+    what = {"artifact_sha256": tags["artifact_sha256"]}
     return _announce(
         ledger.append(
             Decision("rolled back", version, incumbent, [reason], what, follows=stages.line)
@@ -315,9 +317,10 @@ def rollback(to: int | None = None) -> Decision:
     )
 
 
-def _refuse_newcomer(version: int, incumbent: int | None) -> None:
-    stood = {line.version for line in history() if line.promoted} | {incumbent}
-    if version not in stood:
+def _refuse_no_way_back(version: int, incumbent: int | None, stages: ledger.Stages) -> None:
+    if version == incumbent == stages.production:
+        raise RegistryError(f"version {version} stands in Production already. Nothing was changed.")
+    if version not in {line.version for line in history() if line.promoted} | {incumbent}:
         raise RegistryError(
             f"version {version} never stood in Production, so there is no way back to it. "
             f"`housing promote {version}` asks the gate. Nothing was changed."

@@ -14,13 +14,13 @@ from filelock import FileLock
 
 from housing_lib import provenance
 from housing_lib.data import FEATURES, Floats
-from housing_lib.evaluation import METRICS
 from housing_lib.parts import Part
 from housing_lib.settings import HousingError, get_settings
-from housing_lib.tuning import Search, Trial
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+
+    from housing_lib.tuning import Search, Trial
 
 EXPERIMENTS = {
     "tuning": "housing-tuning",
@@ -132,7 +132,7 @@ def run(
         yield active.info.run_id
 
 
-def log_trial(parent: str, trial: Trial, *, family: str) -> None:
+def log_trial(parent: str, trial: "Trial", *, family: str) -> None:
     """Log one trial as a finished run below its family's run."""
     from mlflow.entities import Metric, Param
 
@@ -149,10 +149,10 @@ def log_trial(parent: str, trial: Trial, *, family: str) -> None:
     opened.set_terminated(child, "FINISHED" if trial.state == "complete" else "KILLED")
 
 
-def trial_logger(parent: str, family: str) -> Callable[[Trial], None]:
+def trial_logger(parent: str, family: str) -> "Callable[[Trial], None]":
     """A function that logs each trial of a search while it finishes, and prints a line on it."""
 
-    def log(trial: Trial) -> None:
+    def log(trial: "Trial") -> None:
         log_trial(parent, trial, family=family)
         error = trial.metrics["val_rmse"]
         print(f"trial {trial.number:3d}  {trial.state:<8}  {error:.4f}  {trial.seconds:5.1f} s")
@@ -161,7 +161,7 @@ def trial_logger(parent: str, family: str) -> Callable[[Trial], None]:
 
 
 def log_search(
-    search: Search, model: Any, importances: Mapping[str, pd.Series], train: Part
+    search: "Search", model: Any, importances: Mapping[str, pd.Series], train: Part
 ) -> str:
     """The address of a family's best model, after logging it and its search to the active run."""
     import mlflow
@@ -189,6 +189,7 @@ def log_evaluation(
 ) -> str:
     """The address of the champion, after logging it, all scores and figures to the active run."""
     from housing_lib import plots
+    from housing_lib.evaluation import METRICS
 
     log_metrics(test_scores)
     for row in scores.itertuples():

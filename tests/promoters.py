@@ -93,7 +93,7 @@ def kill(rounds, seed):
     after = ask(state)
     for number in range(rounds):
         before, command = after, ("promote", "rollback")[number % 2]
-        process, ready = _start(command, before)
+        process = _start(command, before)
         time.sleep(moments.uniform(0, whole[command]))
         process.kill()
         process.join()
@@ -107,11 +107,11 @@ def _start(command, before):
     process = fork.Process(target=act, args=(command, target, ready))
     process.start()
     ready.wait()
-    return process, ready
+    return process
 
 
 def _seconds(command):
-    process, _ = _start(command, ask(state))
+    process = _start(command, ask(state))
     started = time.perf_counter()
     process.join()
     return time.perf_counter() - started
