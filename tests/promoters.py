@@ -1,8 +1,8 @@
 """Promoters that collide or are killed, in processes of their own; prints what came of it as JSON.
 
 Run: HOUSING_ROOT=... python tests/promoters.py race|kill ROUNDS SEED. The root holds a store with
-some versions. The gate's judgement is replaced by a quick "passed", so that what
-is disturbed is the decision's way into the ledger and the stages.
+the versions 1 to 3. The gate's judgement is replaced by a quick "passed", so that what is
+disturbed is the decision's way into the ledger and the stages.
 """
 
 import contextlib
@@ -15,106 +15,108 @@ import time
 from housing_lib import ledger, preload, registry  # noqa: F401
 
 fork = multiprocessing.get_context("fork")
+VERSIONS = (1, 2, 3)
 
 
-def ask(function, *arguments):
-    """What a function returns, called in a process of its own: this one never opens the store."""
-    ours, theirs = fork.Pipe(duplex=False)
-    process = fork.Process(target=lambda: theirs.send(function(*arguments)))
-    process.start()
-    answer = ours.recv()
-    process.join()
-    return answer
+class Promoter:
+    """A process that tells the state it found, waits for a word, and then acts."""
+
+    def __init__(self, command="promote", place=0, meeting=None, locked=True):
+        self.pipe, theirs = fork.Pipe()
+        arguments = (theirs, command, place, meeting, locked)
+        self.process = fork.Process(target=act, args=arguments)
+        self.process.start()
+        self.state = self.pipe.recv()
+
+    def go(self):
+        """Let it act."""
+        self.pipe.send("go")
+
+    def stop(self):
+        """Kill it."""
+        self.process.kill()
+        self.process.join()
+
+
+def act(pipe, command, place, meeting, locked):
+    """Promote a version that does not stand in Production, or roll back, once told to."""
+    found = state()
+    if not locked:  # as two machines would be, which share no file
+        ledger._lock = contextlib.nullcontext
+    registry.assess = lambda version: passed(version, meeting)
+    others = [version for version in VERSIONS if version != found["settled"]["production"]]
+    pipe.send(found)
+    pipe.recv()
+    decision = registry.promote(others[place]) if command == "promote" else registry.rollback()
+    pipe.send({"version": others[place], "decision": decision.decision})
+
+
+def passed(version, meeting):
+    """A gate that lets everything through, after all promoters have come to it."""
+    if meeting:
+        meeting.wait()
+    metrics = {"test_rmse": 0.4, "gain": 0.1}
+    return registry.Assessment(version, registry.stage_version("production"), [], metrics)
 
 
 def state():
-    """What the aliases say, and after settling what the ledger says."""
-    found = {stage: ledger.stage_version(stage) for stage in ledger.STAGES}
+    """What the aliases say, and after settling what they and the ledger say."""
+    found = _stages()
     ledger.settle()
-    settled = {stage: ledger.stage_version(stage) for stage in ledger.STAGES}
     replayed = ledger.replay(ledger.history())
     return {
         "found": found,
-        "settled": settled,
+        "settled": _stages(),
         "replayed": {stage: getattr(replayed, stage) for stage in ledger.STAGES},
-        "line": len(ledger.history()),
+        "lines": len(ledger.history()),
         "damage": ledger.damage(),
     }
 
 
-def act(command, version, ready, *, locked=True, answer=None):
-    """Promote or roll back, after telling that everything is open; `ready` is waited for."""
-    ledger.settle()
-
-    def passed(version):
-        if answer:
-            ready.wait()
-        metrics = {"test_rmse": 0.4, "gain": 0.1}
-        return registry.Assessment(version, registry.stage_version("production"), [], metrics)
-
-    registry.assess = passed
-    if not locked:  # as two machines would be, which share no file
-        ledger._lock = contextlib.nullcontext
-    if not answer:
-        ready.wait()
-    decision = registry.promote(version) if command == "promote" else registry.rollback()
-    if answer:
-        answer.send(decision.decision)
+def _stages():
+    return {stage: ledger.stage_version(stage) for stage in ledger.STAGES}
 
 
 def race(rounds, seed):
-    """Two promoters of two versions, which decide at the same moment."""
-    after = ask(state)
+    """Two promoters of two versions, which decide at the same moment; every other time unlocked."""
     for number in range(rounds):
-        before = after
-        challengers = [v for v in (1, 2, 3) if v != before["settled"]["production"]]
-        together, pipes = fork.Barrier(2), [fork.Pipe(duplex=False) for _ in challengers]
-        both = [
-            fork.Process(
-                target=act,
-                args=("promote", version, together),
-                kwargs={"locked": number % 2 == 0, "answer": pipe[1]},
-            )
-            for version, pipe in zip(challengers, pipes, strict=True)
-        ]
-        for process in both:
-            process.start()
-        said = [pipe[0].recv() for pipe in pipes]
-        for process in both:
-            process.join()
-        after = ask(state)
-        yield {"challengers": challengers, "said": said, "before": before, "after": after}
+        meeting = fork.Barrier(2)
+        both = [Promoter("promote", place, meeting, number % 2 == 0) for place in (0, 1)]
+        for promoter in both:
+            promoter.go()
+        said = [promoter.pipe.recv() for promoter in both]
+        for promoter in both:
+            promoter.process.join()
+        yield {"before": both[0].state, "said": said}
+    yield _last()
 
 
 def kill(rounds, seed):
     """Promotions and rollbacks in turn, each killed at a moment of its own."""
     moments = random.Random(seed)
-    whole = {command: _seconds(command) for command in ("promote", "rollback")}
-    after = ask(state)
+    whole_s = {command: _seconds(command) for command in ("promote", "rollback")}
     for number in range(rounds):
-        before, command = after, ("promote", "rollback")[number % 2]
-        process = _start(command, before)
-        time.sleep(moments.uniform(0, whole[command]))
-        process.kill()
-        process.join()
-        after = ask(state)
-        yield {"command": command, "before": before, "after": after}
-
-
-def _start(command, before):
-    target = next(v for v in (1, 2, 3) if v != before["settled"]["production"])
-    ready = fork.Barrier(2)
-    process = fork.Process(target=act, args=(command, target, ready))
-    process.start()
-    ready.wait()
-    return process
+        command = ("promote", "rollback")[number % 2]
+        promoter = Promoter(command)
+        promoter.go()
+        time.sleep(moments.uniform(0, whole_s[command]))
+        promoter.stop()
+        yield {"before": promoter.state}
+    yield _last()
 
 
 def _seconds(command):
-    process = _start(command, ask(state))
+    promoter = Promoter(command)
     started = time.perf_counter()
-    process.join()
+    promoter.go()
+    promoter.pipe.recv()
     return time.perf_counter() - started
+
+
+def _last():
+    promoter = Promoter()
+    promoter.stop()
+    return {"before": promoter.state}
 
 
 if __name__ == "__main__":
