@@ -219,9 +219,7 @@ def gate(
     found = registry.assess(version)
     before = f"version {found.incumbent}" if found.incumbent else "no version in Production"
     _show_rules(found.rules, title=f"version {found.version} against {before}")
-    verdict = "would be promoted" if found.passed else "would be held"
-    out.print(f"It {verdict}: {'; '.join(found.reasons)}.", markup=False, soft_wrap=True)
-    out.print("Nothing was decided.")
+    out.print(f"{found.sentence} Nothing was decided.", markup=False, soft_wrap=True)
     if not found.passed:
         raise typer.Exit(EXIT_HELD)
 
@@ -253,7 +251,8 @@ def _tell(decision: Any) -> None:
         f"version {decision.version} {decision.decision}: {reasons}.", markup=False, soft_wrap=True
     )
     if not decision.promoted:
-        out.print(f"Production stays at version {decision.incumbent or 'none'}.")
+        stays = decision.incumbent and f"Production stays at version {decision.incumbent}. "
+        out.print(f"{stays or ''}Nothing was changed.")
         raise typer.Exit(EXIT_HELD)
 
 

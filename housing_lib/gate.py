@@ -330,4 +330,5 @@ def styled(rules: Iterable[Rule]) -> Any:
     """The gate's table for a page."""
     rows = [(rule.name, rule.figure, rule.bar, rule.verdict) for rule in rules]
     shown = pd.DataFrame(rows, columns=["rule", "found", "asked", "verdict"])
-    return shown.style.hide(axis="index")
+    style = shown.style.hide(axis="index")
+    return style.map(lambda word: "font-weight: bold" * (word == "held"), subset=["verdict"])

@@ -53,6 +53,17 @@ class Assessment:
         held = [rule.reason for rule in self.rules if not rule.passed]
         return held or [_recommendation(self.incumbent, self.metrics)]
 
+    @property
+    def sentence(self) -> str:
+        """The table in one sentence."""
+        verdict = "would be promoted" if self.passed else "would be held"
+        return f"Version {self.version} {verdict}: {'; '.join(self.reasons)}."
+
+    @property
+    def table(self) -> Any:
+        """The table for a page."""
+        return gate.styled(self.rules)
+
 
 def _recommendation(incumbent: int | None, metrics: Mapping[str, float]) -> str:
     rmse = f"test RMSE {gate.dollars(metrics['test_rmse'])}"
