@@ -92,8 +92,9 @@ class Rule:
     @property
     def reason(self) -> str:
         """The row as part of a sentence."""
-        asked = f" (asked: {self.bar})" if self.bar else ""
-        return f"{self.name} {self.figure}{asked}"
+        if not self.bar:
+            return f"{self.name} {self.figure}"
+        return f"the {self.name} is {self.figure} (asked: {self.bar})"
 
 
 @dataclass(frozen=True)
@@ -124,11 +125,11 @@ def judge(evidence: Evidence, limits: Limits, *, seed: int) -> list[Rule]:
     A rule that cannot be asked is held, with what went wrong as its figure.
     """
     groups: dict[str, Callable[[], Iterable[Rule]]] = {
-        "predictions": lambda: _finite(evidence),
-        "as evaluated": lambda: _as_evaluated(evidence),
+        "districts with a price": lambda: _finite(evidence),
+        "recorded test RMSE": lambda: _as_evaluated(evidence),
         "test RMSE": lambda: _absolute(evidence, limits),
         "gains": lambda: _gains(evidence, limits, seed),
-        "90 % interval": lambda: _coverage(evidence, limits),
+        "prediction interval": lambda: _coverage(evidence, limits),
         "costs": lambda: _costs(evidence, limits),
     }
     return [rule for name, group in groups.items() for rule in _ask(name, group)]
@@ -149,18 +150,18 @@ def failure(name: str, error: BaseException) -> Rule:
 
 
 def _finite(evidence: Evidence) -> list[Rule]:
-    wrong = int((~np.isfinite(evidence.predicted)).sum())
-    figure = f"{len(evidence.prices):,} districts, {wrong:,} without a number"
-    return [Rule("predictions", figure, "a number for each", wrong == 0)]
+    priced, count = int(np.isfinite(evidence.predicted).sum()), len(evidence.prices)
+    figure = f"{priced:,} of {count:,}"
+    return [Rule("number of districts with a price", figure, "all", priced == count)]
 
 
 def _as_evaluated(evidence: Evidence) -> list[Rule]:
     found, recorded = _rmse(evidence.prices, evidence.predicted), evidence.recorded_rmse
     if recorded is None:
-        return [Rule("as evaluated", "no test_rmse was recorded", "the recorded test RMSE", False)]
+        return [Rule("recorded test RMSE", "missing", "the same as now", False)]
     same = abs(found - recorded) * USD_PER_UNIT < 1
-    figure = f"{dollars(found)} now, {dollars(recorded)} recorded"
-    return [Rule("as evaluated", figure, "the recorded test RMSE", same)]
+    figure = f"{dollars(recorded)}, now {dollars(found)}"
+    return [Rule("recorded test RMSE", figure, "the same as now", same)]
 
 
 def _absolute(evidence: Evidence, limits: Limits) -> list[Rule]:
@@ -208,21 +209,20 @@ def _rivals(evidence: Evidence) -> dict[str, Rival]:
 def _coverage(evidence: Evidence, limits: Limits) -> list[Rule]:
     interval = evidence.interval
     if interval is None:
-        passed = not limits.interval_required
-        bar = "one, and its coverage" if limits.interval_required else "not demanded"
-        return [Rule("prediction interval", "no interval", bar, passed)]
+        bar = "one that covers" if limits.interval_required else "none demanded"
+        return [Rule("prediction interval", "no interval", bar, not limits.interval_required)]
     prices = evidence.prices
     covered = float(((interval.low <= prices) & (prices <= interval.high)).mean())
-    name = f"coverage of the {interval.level:.0%} interval"
-    bar = f"at least {limits.coverage:.1%}"
-    return [Rule(name, f"{covered:.1%}", bar, covered >= limits.coverage)]
+    name = f"coverage of the {interval.level * 100:.0f} % interval"
+    bar = f"at least {limits.coverage * 100:.1f} %"
+    return [Rule(name, f"{covered * 100:.1f} %", bar, covered >= limits.coverage)]
 
 
 def _costs(evidence: Evidence, limits: Limits) -> list[Rule]:
     asked = (
-        ("one prediction", "ms", evidence.latency_ms, limits.latency_ms),
-        ("file", "MB", evidence.size_mb, limits.size_mb),
-        ("memory", "MB", evidence.memory_mb, limits.memory_mb),
+        ("time of one prediction", "ms", evidence.latency_ms, limits.latency_ms),
+        ("size of the file", "MB", evidence.size_mb, limits.size_mb),
+        ("memory taken", "MB", evidence.memory_mb, limits.memory_mb),
     )
     return [
         Rule(name, f"{found:,.1f} {unit}", f"at most {bar:,.0f} {unit}", found <= bar)

@@ -217,7 +217,8 @@ def _assess(version: int, incumbent: int | None) -> Assessment:
 
 def _ledger_rule() -> gate.Rule:
     found = "; ".join(ledger.damage())
-    return gate.Rule("ledger", found or "whole", "whole, and Production where it says", not found)
+    figure = f"not whole: {found}" if found else "whole"
+    return gate.Rule("ledger", figure, "whole, and followed", not found)
 
 
 def _gather(version: int, incumbent: int | None) -> gate.Evidence:

@@ -73,7 +73,7 @@ def test_a_worse_model_is_held_for_every_reason_and_production_stays(own, poor):
     before = registry.stage_version("production")
     decision = registry.promote(_register(poor))
     assert decision.decision == "held"
-    assert any(f"gain over version {before} −$" in reason for reason in decision.reasons)
+    assert any(f"gain over version {before} is −$" in reason for reason in decision.reasons)
     assert any("gain in Los Angeles" in reason for reason in decision.reasons)
     assert registry.stage_version("production") == before
 
@@ -96,7 +96,7 @@ def test_a_better_model_goes_to_production_and_rollback_brings_the_old_one_back(
 def test_the_same_model_again_is_held(own, better):
     assert registry.promote(_register(better)).promoted
     again = registry.promote(_register(better))
-    assert again.reasons == ["gain over version 2 $0 to $0 (asked: lower end above $200)"]
+    assert again.reasons == ["the gain over version 2 is $0 to $0 (asked: lower end above $200)"]
 
 
 def test_the_gate_shows_its_table_without_deciding(own, better):
@@ -152,7 +152,7 @@ def _is_held(version, why):
 
 
 def test_a_metric_that_was_never_recorded_holds(own, better):
-    _is_held(_register(better, measured=False), "no test_rmse was recorded")
+    _is_held(_register(better, measured=False), "the recorded test RMSE is missing")
 
 
 def test_an_exception_in_a_rule_holds(own, better, monkeypatch):
@@ -227,7 +227,7 @@ def test_a_version_put_into_production_past_the_gate_holds_until_a_person_says_i
     smuggled, version = _register(poor), _register(better)
     tracking.client().set_registered_model_alias("california-housing", "production", str(smuggled))
     decision = registry.promote(version)
-    assert "ledger Production is at version 2, not 1" in decision.reasons[0]
+    assert "not whole: Production is at version 2, not 1" in decision.reasons[0]
     assert registry.stage_version("production") == smuggled
     assert registry.rollback(1).promoted
     assert ledger.damage() == []
