@@ -25,7 +25,7 @@ CITIES = {
     "Los Angeles": (34.05, -118.25),
     "Inland Empire": (33.95, -117.40),
     "San Diego": (32.78, -117.10),
-    "North": (40.59, -122.39),
+    "Northern California": (40.59, -122.39),
 }
 
 
@@ -280,7 +280,7 @@ def slices_of(districts: pd.DataFrame, prices: Floats) -> dict[str, Mask]:
 
     A slice of fewer than `LEAST_ROWS` districts is left out.
     """
-    masks = {**_regions(districts), **_price_bands(prices), "capped": capped(prices)}
+    masks = {**_regions(districts), **_price_bands(prices), "capped districts": capped(prices)}
     return {name: mask for name, mask in masks.items() if mask.sum() >= LEAST_ROWS}
 
 
@@ -329,6 +329,10 @@ def figures(evidence: Evidence) -> dict[str, float]:
 def styled(rules: Iterable[Rule]) -> Any:
     """The gate's table for a page."""
     rows = [(rule.name, rule.figure, rule.bar, rule.verdict) for rule in rules]
-    shown = pd.DataFrame(rows, columns=["rule", "found", "asked", "verdict"])
-    style = shown.style.hide(axis="index")
-    return style.map(lambda word: "font-weight: bold" * (word == "held"), subset=["verdict"])
+    shown = pd.DataFrame(rows, columns=["rule", "found", "asked", "verdict"]).set_index("rule")
+    style = shown.rename_axis(None).style.map(_bold, subset=["verdict"])
+    return style.set_table_styles([{"selector": "th, td", "props": "text-align: left"}])
+
+
+def _bold(verdict: str) -> str:
+    return "font-weight: bold" if verdict == "held" else ""

@@ -110,7 +110,7 @@ def test_a_tie_holds(evidence):
     assert held(tie) == ["gain over version 1"]
 
 
-@pytest.mark.parametrize("name", ["Los Angeles", "Sacramento", "capped"])
+@pytest.mark.parametrize("name", ["Los Angeles", "Sacramento", "capped districts"])
 def test_a_model_that_is_better_overall_and_worse_in_a_guarded_slice_holds(evidence, name):
     prices, hurt = evidence.prices, evidence.slices[name]
     harmed = worse(prices, evidence.predicted, 1.3, hurt)
@@ -216,8 +216,8 @@ def test_the_slices_are_regions_price_bands_and_capped_districts(evidence, rows)
     assert np.sum(regions, axis=0).max() == np.sum(regions, axis=0).min() == 1
     bands = [mask for name, mask in slices.items() if "$" in name]
     assert len(bands) == 4
-    np.testing.assert_array_equal(np.sum(bands, axis=0) + slices["capped"], 1)
-    np.testing.assert_array_equal(slices["capped"], capped(test.y))
+    np.testing.assert_array_equal(np.sum(bands, axis=0) + slices["capped districts"], 1)
+    np.testing.assert_array_equal(slices["capped districts"], capped(test.y))
     assert min(band.sum() for band in bands) > 0.2 * len(test.y)
 
 

@@ -104,7 +104,7 @@ def test_the_gate_shows_its_table_without_deciding(own, better):
     lines = len(registry.history())
     found = registry.assess(version)
     assert found.passed
-    assert {"ledger", "test RMSE", "gain over version 1", "gain in capped"} <= {
+    assert {"ledger", "test RMSE", "gain over version 1", "gain in capped districts"} <= {
         rule.name for rule in found.rules
     }
     assert len(registry.history()) == lines
