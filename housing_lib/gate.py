@@ -334,5 +334,5 @@ def styled(rules: Iterable[Rule]) -> Any:
     return style.set_table_styles([{"selector": "th, td", "props": "text-align: left"}])
 
 
-def _bold(verdict: str) -> str:
+def _bold(verdict: Any) -> str:
     return "font-weight: bold" if verdict == "held" else ""

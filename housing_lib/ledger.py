@@ -24,7 +24,8 @@ from housing_lib.settings import HousingError, get_settings
 from housing_lib.tracking import client
 
 STAGES = ("staging", "production", "previous")
-MOVES = ("promoted", "rolled back")
+PROMOTIONS = ("promoted", "rolled back")
+MOVES = dict.fromkeys(PROMOTIONS, ("previous", "production")) | {"registered": ("staging",)}
 _ABSENT = ("INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST")
 _LOCK_TIMEOUT_S = 60
 _PAGE = 1_000
@@ -57,7 +58,7 @@ class Decision:
     @property
     def promoted(self) -> bool:
         """Whether Production changed."""
-        return self.decision in MOVES
+        return self.decision in PROMOTIONS
 
     @property
     def metrics(self) -> dict[str, float]:
@@ -111,7 +112,6 @@ def _overtaken(decision: Decision, stages: Stages) -> Decision:
         decision="overtaken",
         incumbent=stages.production,
         reasons=[f"{reason} meanwhile"],
-        settled=True,
     )
 
 
@@ -133,13 +133,13 @@ def append(decision: Decision) -> Decision:
         line = _write(decision)
         try:
             _settle()
+            return next(one for one in history() if one.line == line)
         except Exception as error:
             raise LedgerError(
                 f"line {line} of the ledger says that version {decision.version} is "
                 f"{decision.decision}, but the stages could not be moved: "
                 f"{first_line(error)}. `housing history` finishes it once the store answers."
             ) from error
-    return next(one for one in history() if one.line == line)
 
 
 def settle() -> Stages:
@@ -157,23 +157,28 @@ def settle() -> Stages:
 def _settle() -> Stages:
     lines = _read()
     stages = replay(lines)
-    unsettled = [one.line for one in lines if not one.settled]
-    if unsettled:
-        _move(stages)
-        for line in unsettled:
-            client().set_model_version_tag(_name(), str(line), "settled", "true")
+    unsettled = [_as_it_counted(one, lines) for one in lines if not one.settled]
+    for one in unsettled:
+        for stage in MOVES.get(one.decision, ()):
+            _move(stage, getattr(stages, stage))
+    for one in unsettled:
+        _mark(one)
     # Another machine may have written meanwhile, which no lock of this one can prevent.
     return stages if len(_read()) == len(lines) else _settle()
 
 
-def _move(stages: Stages) -> None:
-    name = get_settings().model_name
-    for stage in reversed(STAGES):
-        wanted = getattr(stages, stage)
-        if wanted is not None and stage_version(stage) != wanted:
-            client().set_registered_model_alias(name, stage, str(wanted))
-            if stage_version(stage) != wanted:
-                raise LedgerError(f"{stage} does not read back as version {wanted}. Try again.")
+def _mark(line: Decision) -> None:
+    name, version = get_settings().model_name, str(line.version)
+    client().set_model_version_tag(name, version, "decision", line.decision)
+    client().set_model_version_tag(_name(), str(line.line), "settled", "true")
+
+
+def _move(stage: str, version: int | None) -> None:
+    if version is None or stage_version(stage) == version:
+        return
+    client().set_registered_model_alias(get_settings().model_name, stage, str(version))
+    if stage_version(stage) != version:
+        raise LedgerError(f"{stage} does not read back as version {version}. Try again.")
 
 
 def stage_version(stage: str) -> int | None:
@@ -229,7 +234,7 @@ def _write(decision: Decision) -> int:
         "evidence_sha256": _digest(decision.evidence),
         "who": getpass.getuser(),
         "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]])[:500],
-        "settled": str(not (decision.promoted or decision.decision == "registered")).lower(),
+        "settled": "false",
     }
     written = client().create_model_version(
         _name(),

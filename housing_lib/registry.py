@@ -9,7 +9,14 @@ from housing_lib import evidence, gate, ledger
 from housing_lib.ledger import STAGES, Decision, history, stage_version
 from housing_lib.parts import Part, load_manifest, load_part
 from housing_lib.settings import HousingError, get_settings
-from housing_lib.tracking import MODEL_FILE, client, model_file, test_metrics, unpack_model
+from housing_lib.tracking import (
+    MODEL_FILE,
+    TrackingError,
+    client,
+    model_file,
+    test_metrics,
+    unpack_model,
+)
 
 __all__ = ["STAGES", "Decision", "history", "stage_version"]
 ABSENT = ("INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST")
@@ -156,7 +163,9 @@ def _tags(version: int) -> dict[str, str]:
         return dict(client().get_model_version(name, str(version)).tags)
     except MlflowException as error:
         if error.error_code not in ABSENT:
-            raise
+            raise TrackingError(
+                f"the registry does not answer: {ledger.first_line(error)}. Nothing was changed."
+            ) from error
         raise RegistryError(
             f"{name} has no version {version}. `housing history` lists what there is. "
             "Nothing was changed."
@@ -267,12 +276,13 @@ def promote(version: int | None = None) -> Decision:
     try:
         line = ledger.settle().line
         version = _challenger(version)
-        return _announce(ledger.append(_decide(version, follows=line)))
+        return ledger.append(_decide(version, follows=line))
     except (RegistryError, ledger.LedgerError):
         raise
     except Exception as error:
         reason = f"the registry cannot be asked or written: {ledger.first_line(error)}"
-        return Decision("held", version, None, [reason, "the ledger has no line on this"])
+        unknown = "`housing history` tells whether the ledger has a line on this"
+        return Decision("held", version, None, [reason, unknown])
 
 
 def _decide(version: int, *, follows: int) -> Decision:
@@ -292,13 +302,6 @@ def _decide(version: int, *, follows: int) -> Decision:
         },
         follows=follows,
     )
-
-
-def _announce(decision: Decision) -> Decision:
-    """`decision`, after writing it beside the version for those who look at MLflow's pages."""
-    name = get_settings().model_name
-    client().set_model_version_tag(name, str(decision.version), "decision", decision.decision)
-    return decision
 
 
 def rollback(to: int | None = None) -> Decision:
@@ -322,10 +325,8 @@ def rollback(to: int | None = None) -> Decision:
     _proved_bytes(version, tags)
     reason = "asked for by a person"
     what = {"artifact_sha256": tags["artifact_sha256"]}
-    return _announce(
-        ledger.append(
-            Decision("rolled back", version, incumbent, [reason], what, follows=stages.line)
-        )
+    return ledger.append(
+        Decision("rolled back", version, incumbent, [reason], what, follows=stages.line)
     )
 
 

@@ -107,6 +107,7 @@ def test_the_ledger_as_json_replays_to_the_stages(smoke):
     lines = json.loads(smoke.housing("history", "--json").stdout)
     assert [line["line"] for line in lines] == list(range(1, len(lines) + 1))
     assert lines[0]["decision"] == "registered"
+    assert all(line["settled"] for line in lines)
     assert any(rule["name"] == "test RMSE" for rule in lines[1]["evidence"]["rules"])
 
 

@@ -197,7 +197,7 @@ def _is_held_without_a_line(version):
     decision = registry.promote(version)
     assert decision.decision == "held"
     assert "the registry cannot be asked or written" in decision.reasons[0]
-    assert "no line" in decision.reasons[1]
+    assert "`housing history` tells" in decision.reasons[1]
 
 
 def test_a_store_that_is_gone_or_cannot_be_written_holds(own, better, monkeypatch):
