@@ -31,7 +31,7 @@ PARAMS = {
 
 
 def main() -> None:
-    """Build a store, and print what came of it all as one table."""
+    """Build a store, and print what came of it all: the judgement, then the ledger and the times."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--pairs", type=int, default=40, help="pairs of equal configurations")
     parser.add_argument("--better", type=int, default=10, help="pairs with a truly better model")
@@ -41,15 +41,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as root:
         os.environ["HOUSING_ROOT"] = root
         rows = build(Path(root))
-        show(
-            {
-                **luck(rows, chosen.pairs),
-                **truth(rows, chosen.better),
-                **races(Path(root), chosen.races),
-                **kills(Path(root), chosen.kills),
-                **seconds(),
-            }
-        )
+        show(luck(rows, chosen.pairs) | truth(rows, chosen.better))
+        show(races(Path(root), chosen.races) | kills(Path(root), chosen.kills) | seconds())
 
 
 def build(root):
