@@ -31,7 +31,7 @@ PARAMS = {
 
 
 def main() -> None:
-    """Build a store, and print what came of it all: the judgement, then the ledger and the times."""
+    """Build a store; print how the gate judges, then how ledger and stages hold, and the times."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--pairs", type=int, default=40, help="pairs of equal configurations")
     parser.add_argument("--better", type=int, default=10, help="pairs with a truly better model")
