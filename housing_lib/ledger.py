@@ -15,6 +15,8 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from functools import reduce
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -83,26 +85,34 @@ class Stages:
 
 def replay(lines: Iterable[Decision]) -> Stages:
     """The stages that a ledger leads to, from its lines alone."""
-    stages = Stages()
-    for one in lines:
-        if one.decision == "registered":
-            stages = replace(stages, staging=one.version)
-        elif one.promoted and one.follows == stages.line:
-            stages = Stages(stages.staging, one.version, one.incumbent or stages.previous, one.line)
+    return reduce(_after, lines, Stages())
+
+
+def _after(stages: Stages, line: Decision) -> Stages:
+    if line.decision == "registered":
+        return replace(stages, staging=line.version)
+    if line.promoted and line.follows == stages.line:
+        return Stages(stages.staging, line.version, _before(line, stages), line.line)
     return stages
+
+
+def _before(move: Decision, stages: Stages) -> int | None:
+    # A person may say that what was put into Production past the ledger shall stand there.
+    past_the_ledger = move.incumbent == move.version
+    return stages.production if past_the_ledger else move.incumbent or stages.previous
 
 
 def history() -> list[Decision]:
     """Every line, oldest first; a move that another one came before is `overtaken`."""
-    lines = _read()
-    return [_as_it_counted(one, lines) for one in lines]
+    return _as_they_counted(_read())
 
 
-def _as_it_counted(line: Decision, lines: Sequence[Decision]) -> Decision:
-    before = replay(lines[: lines.index(line)])
-    if not line.promoted or line.follows == before.line:
-        return line
-    return _overtaken(line, before)
+def _as_they_counted(lines: Sequence[Decision]) -> list[Decision]:
+    befores = accumulate(lines, _after, initial=Stages())
+    return [
+        _overtaken(one, before) if one.promoted and one.follows != before.line else one
+        for one, before in zip(lines, befores, strict=False)
+    ]
 
 
 def _overtaken(decision: Decision, stages: Stages) -> Decision:
@@ -157,7 +167,7 @@ def settle() -> Stages:
 def _settle() -> Stages:
     lines = _read()
     stages = replay(lines)
-    unsettled = [_as_it_counted(one, lines) for one in lines if not one.settled]
+    unsettled = [one for one in _as_they_counted(lines) if not one.settled]
     for one in unsettled:
         for stage in MOVES.get(one.decision, ()):
             _move(stage, getattr(stages, stage))
