@@ -28,13 +28,12 @@ def answers(model: Any, districts: pd.DataFrame | Floats, *, coverage: float = C
     """
     low, high = model.predict_interval(districts, coverage)
     values = DistrictColumns().fit_transform(districts)
-    place = np.nan_to_num(values[:, 6]), np.nan_to_num(values[:, 7])
     table = {
         "price": model.predict(districts),
         "low": low,
         "high": high,
         "expected_error": model.expected_error(districts),
-        "region": regions(*place),
+        "region": regions(values[:, 6], values[:, 7]),
     }
     return pd.DataFrame(table).assign(flags=flags(model, districts, table["price"]))
 

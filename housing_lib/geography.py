@@ -36,16 +36,18 @@ INLAND_BORDER = np.array(
     [(32.72, -114.72), (33.60, -114.53), (34.30, -114.14), (34.87, -114.63), (35.00, -114.63),
      (39.00, -120.00), (42.00, -120.00)]
 )  # fmt: skip
-# A district belongs to the first region one of whose centres is within reach.
+# A place belongs to the region of the nearest of these cities.
 REGIONS = {
-    "San Francisco Bay": (80, [(37.77, -122.42), (37.34, -121.89), (38.10, -122.26)]),
-    "Los Angeles": (90, [(34.05, -118.24), (33.75, -117.87)]),
-    "San Diego": (70, [(32.72, -117.16)]),
-    "Inland Empire": (70, [(34.06, -117.20)]),
-    "Sacramento": (60, [(38.58, -121.49)]),
-    "Central Valley": (90, [(36.74, -119.79), (37.64, -121.00), (35.37, -119.02)]),
+    "San Francisco Bay": [(37.75, -122.30), (37.34, -121.89)],
+    "Sacramento": [(38.58, -121.49)],
+    "Central Valley": [(36.74, -119.79), (37.64, -121.00), (35.37, -119.02)],
+    "Central Coast": [(35.28, -120.66), (34.42, -119.70)],
+    "Los Angeles": [(34.05, -118.25)],
+    "Inland Empire": [(33.95, -117.40)],
+    "San Diego": [(32.78, -117.10)],
+    "Northern California": [(40.59, -122.39)],
 }
-ELSEWHERE = "elsewhere"
+UNKNOWN = "unknown"
 _STEPS = 40  # points on each stretch of coast, so that they are about a kilometre apart
 
 
@@ -91,12 +93,13 @@ def to_coast(latitude: Floats, longitude: Floats) -> tuple[Floats, Floats]:
 
 
 def regions(latitude: Floats, longitude: Floats) -> npt.NDArray[np.str_]:
-    """The name of each place's region, a key of `REGIONS` or `ELSEWHERE`."""
-    within = [
-        np.minimum.reduce([distance_km(latitude, longitude, *centre) for centre in centres]) < reach
-        for reach, centres in REGIONS.values()
-    ]
-    return np.select(within, list(REGIONS), ELSEWHERE)
+    """The name of each place's region, a key of `REGIONS`; `UNKNOWN` where a place is missing."""
+    names = [name for name, cities in REGIONS.items() for _ in cities]
+    cities = [city for one in REGIONS.values() for city in one]
+    distances = np.array([distance_km(latitude, longitude, *city) for city in cities])
+    known = np.isfinite(distances).all(axis=0)
+    nearest = np.where(known, distances, 0).argmin(axis=0)
+    return np.where(known, np.array(names)[nearest], UNKNOWN)
 
 
 def in_california(latitude: Floats, longitude: Floats) -> npt.NDArray[np.bool_]:

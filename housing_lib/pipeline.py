@@ -318,10 +318,12 @@ def run_promotion(version: int | None, send: Callable[..., None]) -> dict[str, A
     decision = registry.promote(version)
     gain = decision.metrics.get("gain")
     return {
-        "decision": decision.decision,
-        "version": decision.version,
+        "decision": "promoted" if decision.promoted else "held",
+        "version": decision.version or version,
         "incumbent": decision.incumbent,
         "reason": "; ".join(decision.reasons),
+        "reasons": decision.reasons,
+        "rules": decision.rules,
         "gain_usd": gain and gain * USD_PER_UNIT,
     }
 

@@ -14,19 +14,19 @@ from filelock import FileLock
 
 from housing_lib import provenance
 from housing_lib.data import FEATURES
-from housing_lib.evaluation import METRICS, Judgement
 from housing_lib.parts import Part
 from housing_lib.settings import HousingError, get_settings
-from housing_lib.tuning import Search, Trial
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+
+    from housing_lib.evaluation import Judgement
+    from housing_lib.tuning import Search, Trial
 
 EXPERIMENTS = {
     "tuning": "housing-tuning",
     "evaluation": "housing-evaluation",
     "monitoring": "Monitoring_california-housing",
-    "registry": "housing-registry",
 }
 # skops loads these beside its own list, and nothing else: no code runs that is not named here.
 TRUSTED_TYPES = (
@@ -138,7 +138,7 @@ def run(
         yield active.info.run_id
 
 
-def log_trial(parent: str, trial: Trial, *, family: str) -> None:
+def log_trial(parent: str, trial: "Trial", *, family: str) -> None:
     """Log one trial as a finished run below its family's run."""
     from mlflow.entities import Metric, Param
 
@@ -155,10 +155,10 @@ def log_trial(parent: str, trial: Trial, *, family: str) -> None:
     opened.set_terminated(child, "FINISHED" if trial.state == "complete" else "KILLED")
 
 
-def trial_logger(parent: str, family: str) -> Callable[[Trial], None]:
+def trial_logger(parent: str, family: str) -> "Callable[[Trial], None]":
     """A function that logs each trial of a search while it finishes, and prints a line on it."""
 
-    def log(trial: Trial) -> None:
+    def log(trial: "Trial") -> None:
         log_trial(parent, trial, family=family)
         error = trial.metrics["val_rmse"]
         print(f"trial {trial.number:3d}  {trial.state:<8}  {error:.4f}  {trial.seconds:5.1f} s")
@@ -167,7 +167,7 @@ def trial_logger(parent: str, family: str) -> Callable[[Trial], None]:
 
 
 def log_search(
-    search: Search,
+    search: "Search",
     model: Any,
     scores: Mapping[str, float],
     importances: Mapping[str, pd.Series],
@@ -190,9 +190,10 @@ def log_search(
     return uri
 
 
-def log_evaluation(champion: Any, scores: pd.DataFrame, found: Judgement, test: Part) -> str:
+def log_evaluation(champion: Any, scores: pd.DataFrame, found: "Judgement", test: Part) -> str:
     """The address of the champion, after logging it, all scores and figures to the active run."""
     from housing_lib import plots
+    from housing_lib.evaluation import METRICS
 
     log_metrics(found.metrics)
     for row in scores.itertuples():
@@ -313,9 +314,14 @@ def model_file(uri: str) -> Path:
 
 def load_model(uri: str) -> Any:
     """The model at an MLflow address, unpacked by our own list of trusted types."""
+    return unpack_model(model_file(uri).read_bytes())
+
+
+def unpack_model(content: bytes) -> Any:
+    """The model in the bytes of a model file, unpacked by our own list of trusted types."""
     import skops.io
 
-    return skops.io.load(model_file(uri), trusted=list(TRUSTED_TYPES))
+    return skops.io.loads(content, trusted=list(TRUSTED_TYPES))
 
 
 def test_metrics(run_id: str) -> dict[str, float]:

@@ -12,7 +12,16 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from housing_lib import data, families, features, intervals, parts, registry, tracking
+from housing_lib import (
+    data,
+    evaluation,
+    families,
+    features,
+    intervals,
+    parts,
+    registry,
+    tracking,
+)
 from housing_lib.settings import get_settings
 
 STORE_VARIABLES = ("HOUSING_TRACKING_URI", "MLFLOW_TRACKING_URI", "HOUSING_MODEL_NAME")
@@ -125,6 +134,9 @@ def _build(root: Path) -> Store:
     model = intervals.CalibratedModel(small).fit(train.districts, train.y)
     with tracking.run("evaluation", "small", params={}, tags={"family": "xgboost"}) as run_id:
         uri = tracking.log_model(model, train.districts)
+        test = split["test"]
+        predicted = model.predict(test.districts)
+        tracking.log_metrics(evaluation.metrics(test.y, predicted, prefix="test_"))
     tags = {"family": "xgboost", "run_id": run_id, "data_digest": manifest.data_digest}
     version = registry.register(uri, tags=tags)
     assert registry.promote(version).promoted

@@ -20,10 +20,11 @@ FLOORS = [
     {"families"},
     {"evaluation", "answers"},
     {"monitoring", "blend", "intervals"},
-    {"card", "tables", "plots"},
-    {"tuning"},
+    {"card", "tables", "plots", "gate"},
+    {"tuning", "evidence"},
     {"tracking", "reports", "compute", "kernels"},
-    {"registry", "pages"},
+    {"ledger", "pages"},
+    {"registry"},
     {"scoring", "preload"},
     {"pipeline"},
     {"console"},
@@ -31,7 +32,7 @@ FLOORS = [
 ]
 SIBLINGS: set[tuple[str, str]] = set()
 DOORS = {
-    "mlflow": {"tracking", "registry", "preload"},
+    "mlflow": {"tracking", "ledger", "registry", "preload"},
     "papermill": {"reports", "preload"},
     "nbconvert": {"reports", "preload"},
     "optuna": {"tuning"},

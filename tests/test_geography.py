@@ -52,11 +52,15 @@ def test_along_the_coast_runs_from_north_to_south():
         ("Los Angeles", "Los Angeles"),
         ("Fresno", "Central Valley"),
         ("Bakersfield", "Central Valley"),
-        ("Eureka", geography.ELSEWHERE),
+        ("Eureka", "Northern California"),
     ],
 )
 def test_places_belong_to_their_regions(name, region):
     assert geography.regions(*_at(name)) == [region]
+
+
+def test_a_missing_place_has_no_region():
+    assert geography.regions(np.array([np.nan]), np.array([-120.0])) == [geography.UNKNOWN]
 
 
 def test_nearly_all_districts_lie_in_california_and_reno_does_not():
