@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from housing_lib.data import USD_PER_UNIT
 from housing_lib.files import atomic_path, read_json
-from housing_lib.reports import TEMPLATES
+from housing_lib.rendering import TEMPLATES
 
 if TYPE_CHECKING:
     from jinja2 import Environment
