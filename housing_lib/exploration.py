@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -13,6 +14,7 @@ from housing_lib.features import CITIES, EARTH_RADIUS_KM, distance_km
 NEAR_KM = 100
 MOST_ROOMS = 20
 MOST_PEOPLE = 10
+MAP_DEGREES = 0.2
 PLACE = ["Latitude", "Longitude"]
 
 
@@ -121,6 +123,22 @@ def map_squares(districts: pd.DataFrame, *, degrees: float = 0.25) -> pd.Series:
     rows, columns = np.floor(districts[PLACE].to_numpy().T / degrees).astype(int)
     squares = [f"{row}/{column}" for row, column in zip(rows, columns, strict=True)]
     return pd.Series(squares, index=districts.index)
+
+
+def map_record(districts: pd.DataFrame, values: pd.Series) -> dict[str, Any]:
+    """What a page needs to draw `values` (100,000 USD) on a map: squares of their means.
+
+    `squares` is CSV, one row a square: its middle in degrees, its mean in
+    dollars, and how many districts that is of.
+    """
+    corners = np.floor(districts[PLACE] / MAP_DEGREES)
+    groups = values.groupby([corners["Latitude"], corners["Longitude"]])
+    squares = pd.DataFrame({"usd": groups.mean() * USD_PER_UNIT, "districts": groups.size()})
+    middles = ((squares.index.to_frame(index=False) + 0.5) * MAP_DEGREES).round(2)
+    middles.columns = ["latitude", "longitude"]
+    table = middles.join(squares.round(0).astype(int).reset_index(drop=True))
+    cities = {city_name(city): list(place) for city, place in CITIES.items()}
+    return {"degrees": MAP_DEGREES, "squares": table.to_csv(index=False), "cities": cities}
 
 
 def city_name(city: str) -> str:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from textwrap import shorten
 from types import NoneType
 from typing import Any
 
@@ -75,7 +76,7 @@ def record(**values: Any) -> None:
             f"record() takes text, finite numbers, lists and dictionaries of them: {error}. "
             "Nothing was recorded."
         ) from error
-    text = "\n".join(f"{name}: {value}" for name, value in plain.items())
+    text = "\n".join(shorten(f"{name}: {value}", 100) for name, value in plain.items())
     display({RECORD: plain, "text/plain": text}, raw=True)  # type: ignore[no-untyped-call]
 
 

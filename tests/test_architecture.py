@@ -14,8 +14,8 @@ from housing_lib.settings import PROJECT, Settings
 FLOORS = [
     {"settings", "files", "estimators"},
     {"provenance", "data"},
-    {"parts"},
-    {"features", "exploration"},
+    {"parts", "summary"},
+    {"features", "exploration", "charts"},
     {"families"},
     {"evaluation", "monitoring"},
     {"plots"},
