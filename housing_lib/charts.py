@@ -14,6 +14,7 @@ from housing_lib.summary import dollars
 
 SHRINK = cos(radians(37))  # a degree of longitude in those of latitude, in the middle of California
 SCALE = 40  # pixels a degree
+WEST, EAST, SOUTH, NORTH = -126.2, -114.0, 32.4, 42.1  # California, and room for names
 KM_A_DEGREE = 111.2
 FEW = 5  # a square of fewer districts is drawn smaller, for it says less
 
@@ -70,16 +71,26 @@ class _Place(NamedTuple):
     districts: int
 
 
-def price_map(recorded: Mapping[str, Any]) -> Map:
-    """A map of prices from what `exploration.map_record` gave, in steps of equal counts."""
+def price_map(recorded: Mapping[str, Any]) -> Map | None:
+    """A map of prices from what `exploration.map_record` gave, in steps of equal counts.
+
+    None if a single square leaves nothing to compare.
+    """
     places = _read(recorded)
+    if len(places) == 1:
+        return None
     bounds = sorted({round(bound, -4) for bound in quantiles([one.usd for one in places], n=7)})
     return _map(recorded, places, bounds)
 
 
-def error_map(recorded: Mapping[str, Any]) -> Map:
-    """A map of mean errors from what `exploration.map_record` gave, in steps around zero."""
+def error_map(recorded: Mapping[str, Any]) -> Map | None:
+    """A map of mean errors from what `exploration.map_record` gave, in steps around zero.
+
+    None if a single square leaves nothing to compare.
+    """
     places = _read(recorded)
+    if len(places) == 1:
+        return None
     limit = quantiles([abs(one.usd) for one in places], n=10)[-1]
     upper = [max(1_000 * step, round(limit * step / 5, -3)) for step in (1, 3, 5)]
     return _map(recorded, places, [*(-bound for bound in reversed(upper)), *upper])
@@ -95,19 +106,9 @@ def _read(recorded: Mapping[str, Any]) -> list[_Place]:
 
 def _map(recorded: Mapping[str, Any], places: list[_Place], bounds: list[float]) -> Map:
     half = recorded["degrees"] / 2
-    west = min(one.longitude for one in places) - half
-    north = max(one.latitude for one in places) + half
-    width, height = _pixels(
-        min(one.latitude for one in places) - half,
-        max(one.longitude for one in places) + half,
-        west=west,
-        north=north,
-    )
-    squares = [_square(one, half, bounds, west=west, north=north) for one in places]
-    cities = [
-        City(*_pixels(*place, west=west, north=north), name)
-        for name, place in recorded["cities"].items()
-    ]
+    width, height = _pixels(SOUTH, EAST)
+    squares = [_square(one, half, bounds) for one in places]
+    cities = [City(*_pixels(*place), name) for name, place in recorded["cities"].items()]
     side_km = round(recorded["degrees"] * KM_A_DEGREE)
     return Map(width, height, squares, cities, _legend(bounds), side_km, _extremes(places))
 
@@ -124,16 +125,14 @@ def _where(place: _Place) -> str:
     return f"{north_and_west} ({_usd(place.usd)})"
 
 
-def _pixels(latitude: float, longitude: float, *, west: float, north: float) -> tuple[float, float]:
-    x, y = (longitude - west) * SHRINK * SCALE, (north - latitude) * SCALE
+def _pixels(latitude: float, longitude: float) -> tuple[float, float]:
+    x, y = (longitude - WEST) * SHRINK * SCALE, (NORTH - latitude) * SCALE
     return round(x, 1), round(y, 1)
 
 
-def _square(
-    place: _Place, half: float, bounds: list[float], *, west: float, north: float
-) -> Square:
+def _square(place: _Place, half: float, bounds: list[float]) -> Square:
     half *= 0.95 if place.districts >= FEW else 0.55
-    left, top = _pixels(place.latitude + half, place.longitude - half, west=west, north=north)
+    left, top = _pixels(place.latitude + half, place.longitude - half)
     width, height = round(2 * half * SHRINK * SCALE, 1), round(2 * half * SCALE, 1)
     words = f"{_where(place)}, {place.districts} district{'s' if place.districts > 1 else ''}"
     return Square(left, top, width, height, bisect(bounds, place.usd), words)

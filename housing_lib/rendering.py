@@ -96,7 +96,7 @@ def _title(book: "NotebookNode", ipynb: Path) -> str:
 
 def _contents(body: str) -> list[Link]:
     """The second-level headings of a rendered notebook, in order."""
-    found = re.findall(r'<h2 id="([^"]+)">(.*?)<a class="anchor-link"', body, flags=re.DOTALL)
+    found = re.findall(r'<h2 id="([^"]+)">(.*?)<a [^>]*class="anchor-link"', body, flags=re.DOTALL)
     return [Link(anchor, re.sub(r"<[^>]+>", "", title).strip()) for anchor, title in found]
 
 
@@ -123,5 +123,8 @@ def _frame_table(soup: "BeautifulSoup", table: "Tag") -> None:
     table.wrap(frame)
     for name in table.select("thead th"):
         name["scope"] = "col"
+        if not name.get_text(strip=True):  # pandas leaves these above the names of rows
+            name.name = "td"
+            del name["scope"]
     for name in table.select("tbody th"):
         name["scope"] = "row"
