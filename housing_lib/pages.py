@@ -8,12 +8,17 @@ from typing import TYPE_CHECKING, Any
 from housing_lib import charts, summary
 from housing_lib.files import atomic_path, read_json
 from housing_lib.rendering import TEMPLATES
+from housing_lib.settings import HousingError
 
 if TYPE_CHECKING:
     from jinja2 import Environment
 
 FINISHED = ("done", "reused")
 TREND = {"width": 600.0, "height": 90.0}
+
+
+class PageError(HousingError):
+    """A run that is not there."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +58,27 @@ def write_index(run: Mapping[str, Any], folder: Path) -> Path:
         unfinished=[step for step in run["steps"] if step["state"] not in FINISHED],
         provenance=_provenance(run),
     )
+
+
+def rewrite(reports: Path, name: str) -> Path:
+    """The folder of a run, after its index page and the page of all runs were made anew.
+
+    Raises
+    ------
+    PageError
+        If there is no such run.
+    """
+    folder = (reports / name).resolve()
+    known = {run["folder"]: run for run in _overview(reports).runs}
+    if folder.name not in known:
+        raise PageError(
+            f"found no run '{name}' that can be read in {reports}; expected latest, or one of "
+            f"{', '.join(known) or 'none yet: `housing run` makes the first'}. "
+            "Nothing was written."
+        )
+    write_index(read_json(folder / "run.json"), folder)
+    write_overview(reports)
+    return folder
 
 
 def write_overview(reports: Path) -> Path:

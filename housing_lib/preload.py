@@ -8,6 +8,7 @@ warnings.filterwarnings("ignore", message="IProgress not found")
 os.environ["MPLBACKEND"] = "module://matplotlib_inline.backend_inline"
 
 import ipykernel.kernelapp
+import bs4
 import mlflow.sklearn
 import mlflow.store.model_registry.sqlalchemy_store
 import mlflow.store.tracking.sqlalchemy_store
@@ -20,6 +21,7 @@ import housing_lib.exploration
 import housing_lib.monitoring
 import housing_lib.plots
 import housing_lib.registry
+import housing_lib.rendering
 import housing_lib.reports
 
 sqlalchemy.orm.configure_mappers()

@@ -21,7 +21,7 @@ FLOORS = [
     {"plots"},
     {"tuning"},
     {"tracking", "reports", "compute", "kernels"},
-    {"registry", "rendering"},
+    {"registry", "rendering", "printing"},
     {"pages"},
     {"scoring", "preload"},
     {"pipeline"},
