@@ -72,7 +72,7 @@ class _Place(NamedTuple):
 
 
 def price_map(recorded: Mapping[str, Any]) -> Map | None:
-    """A map of prices from what `exploration.map_record` gave, in steps of equal counts.
+    """A map of prices from what `geography.map_record` gave, in steps of equal counts.
 
     None if a single square leaves nothing to compare.
     """
@@ -84,7 +84,7 @@ def price_map(recorded: Mapping[str, Any]) -> Map | None:
 
 
 def error_map(recorded: Mapping[str, Any]) -> Map | None:
-    """A map of mean errors from what `exploration.map_record` gave, in steps around zero.
+    """A map of mean errors from what `geography.map_record` gave, in steps around zero.
 
     None if a single square leaves nothing to compare.
     """

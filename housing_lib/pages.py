@@ -109,8 +109,7 @@ def _environment() -> "Environment":
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    words = {"dollars": summary.dollars, "duration": _duration, "moment": _moment}
-    environment.filters |= words
+    environment.filters |= {"dollars": summary.dollars, "duration": _duration}
     return environment
 
 

@@ -18,6 +18,7 @@ import skops.io
 import sqlalchemy.orm
 
 import housing_lib.exploration
+import housing_lib.geography
 import housing_lib.monitoring
 import housing_lib.plots
 import housing_lib.registry

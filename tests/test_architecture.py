@@ -15,7 +15,9 @@ FLOORS = [
     {"settings", "files", "estimators"},
     {"provenance", "data"},
     {"parts", "summary"},
-    {"features", "exploration", "charts"},
+    {"features", "charts"},
+    {"geography"},
+    {"exploration"},
     {"families"},
     {"evaluation", "monitoring"},
     {"plots"},
@@ -28,7 +30,7 @@ FLOORS = [
     {"console"},
     {"cli"},
 ]
-SIBLINGS = {("monitoring", "evaluation"), ("exploration", "features")}
+SIBLINGS = {("monitoring", "evaluation")}
 DOORS = {
     "mlflow": {"tracking", "registry", "preload"},
     "papermill": {"reports", "preload"},

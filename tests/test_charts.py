@@ -3,14 +3,14 @@
 import pandas as pd
 import pytest
 
-from housing_lib import charts, exploration
+from housing_lib import charts, geography
 
 
 def record(values: list[float]) -> dict:
     """Districts one above the other, from south to north, six of each value."""
     latitudes = [33.1 + 0.2 * number for number in range(len(values)) for _ in range(6)]
     districts = pd.DataFrame({"Latitude": latitudes, "Longitude": -118.1})
-    return exploration.map_record(districts, pd.Series(values).repeat(6).reset_index(drop=True))
+    return geography.map_record(districts, pd.Series(values).repeat(6).reset_index(drop=True))
 
 
 def test_a_map_has_a_square_for_each_place_and_north_is_above():
@@ -43,7 +43,7 @@ def test_equal_values_can_be_drawn_and_a_single_square_is_left_out(chart):
 
 def test_a_square_of_few_districts_is_drawn_smaller():
     districts = pd.DataFrame({"Latitude": [34.1] * 6 + [36.1], "Longitude": [-118.1] * 7})
-    drawn = charts.price_map(exploration.map_record(districts, pd.Series([1.0] * 7)))
+    drawn = charts.price_map(geography.map_record(districts, pd.Series([1.0] * 7)))
     many, few = drawn.squares
     assert few.width < many.width
 

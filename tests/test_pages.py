@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from bs4 import BeautifulSoup
 
-from housing_lib import exploration, pages
+from housing_lib import geography, pages
 
 
 def row(family: str, title: str, rmse: float) -> dict[str, Any]:
@@ -161,8 +161,8 @@ def test_the_first_run_is_compared_with_none(tmp_path):
 
 
 def test_the_index_draws_where_houses_are_dear_and_where_production_is_wrong(tmp_path):
-    prices = exploration.map_record(PLACES, pd.Series([1.0] * 6 + [3.0]))
-    errors = exploration.map_record(PLACES, pd.Series([-0.5] * 6 + [0.1]))
+    prices = geography.map_record(PLACES, pd.Series([1.0] * 6 + [3.0]))
+    errors = geography.map_record(PLACES, pd.Series([-0.5] * 6 + [0.1]))
     found = {"price_map": prices, "capped": 0.047}
     monitoring = step("monitoring", record=MONITORED | {"error_map": errors})
     page = index(make_run(steps=[step("eda", record=found), monitoring]), tmp_path)

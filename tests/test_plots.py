@@ -17,7 +17,7 @@ from IPython.display import Image
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from housing_lib import data, plots
+from housing_lib import data, exploration, geography, plots
 
 
 @pytest.fixture(autouse=True)
@@ -77,6 +77,8 @@ FIGURES: dict[str, Callable[[pd.DataFrame], Axes | Figure]] = {
     "binned_price": lambda districts: plots.binned_price(districts, "MedInc"),
     "binned_price, skewed": lambda districts: plots.binned_price(districts, "AveOccup"),
     "outliers": plots.outliers,
+    "variogram": lambda districts: plots.variogram(exploration.reach(districts)),
+    "transfer": lambda districts: plots.transfer(geography.transfer(districts)),
     "metric_grid": lambda _: plots.metric_grid(make_scores()),
     "importance_bars": lambda _: plots.importance_bars(
         pd.Series({"MedInc": 0.4, "HouseAge": -0.1}), title="What moves it?", unit="dollars"

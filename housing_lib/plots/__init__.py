@@ -10,6 +10,8 @@ from housing_lib.plots.districts import (
     distributions,
     outliers,
     price_histogram,
+    transfer,
+    variogram,
 )
 from housing_lib.plots.maps import error_map, price_map
 from housing_lib.plots.models import (
@@ -40,5 +42,7 @@ __all__ = [
     "search_history",
     "search_slices",
     "show",
+    "transfer",
     "use_house_style",
+    "variogram",
 ]

@@ -14,6 +14,8 @@ from housing_lib.data import CONTRACT, PRICE_CAP, TARGET
 from housing_lib.plots.style import (
     BELOW_TO_ABOVE,
     BLUE,
+    GREEN,
+    INK,
     LOW_TO_HIGH,
     ORANGE,
     PRICE,
@@ -131,6 +133,56 @@ def outliers(districts: pd.DataFrame) -> Figure:
     bar = figure.colorbar(points, ax=panels, label="households in the district", shrink=0.8)
     bar.formatter = FuncFormatter(plainly)
     return figure
+
+
+def variogram(shares: pd.DataFrame) -> Axes:
+    """How much districts differ by how far they are apart, a line a column.
+
+    Parameters
+    ----------
+    shares
+        As `geography.variogram` gives it.
+    """
+    axes = new_axes(height=3.6)
+    for name, colour in zip(shares.columns, (BLUE, ORANGE, GREEN), strict=False):
+        axes.plot(shares.index, shares[name], color=colour, marker="o", markersize=4, label=name)
+    axes.axhline(1, color=INK, linestyle="--", linewidth=1, label="two strangers")
+    logarithmic(axes.xaxis)
+    axes.set(xlabel="up to this far apart (km)", ylabel="difference (share of the variance)")
+    axes.set_ylim(0, None)
+    axes.set_title("How far do prices reach?")
+    legend_above(axes)
+    return axes
+
+
+def transfer(errors: pd.DataFrame) -> Axes:
+    """The mean error of the rule of one region (row) in another (column).
+
+    Parameters
+    ----------
+    errors
+        As `geography.transfer` gives it.
+    """
+    limit = float(errors.abs().to_numpy().max()) or 1.0
+    words = errors.round(2).map(lambda error: dollars(error + 0.0))
+    axes = new_axes(height=4.2)
+    sns.heatmap(
+        errors,
+        annot=words,
+        fmt="",
+        annot_kws={"fontsize": 9},
+        cmap=BELOW_TO_ABOVE,
+        vmin=-limit,
+        vmax=limit,
+        linewidths=1,
+        cbar=False,
+        ax=axes,
+    )
+    axes.grid(visible=False)
+    axes.tick_params(axis="x", rotation=30)
+    axes.set(xlabel="is used in", ylabel="the rule of")
+    axes.set_title("What does a rule cost in another region? (prediction minus price)")
+    return axes
 
 
 def _column_name(column: str) -> str:

@@ -8,8 +8,8 @@ from matplotlib.collections import Collection
 from matplotlib.ticker import FuncFormatter
 
 from housing_lib.data import TARGET, Floats
-from housing_lib.exploration import city_name
 from housing_lib.features import CITIES
+from housing_lib.geography import city_name
 from housing_lib.plots.style import BELOW_TO_ABOVE, INK, LOW_TO_HIGH, PRICE, dollars, new_axes
 
 
