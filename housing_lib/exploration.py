@@ -20,7 +20,7 @@ class Findings:
     prices' variance that the tenth of income, the square of the map, the two
     together, and the mean price of the ten nearest districts explain. `moran`
     is Moran's I of the prices, `moran_rest` that of what income leaves of them,
-    which differs like that of strangers from `reach_km` on.
+    which differs nearly like that of strangers from `reach_km` on.
     """
 
     rows: int

@@ -16,7 +16,7 @@ NEIGHBOURS = 10
 NEAR_KM = 100
 MAP_DEGREES = 0.2
 STEPS_KM = (0, 1, 2, 5, 10, 20, 50, 100, 200, 400)
-ALIKE = 0.9  # two districts that differ by this share of what strangers do are strangers
+NEARLY_STRANGERS = 0.8  # who differs by this share of what strangers do has little in common
 
 
 def city_name(city: str) -> str:
@@ -114,7 +114,7 @@ def morans_i(districts: pd.DataFrame, values: pd.Series) -> float:
 
 
 def variogram(
-    districts: pd.DataFrame, values: pd.DataFrame, *, sample: int = 3_000, seed: int = 0
+    districts: pd.DataFrame, values: pd.DataFrame, *, sample: int = 2_000, seed: int = 0
 ) -> pd.DataFrame:
     """How much two districts differ by how far they are apart (Matheron 1963).
 
@@ -135,14 +135,14 @@ def variogram(
 
 
 def reach_km(steps: pd.Series) -> float | None:
-    """The distance from which on two districts differ like strangers; None if they never do.
+    """The distance from which on two districts are nearly strangers; None if they never are.
 
     Parameters
     ----------
     steps
         One column of `variogram`.
     """
-    strange = steps.index[steps >= ALIKE]
+    strange = steps.index[steps >= NEARLY_STRANGERS]
     return float(strange[0]) if len(strange) else None
 
 
@@ -167,3 +167,30 @@ def map_record(districts: pd.DataFrame, values: pd.Series) -> dict[str, Any]:
     table = middles.join(squares.round(0).astype(int).reset_index(drop=True))
     cities = {city_name(city): list(place) for city, place in CITIES.items()}
     return {"degrees": MAP_DEGREES, "squares": table.to_csv(index=False), "cities": cities}
+
+
+def errors_by_region(districts: pd.DataFrame, errors: pd.Series) -> pd.DataFrame:
+    """One row a region, largest mean error first: what a model asks there, in dollars.
+
+    `mean error ($)` is above zero where the model asks too much.
+    """
+    dollars = pd.DataFrame({"error": errors, "size": errors.abs(), "price": districts[TARGET]})
+    groups = (dollars * USD_PER_UNIT).groupby(regions(districts).rename("region"))
+    means = groups.mean()
+    table = pd.DataFrame(
+        {
+            "districts": groups.size(),
+            "mean price ($)": means["price"],
+            "MAE ($)": means["size"],
+            "MAE (% of the price)": 100 * means["size"] / means["price"],
+            "mean error ($)": means["error"],
+        }
+    )
+    return table.sort_values("MAE ($)", ascending=False)
+
+
+def usual_region(districts: pd.DataFrame, *, every: int) -> pd.Series:
+    """The region that most districts of each `every` rows lie in, by the number of those rows."""
+    batch = pd.Series(np.arange(len(districts)) // every, index=districts.index, name="batch")
+    counts = pd.crosstab(batch, regions(districts))
+    return counts.idxmax(axis=1).rename("mostly in")

@@ -81,3 +81,18 @@ def test_a_rule_is_right_on_average_where_it_was_learned_and_wrong_elsewhere(dis
     found = geography.transfer(districts)
     assert np.diag(found) == pytest.approx(0, abs=1e-9)
     assert found.loc["San Francisco", "Fresno"] > 0.5 > -0.5 > found.loc["Fresno", "San Francisco"]
+
+
+def test_errors_of_regions_are_in_dollars_and_the_largest_come_first(districts):
+    errors = pd.Series(0.1, index=districts.index)
+    errors[geography.regions(districts) == "Fresno"] = -0.5
+    table = geography.errors_by_region(districts, errors)
+    assert table.index[0] == "Fresno"
+    assert table.loc["Fresno", ["MAE ($)", "mean error ($)"]].to_list() == [50_000, -50_000]
+    assert table["districts"].sum() == len(districts)
+
+
+def test_the_usual_region_of_a_batch_is_that_of_most_of_its_rows():
+    places = {"Latitude": [37.8, 37.8, 34.0, 34.0], "Longitude": [-122.4, -122.4, -118.2, -118.2]}
+    found = geography.usual_region(pd.DataFrame(places), every=3)
+    assert found.to_list() == ["San Francisco", "Los Angeles"]

@@ -42,6 +42,7 @@ async function copy(table, button) {
   setTimeout(() => { button.textContent = "Copy table"; }, 2000);
 }
 for (const table of document.querySelectorAll(".scroll > table")) {
+  if (!table.tBodies[0]?.rows.length) continue;
   letSort(table);
   const button = document.createElement("button");
   button.type = "button";
