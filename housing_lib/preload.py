@@ -1,14 +1,12 @@
 """The slow imports of the notebooks, done once by the fork server that steps are forked from."""
 
 import os
-import warnings
 
-warnings.filterwarnings("ignore", message="IProgress not found")
 # matplotlib reads it when it is imported, which is here and not in the kernel.
 os.environ["MPLBACKEND"] = "module://matplotlib_inline.backend_inline"
 
-import ipykernel.kernelapp
 import bs4
+import ipykernel.kernelapp
 import mlflow.sklearn
 import mlflow.store.model_registry.sqlalchemy_store
 import mlflow.store.tracking.sqlalchemy_store
