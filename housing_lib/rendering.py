@@ -105,8 +105,8 @@ def accessible(body: str) -> str:
     from bs4 import BeautifulSoup
 
     soup = BeautifulSoup(body, "html.parser")
-    for table in soup.find_all("table"):
-        _frame_table(soup, table)
+    for number, table in enumerate(soup.find_all("table"), start=1):
+        _frame_table(soup, table, number)
     for code in soup.find_all("pre"):
         code["tabindex"] = "0"
     for link in soup.select("a.anchor-link"):
@@ -114,12 +114,12 @@ def accessible(body: str) -> str:
     return str(soup)
 
 
-def _frame_table(soup: "BeautifulSoup", table: "Tag") -> None:
+def _frame_table(soup: "BeautifulSoup", table: "Tag", number: int) -> None:
     """Let a table scroll in a box of its own, named after the heading above it."""
     heading = table.find_previous(["h1", "h2", "h3"])
     words = heading.get_text().removesuffix("#") if heading else ""
     frame = soup.new_tag("div", attrs={"class": "scroll", "tabindex": "0", "role": "region"})
-    frame["aria-label"] = f"Table: {words}"
+    frame["aria-label"] = f"Table {number}: {words}"
     table.wrap(frame)
     for name in table.select("thead th"):
         name["scope"] = "col"

@@ -106,7 +106,7 @@ def test_a_page_has_contents_anchors_a_way_home_a_toggle_and_provenance(page):
 def test_a_table_scrolls_in_a_box_that_a_keyboard_reaches_and_a_reader_names(page):
     frame = page.table.parent
     assert (frame["tabindex"], frame["role"]) == ("0", "region")
-    assert frame["aria-label"] == "Table: The data"
+    assert frame["aria-label"] == "Table 1: The data"
     assert [name["scope"] for name in page.table.select("th")] == ["col", "row"]
 
 
