@@ -120,7 +120,8 @@ def _drawn(chart: Any, run: Mapping[str, Any], step: str, name: str) -> charts.M
 
 def _run_before(run: Mapping[str, Any], reports: Path) -> dict[str, Any] | None:
     """The newest run that chose a model before this one."""
-    older = [one for one in _overview(reports).chosen if one["started"] < run["started"]]
+    started = str(run["started"])
+    older = [one for one in _overview(reports).chosen if str(one["started"]) < started]
     return older[0] if older else None
 
 

@@ -156,14 +156,20 @@ def _exchanged(run: Record, before: Record) -> Iterator[Change]:
 def _origins(run: Record) -> dict[str, str]:
     champion = run["champion"]
     named = {
-        "champion": champion["title"],
+        "champion": champion.get("title"),
         "version": champion.get("version"),
         "data": run.get("data_digest"),
         "code": run.get("commit"),
     }
-    packages = dict(entry.split("==") for entry in str(run.get("versions") or "").split())
-    told = {**named, **dict(run.get("parameters") or {}), **packages}
-    return {name: in_words(value) for name, value in told.items() if name != "jobs"}
+    packages = {
+        name: number
+        for name, _, number in (
+            entry.partition("==") for entry in str(run.get("versions") or "").split()
+        )
+    }
+    told = {**named, **(run.get("parameters") or {}), **packages}
+    told.pop("jobs", None)  # how many notebooks ran at once changes no number
+    return {name: in_words(value) for name, value in told.items() if value is not None}
 
 
 def in_words(value: Any) -> str:

@@ -222,6 +222,35 @@ def test_latest_leads_to_the_newest_run_that_finished(tmp_path):
     assert (tmp_path / "latest").readlink() == Path("b")
 
 
+def test_pages_are_made_anew_from_the_records_of_a_run(tmp_path):
+    write_run(tmp_path, id="a")
+    (tmp_path / "a" / "index.html").unlink()
+    assert pages.rewrite(tmp_path, "a") == tmp_path / "a"
+    assert pages.rewrite(tmp_path, "latest") == tmp_path / "a"
+    assert "$26,000" in words(read(tmp_path / "a" / "index.html"))
+    assert links(read(tmp_path / "index.html"))[1:] == ["a/index.html"]
+
+
+def test_a_run_that_is_not_there_is_refused_with_those_that_are(tmp_path):
+    with pytest.raises(pages.PageError, match=r"no run 'a'.*none yet"):
+        pages.rewrite(tmp_path, "a")
+    write_run(tmp_path, id="b")
+    with pytest.raises(
+        pages.PageError, match=r"expected latest, or one of b\. Nothing was written"
+    ):
+        pages.rewrite(tmp_path, "a")
+    assert not (tmp_path / "index.html").exists()
+
+
+def test_an_older_run_with_odd_records_does_not_spoil_a_new_page(tmp_path):
+    odd = {"title": None, "metrics": METRICS, "version": None}
+    write_run(
+        tmp_path, id="odd", started="2026-11-01", champion=odd, versions="numpy", parameters=None
+    )
+    page = index(make_run(), tmp_path)
+    assert "../odd/index.html" in links(page)
+
+
 def test_an_overview_without_runs_says_how_to_make_one(tmp_path):
     assert "No run yet" in words(read(pages.write_overview(tmp_path / "reports")))
     assert not (tmp_path / "reports" / "latest").exists()
