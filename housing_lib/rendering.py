@@ -55,7 +55,7 @@ def _exporter_config() -> Any:
 
     tags = {
         "enabled": True,
-        "remove_cell_tags": {"remove-cell", "injected-parameters", ERROR_MARKER},
+        "remove_cell_tags": {"remove-cell", ERROR_MARKER},
         "remove_all_outputs_tags": {"hide-output"},
         "remove_input_tags": {"hide-input"},
     }

@@ -89,8 +89,14 @@ def test_figures_survive_another_back_end_and_keep_their_alt_text(page):
 
 def test_a_page_shows_what_readers_need_and_nothing_only_machines_read(page):
     assert len(page.select("table")) == 1
-    for hidden in ("OUTPUT_HIDDEN", "ON_STDERR", "CELL_REMOVED", "rmse: 0.4", "# Parameters"):
+    for hidden in ("OUTPUT_HIDDEN", "ON_STDERR", "CELL_REMOVED", "rmse: 0.4"):
         assert hidden not in page.main.get_text()
+
+
+def test_folded_code_shows_the_parameters_that_were_given_after_the_defaults(page):
+    first, second = [code.get_text() for code in page.select(".input")][:2]
+    assert "n_trials: int = 5" in first
+    assert "n_trials = 7" in second
 
 
 def test_a_page_has_contents_anchors_a_way_home_a_toggle_and_provenance(page):
