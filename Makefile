@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+LAB_DEFAULTS := $(VENV)/share/jupyter/lab/settings/overrides.d
 ARGS ?=
 
 .DEFAULT_GOAL := help
@@ -37,6 +38,8 @@ bench: $(READY) ## measure what the engine costs, side by side with a bare scrip
 	@$(BIN)/python tests/benchmarks/engine.py $(ARGS)
 
 lab: $(READY) ## open the notebooks in JupyterLab
+	@mkdir -p $(LAB_DEFAULTS)
+	@echo '{"@jupyterlab/apputils-extension:notification": {"fetchNews": "false"}}' > $(LAB_DEFAULTS)/housing.json
 	@$(BIN)/jupyter lab --notebook-dir=notebooks $(ARGS)
 
 serve: $(READY) ## serve the Production model on http://127.0.0.1:8000

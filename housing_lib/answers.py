@@ -7,7 +7,7 @@ import pandas as pd
 
 from housing_lib.data import FEATURES, Floats
 from housing_lib.features import DistrictColumns
-from housing_lib.geography import in_california, regions
+from housing_lib.places import in_california, regions
 
 COVERAGE = 0.9
 NEAR_CAP = 4.75  # in 100,000 USD; half of the districts priced above stand at the census's limit

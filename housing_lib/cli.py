@@ -293,6 +293,26 @@ def _show_ledger(lines: Any) -> None:
 
 @app.command()
 @_say_errors
+def report(
+    run: Annotated[str, typer.Argument(help="the run's id (default: the newest with a model)")] = (
+        "latest"
+    ),
+    pdf: Annotated[bool, typer.Option("--pdf", help="also print every page, by Chromium")] = False,
+) -> None:
+    """Make a run's index page anew from its records, and every page a PDF if asked."""
+    from housing_lib import pages, printing
+
+    if pdf:
+        printing.find_browser()
+    folder = pages.rewrite(get_settings().reports, run)
+    out.print(f"Report   {folder / 'index.html'}", soft_wrap=True)
+    for page in sorted(folder.glob("*.html")) if pdf else []:
+        printing.print_pdf(page, page.with_suffix(".pdf"))
+        out.print(f"Printed  {page.with_suffix('.pdf')}", soft_wrap=True)
+
+
+@app.command()
+@_say_errors
 def serve(
     host: Annotated[str | None, typer.Option(help="address to listen on")] = None,
     port: Annotated[int | None, typer.Option(help="port to listen on")] = None,

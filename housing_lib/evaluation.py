@@ -21,9 +21,9 @@ from xgboost import DMatrix, XGBRegressor
 
 from housing_lib.data import FEATURES, TARGET, Floats, capped
 from housing_lib.features import make_columns
-from housing_lib.geography import regions
 from housing_lib.model import FAR_COLUMNS
 from housing_lib.parts import Part
+from housing_lib.places import regions
 
 METRICS = ("rmse", "mae", "mse", "r2")
 RESAMPLES = 2000

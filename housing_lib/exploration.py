@@ -1,19 +1,15 @@
-"""What income, place and neighbours say about the prices of districts, before any model."""
+"""What must be known of the districts before any model: their state, and what prices follow."""
 
-import re
 from dataclasses import dataclass
 
-import numpy as np
 import pandas as pd
-from sklearn.neighbors import NearestNeighbors
 
+from housing_lib import geography
 from housing_lib.data import CONTRACT, PRICE_CAP, TARGET, USD_PER_UNIT
-from housing_lib.geography import CITIES, EARTH_RADIUS_KM, distance_km
 
-NEAR_KM = 100
 MOST_ROOMS = 20
 MOST_PEOPLE = 10
-PLACE = ["Latitude", "Longitude"]
+FEW_HOUSEHOLDS = (0, 0.01, 0.05, 0.25, 0.5, 0.75, 1)
 
 
 @dataclass(frozen=True)
@@ -22,7 +18,9 @@ class Findings:
 
     `by_income`, `by_place`, `by_both` and `by_neighbours` are the shares of the
     prices' variance that the tenth of income, the square of the map, the two
-    together, and the mean price of the ten nearest districts explain.
+    together, and the mean price of the ten nearest districts explain. `moran`
+    is Moran's I of the prices, `moran_rest` that of what income leaves of them,
+    which differs nearly like that of strangers from `reach_km` on.
     """
 
     rows: int
@@ -41,6 +39,9 @@ class Findings:
     by_place: float
     by_both: float
     by_neighbours: float
+    moran: float
+    moran_rest: float
+    reach_km: float | None
 
     @property
     def explained(self) -> pd.Series:
@@ -65,9 +66,9 @@ def explore(everything: pd.DataFrame, districts: pd.DataFrame) -> Findings:
     districts
         Those that may be looked at before the final test, without missing values.
     """
-    prices, around = districts[TARGET], neighbours(districts)
-    income, square = tenths(districts["MedInc"]), map_squares(districts)
-    together = float(prices.corr(around["price"]))
+    prices, around = districts[TARGET], geography.neighbours(districts)
+    income, square = tenths(districts["MedInc"]), geography.map_squares(districts)
+    together, rest = float(prices.corr(around["price"])), beyond_income(districts)
     return Findings(
         rows=len(everything),
         missing=int(everything.isna().sum().sum()),
@@ -78,13 +79,16 @@ def explore(everything: pd.DataFrame, districts: pd.DataFrame) -> Findings:
         many_rooms=int((districts["AveRooms"] > MOST_ROOMS).sum()),
         many_people=int((districts["AveOccup"] > MOST_PEOPLE).sum()),
         highest_people=float(districts["AveOccup"].max()),
-        same_place=float(districts.duplicated(PLACE, keep=False).mean()),
+        same_place=float(districts.duplicated(geography.PLACE, keep=False).mean()),
         nearest_km=float(around["nearest_km"].median()),
         neighbour_correlation=together,
         by_income=explained_share(prices, income),
         by_place=explained_share(prices, square),
         by_both=explained_share(prices, square + " " + income.astype(str)),
         by_neighbours=together**2,
+        moran=geography.morans_i(districts, prices),
+        moran_rest=geography.morans_i(districts, rest),
+        reach_km=geography.reach_km(reach(districts)["what income leaves"]),
     )
 
 
@@ -116,64 +120,50 @@ def tenths(values: pd.Series) -> pd.Series:
     return pd.Series(pd.qcut(values, 10, labels=False, duplicates="drop"), index=values.index)
 
 
-def map_squares(districts: pd.DataFrame, *, degrees: float = 0.25) -> pd.Series:
-    """The square of the map, `degrees` wide and high, that each district lies in."""
-    rows, columns = np.floor(districts[PLACE].to_numpy().T / degrees).astype(int)
-    squares = [f"{row}/{column}" for row, column in zip(rows, columns, strict=True)]
-    return pd.Series(squares, index=districts.index)
+def beyond_income(districts: pd.DataFrame) -> pd.Series:
+    """What is left of each price without the mean price of its tenth of income."""
+    prices = districts[TARGET]
+    return prices - prices.groupby(tenths(districts["MedInc"])).transform("mean")
 
 
-def city_name(city: str) -> str:
-    """The name of a city as people write it.
+def reach(districts: pd.DataFrame) -> pd.DataFrame:
+    """The variogram of the prices, and of what income leaves of them."""
+    values = {"price": districts[TARGET], "what income leaves": beyond_income(districts)}
+    return geography.variogram(districts, pd.DataFrame(values))
 
-    >>> city_name("SanDiego")
-    'San Diego'
+
+def households(districts: pd.DataFrame) -> pd.Series:
+    """The number of households of each district, over which its averages were taken."""
+    return (districts["Population"] / districts["AveOccup"]).rename("households")
+
+
+def by_households(districts: pd.DataFrame) -> pd.DataFrame:
+    """How far averages spread in groups of districts, from the fewest households to the most.
+
+    The spread is the distance of the 5 % and the 95 % quantile. Averages over
+    few households spread for that reason alone.
     """
-    return re.sub("(?<=[a-z])(?=[A-Z])", " ", city)
+    counts = households(districts)
+    groups = districts.groupby(pd.qcut(counts, FEW_HOUSEHOLDS, duplicates="drop"), observed=True)
+    columns = ["AveRooms", "AveBedrms", "AveOccup"]
+    spread = groups[columns].quantile(0.95) - groups[columns].quantile(0.05)
+    sizes = groups.size().rename("districts")
+    names = [f"{max(0, group.left):,.0f} to {group.right:,.0f}" for group in sizes.index]
+    table = pd.concat([sizes, spread.add_prefix("spread of ")], axis=1)
+    return table.set_axis(pd.Index(names, name="households"))
 
 
-def regions(districts: pd.DataFrame) -> pd.Series:
-    """The nearest large city of each district, or `elsewhere` beyond 100 km of all."""
-    latitude, longitude = districts["Latitude"].to_numpy(), districts["Longitude"].to_numpy()
-    distances = pd.DataFrame(
-        {
-            city_name(city): distance_km(latitude, longitude, *place)
-            for city, place in CITIES.items()
-        },
-        index=districts.index,
-    )
-    return distances.idxmin(axis=1).where(distances.min(axis=1) <= NEAR_KM, "elsewhere")
-
-
-def by_region(districts: pd.DataFrame) -> pd.DataFrame:
-    """One row a region, dearest first: medians, capped prices, and how far income goes.
-
-    `rank_correlation` is Spearman's, of income and price within the region.
-    """
-    capped = districts[TARGET] >= PRICE_CAP
-    groups = districts.assign(capped=capped).groupby(regions(districts).rename("region"))
-    pairs = groups[["MedInc", TARGET]].corr(method="spearman")["MedInc"]
-    table = pd.DataFrame(
-        {
-            "districts": groups.size(),
-            "price_usd": (groups[TARGET].median() * USD_PER_UNIT).round(-2).astype(int),
-            "income_usd": (groups["MedInc"].median() * 10_000).round(-2).astype(int),
-            "capped_percent": 100 * groups["capped"].mean(),
-            "rank_correlation": pairs.xs(TARGET, level=-1),
-        }
-    )
-    return table.rename_axis(None).sort_values("price_usd", ascending=False).round(2)
-
-
-def neighbours(districts: pd.DataFrame, *, count: int = 10) -> pd.DataFrame:
-    """What surrounds each district: `nearest_km`, and `price`, the mean of its neighbours.
-
-    The `count` nearest districts are its neighbours; it is none of its own.
-    """
-    places = np.deg2rad(districts[PLACE].to_numpy())
-    index = NearestNeighbors(n_neighbors=count, metric="haversine").fit(places)
-    angles, rows = index.kneighbors()
-    prices = districts[TARGET].to_numpy()[rows].mean(axis=1)
+def oddest(districts: pd.DataFrame, *, column: str = "AveOccup", count: int = 5) -> pd.DataFrame:
+    """The districts with the highest value of `column`, what they hold, and where they are."""
+    rows = districts.nlargest(count, column)
+    distances = geography.city_distances(rows)
     return pd.DataFrame(
-        {"nearest_km": angles[:, 0] * EARTH_RADIUS_KM, "price": prices}, index=districts.index
-    )
+        {
+            column: rows[column],
+            "people": rows["Population"],
+            "households": households(rows).round(),
+            "price ($)": rows[TARGET] * USD_PER_UNIT,
+            "nearest large city": distances.idxmin(axis=1),
+            "km away": distances.min(axis=1),
+        }
+    ).reset_index(drop=True)

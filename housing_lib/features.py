@@ -12,9 +12,9 @@ from sklearn.pipeline import FeatureUnion, Pipeline
 from sklearn.preprocessing import StandardScaler
 
 from housing_lib.data import FEATURES, PARTS, TARGET, DataError, Floats, row_ids
-from housing_lib.geography import CITIES, distance_km, to_coast
 from housing_lib.neighbours import NeighbourFeatures
 from housing_lib.parts import Part
+from housing_lib.places import CITIES, distance_km, to_coast
 
 ROTATIONS_DEGREES = (15, 30, 45, 60, 75)
 

@@ -9,7 +9,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from housing_lib.data import USD_PER_UNIT, Floats, capped
-from housing_lib.geography import REGIONS, regions
+from housing_lib.places import REGIONS, regions
 from housing_lib.settings import get_settings
 
 RESAMPLES = 2_000

@@ -1,114 +1,197 @@
-"""Where things are in California: cities, coast, border, regions, and distances to them."""
+"""What place says about prices: neighbours, distance, regions, and squares of the map."""
 
-from functools import lru_cache
+import re
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
-from scipy.spatial import KDTree
+import pandas as pd
+from sklearn.metrics.pairwise import haversine_distances
+from sklearn.neighbors import NearestNeighbors
 
-from housing_lib.data import Floats
+from housing_lib import places
+from housing_lib.data import PRICE_CAP, TARGET, USD_PER_UNIT, Floats
+from housing_lib.places import CITIES, EARTH_RADIUS_KM, distance_km
 
-EARTH_RADIUS_KM = 6371.0088
-CITIES = {
-    "LosAngeles": (34.05, -118.24),
-    "SanFrancisco": (37.77, -122.42),
-    "SanDiego": (32.72, -117.16),
-    "SanJose": (37.34, -121.89),
-    "Sacramento": (38.58, -121.49),
-    "Fresno": (36.74, -119.79),
-}
-# Capes, harbours and river mouths from the border of Oregon to that of Mexico.
-COAST = np.array(
-    [
-        (41.99, -124.21), (41.75, -124.20), (41.06, -124.15), (40.80, -124.19), (40.44, -124.41),
-        (40.03, -124.07), (39.44, -123.81), (38.95, -123.74), (38.31, -123.05), (38.00, -123.02),
-        (37.81, -122.48), (37.61, -122.50), (37.46, -122.43), (37.11, -122.33), (36.96, -122.03),
-        (36.80, -121.79), (36.62, -121.91), (36.31, -121.90), (36.02, -121.55), (35.78, -121.33),
-        (35.56, -121.11), (35.37, -120.87), (35.14, -120.64), (34.90, -120.67), (34.58, -120.65),
-        (34.45, -120.47), (34.47, -120.23), (34.40, -119.69), (34.27, -119.29), (34.09, -119.06),
-        (34.00, -118.81), (34.01, -118.50), (33.84, -118.39), (33.74, -118.41), (33.71, -118.29),
-        (33.76, -118.19), (33.66, -118.00), (33.60, -117.90), (33.46, -117.71), (33.19, -117.39),
-        (32.85, -117.28), (32.67, -117.24), (32.53, -117.12),
-    ]
-)  # fmt: skip
-# The rest of the border: along the Colorado, Nevada and Oregon, back to where the coast begins.
-INLAND_BORDER = np.array(
-    [(32.72, -114.72), (33.60, -114.53), (34.30, -114.14), (34.87, -114.63), (35.00, -114.63),
-     (39.00, -120.00), (42.00, -120.00)]
-)  # fmt: skip
-# A place belongs to the region of the nearest of these cities.
-REGIONS = {
-    "San Francisco Bay": [(37.75, -122.30), (37.34, -121.89)],
-    "Sacramento": [(38.58, -121.49)],
-    "Central Valley": [(36.74, -119.79), (37.64, -121.00), (35.37, -119.02)],
-    "Central Coast": [(35.28, -120.66), (34.42, -119.70)],
-    "Los Angeles": [(34.05, -118.25)],
-    "Inland Empire": [(33.95, -117.40)],
-    "San Diego": [(32.78, -117.10)],
-    "Northern California": [(40.59, -122.39)],
-}
-UNKNOWN = "unknown"
-_STEPS = 40  # points on each stretch of coast, so that they are about a kilometre apart
+PLACE = ["Latitude", "Longitude"]
+NEIGHBOURS = 10
+MAP_DEGREES = 0.2
+STEPS_KM = (0, 1, 2, 5, 10, 20, 50, 100, 200, 400)
+NEARLY_STRANGERS = 0.8  # who differs by this share of what strangers do has little in common
 
 
-def places_km(latitude: Floats, longitude: Floats) -> Floats:
-    """Places on the sphere, shape (rows, 3): the distance between two is in kilometres."""
-    phi, turn = np.deg2rad(latitude), np.deg2rad(longitude)
-    across = np.cos(phi)
-    places: Floats = EARTH_RADIUS_KM * np.column_stack(
-        [across * np.cos(turn), across * np.sin(turn), np.sin(phi)]
+def city_name(city: str) -> str:
+    """The name of a city as people write it.
+
+    >>> city_name("SanDiego")
+    'San Diego'
+    """
+    return re.sub("(?<=[a-z])(?=[A-Z])", " ", city)
+
+
+def city_distances(districts: pd.DataFrame) -> pd.DataFrame:
+    """The distance of each district to each large city, in km."""
+    latitude, longitude = districts["Latitude"].to_numpy(), districts["Longitude"].to_numpy()
+    return pd.DataFrame(
+        {
+            city_name(city): distance_km(latitude, longitude, *place)
+            for city, place in CITIES.items()
+        },
+        index=districts.index,
     )
-    return places
 
 
-def distance_km(
-    latitude: Floats, longitude: Floats, to_latitude: float, to_longitude: float
-) -> Floats:
-    """The great-circle distance in kilometres, by the haversine formula."""
-    phi, to_phi = np.deg2rad(latitude), np.deg2rad(to_latitude)
-    half_rise = (to_phi - phi) / 2
-    half_turn = np.deg2rad(to_longitude - longitude) / 2
-    chord = np.sin(half_rise) ** 2 + np.cos(phi) * np.cos(to_phi) * np.sin(half_turn) ** 2
-    distance: Floats = 2 * EARTH_RADIUS_KM * np.arcsin(np.sqrt(chord))
-    return distance
+def regions(districts: pd.DataFrame) -> pd.Series:
+    """The region of each district, by name."""
+    found = places.regions(districts["Latitude"].to_numpy(), districts["Longitude"].to_numpy())
+    return pd.Series(found, index=districts.index)
 
 
-def coast_points() -> Floats:
-    """Points along the coast, from north to south, shape (points, 2): latitude and longitude."""
-    knots = np.arange(len(COAST))
-    along = np.linspace(0, knots[-1], _STEPS * knots[-1] + 1)
-    return np.column_stack([np.interp(along, knots, COAST[:, axis]) for axis in (0, 1)])
+def by_region(districts: pd.DataFrame) -> pd.DataFrame:
+    """One row a region, dearest first: medians, capped prices, and how far income goes.
+
+    `rank_correlation` is Spearman's, of income and price within the region.
+    """
+    capped = districts[TARGET] >= PRICE_CAP
+    groups = districts.assign(capped=capped).groupby(regions(districts).rename("region"))
+    pairs = groups[["MedInc", TARGET]].corr(method="spearman")["MedInc"]
+    table = pd.DataFrame(
+        {
+            "districts": groups.size(),
+            "price_usd": (groups[TARGET].median() * USD_PER_UNIT).round(-2).astype(int),
+            "income_usd": (groups["MedInc"].median() * 10_000).round(-2).astype(int),
+            "capped_percent": 100 * groups["capped"].mean(),
+            "rank_correlation": pairs.xs(TARGET, level=-1),
+        }
+    )
+    return table.rename_axis(None).sort_values("price_usd", ascending=False).round(2)
 
 
-@lru_cache(maxsize=1)
-def _coast() -> KDTree:
-    return KDTree(places_km(*coast_points().T))
+def transfer(districts: pd.DataFrame) -> pd.DataFrame:
+    """The mean error where a rule learned in one region (row) prices another (column).
+
+    The rule is the straight line through income and price of the row's region;
+    errors are in 100,000 USD, above zero where it asks too much.
+    """
+    groups = dict(list(districts.groupby(regions(districts))))
+    dearest_first = sorted(groups, key=lambda name: -groups[name][TARGET].median())
+    lines = {name: np.polyfit(groups[name]["MedInc"], groups[name][TARGET], 1) for name in groups}
+    errors = {
+        there: [
+            float((np.polyval(lines[here], groups[there]["MedInc"]) - groups[there][TARGET]).mean())
+            for here in dearest_first
+        ]
+        for there in dearest_first
+    }
+    return pd.DataFrame(errors, index=dearest_first)
 
 
-def to_coast(latitude: Floats, longitude: Floats) -> tuple[Floats, Floats]:
-    """The kilometres to the coast, and how far south its nearest point lies, from 0 to 1."""
-    coast = _coast()
-    distance, nearest = coast.query(places_km(latitude, longitude))
-    return np.asarray(distance), np.asarray(nearest) / (coast.n - 1)
+def neighbours(districts: pd.DataFrame, *, count: int = NEIGHBOURS) -> pd.DataFrame:
+    """What surrounds each district: `nearest_km`, and `price`, the mean of its neighbours.
+
+    The `count` nearest districts are its neighbours; it is none of its own.
+    """
+    angles, rows = _nearest(districts, count)
+    prices = districts[TARGET].to_numpy()[rows].mean(axis=1)
+    return pd.DataFrame(
+        {"nearest_km": angles[:, 0] * EARTH_RADIUS_KM, "price": prices}, index=districts.index
+    )
 
 
-def regions(latitude: Floats, longitude: Floats) -> npt.NDArray[np.str_]:
-    """The name of each place's region, a key of `REGIONS`; `UNKNOWN` where a place is missing."""
-    names = [name for name, cities in REGIONS.items() for _ in cities]
-    cities = [city for one in REGIONS.values() for city in one]
-    distances = np.array([distance_km(latitude, longitude, *city) for city in cities])
-    known = np.isfinite(distances).all(axis=0)
-    nearest = np.where(known, distances, 0).argmin(axis=0)
-    return np.where(known, np.array(names)[nearest], UNKNOWN)
+def _nearest(districts: pd.DataFrame, count: int) -> tuple[Floats, Any]:
+    radians = np.deg2rad(districts[PLACE].to_numpy())
+    search = NearestNeighbors(n_neighbors=count, metric="haversine").fit(radians)
+    angles, rows = search.kneighbors()
+    return angles, rows
 
 
-def in_california(latitude: Floats, longitude: Floats) -> npt.NDArray[np.bool_]:
-    """Which places lie inside California's outline, by the crossings of a ray to the east."""
-    outline = np.vstack([COAST, INLAND_BORDER])
-    (from_lat, from_lon), (to_lat, to_lon) = outline.T, np.roll(outline, -1, axis=0).T
-    lat, lon = np.asarray(latitude)[:, None], np.asarray(longitude)[:, None]
-    spans = (from_lat > lat) != (to_lat > lat)
-    rise = np.where(from_lat == to_lat, 1.0, to_lat - from_lat)
-    crossing = from_lon + (lat - from_lat) / rise * (to_lon - from_lon)
-    inside: npt.NDArray[np.bool_] = (spans & (lon < crossing)).sum(axis=1) % 2 == 1
-    return inside
+def morans_i(districts: pd.DataFrame, values: pd.Series) -> float:
+    """Moran's I of `values` over the ten nearest districts (Moran 1950).
+
+    1 where neighbours are equal, about 0 where place says nothing.
+    """
+    centred = values.to_numpy() - values.mean()
+    _, rows = _nearest(districts, NEIGHBOURS)
+    return float((centred * centred[rows].mean(axis=1)).sum() / (centred**2).sum())
+
+
+def variogram(
+    districts: pd.DataFrame, values: pd.DataFrame, *, sample: int = 2_000, seed: int = 0
+) -> pd.DataFrame:
+    """How much two districts differ by how far they are apart (Matheron 1963).
+
+    Half the mean squared difference of each column of `values`, as a share of
+    its variance: 1 is what two strangers differ by. The index is the largest
+    distance of each step in km; pairs are those of a random `sample`.
+    """
+    drawn = districts.sample(min(sample, len(districts)), random_state=seed).index
+    first, second = np.triu_indices(len(drawn), k=1)
+    angles = haversine_distances(np.deg2rad(districts.loc[drawn, PLACE].to_numpy()))
+    steps = pd.cut(angles[first, second] * EARTH_RADIUS_KM, STEPS_KM, labels=STEPS_KM[1:])
+    shares = {}
+    for name, column in values.loc[drawn].items():
+        numbers = column.to_numpy()
+        half_squares = pd.Series((numbers[first] - numbers[second]) ** 2 / 2)
+        shares[name] = half_squares.groupby(steps, observed=True).mean() / numbers.var()
+    return pd.DataFrame(shares).rename_axis("km")
+
+
+def reach_km(steps: pd.Series) -> float | None:
+    """The distance from which on two districts are nearly strangers; None if they never are.
+
+    Parameters
+    ----------
+    steps
+        One column of `variogram`.
+    """
+    strange = steps.index[steps >= NEARLY_STRANGERS]
+    return float(strange[0]) if len(strange) else None
+
+
+def map_squares(districts: pd.DataFrame, *, degrees: float = 0.25) -> pd.Series:
+    """The square of the map, `degrees` wide and high, that each district lies in."""
+    rows, columns = np.floor(districts[PLACE].to_numpy().T / degrees).astype(int)
+    squares = [f"{row}/{column}" for row, column in zip(rows, columns, strict=True)]
+    return pd.Series(squares, index=districts.index)
+
+
+def map_record(districts: pd.DataFrame, values: pd.Series) -> dict[str, Any]:
+    """What a page needs to draw `values` (100,000 USD) on a map: squares of their means.
+
+    `squares` is CSV, one row a square: its middle in degrees, its mean in
+    dollars, and how many districts that is of.
+    """
+    corners = np.floor(districts[PLACE] / MAP_DEGREES)
+    groups = values.groupby([corners["Latitude"], corners["Longitude"]])
+    squares = pd.DataFrame({"usd": groups.mean() * USD_PER_UNIT, "districts": groups.size()})
+    middles = ((squares.index.to_frame(index=False) + 0.5) * MAP_DEGREES).round(2)
+    middles.columns = ["latitude", "longitude"]
+    table = middles.join(squares.round(0).astype(int).reset_index(drop=True))
+    cities = {city_name(city): list(place) for city, place in CITIES.items()}
+    return {"degrees": MAP_DEGREES, "squares": table.to_csv(index=False), "cities": cities}
+
+
+def errors_by_region(districts: pd.DataFrame, errors: pd.Series) -> pd.DataFrame:
+    """One row a region, largest mean error first: what a model asks there, in dollars.
+
+    `mean error ($)` is above zero where the model asks too much.
+    """
+    dollars = pd.DataFrame({"error": errors, "size": errors.abs(), "price": districts[TARGET]})
+    groups = (dollars * USD_PER_UNIT).groupby(regions(districts).rename("region"))
+    means = groups.mean()
+    table = pd.DataFrame(
+        {
+            "districts": groups.size(),
+            "mean price ($)": means["price"],
+            "MAE ($)": means["size"],
+            "MAE (% of the price)": 100 * means["size"] / means["price"],
+            "mean error ($)": means["error"],
+        }
+    )
+    return table.sort_values("MAE ($)", ascending=False)
+
+
+def usual_region(districts: pd.DataFrame, *, every: int) -> pd.Series:
+    """The region that most districts of each `every` rows lie in, by the number of those rows."""
+    batch = pd.Series(np.arange(len(districts)) // every, index=districts.index, name="batch")
+    counts = pd.crosstab(batch, regions(districts))
+    return counts.idxmax(axis=1).rename("mostly in")

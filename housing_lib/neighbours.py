@@ -8,7 +8,7 @@ from scipy.spatial import KDTree
 from sklearn.base import BaseEstimator, TransformerMixin
 
 from housing_lib.data import DataError, Floats
-from housing_lib.geography import places_km
+from housing_lib.places import places_km
 
 Indices = npt.NDArray[np.intp]
 

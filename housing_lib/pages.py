@@ -1,26 +1,24 @@
-"""The pages over a run and over all runs, made from their records."""
+"""The pages over a run and over all runs, made from their records alone."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from housing_lib.data import USD_PER_UNIT
+from housing_lib import charts, summary
 from housing_lib.files import atomic_path, read_json
-from housing_lib.reports import TEMPLATES
+from housing_lib.rendering import TEMPLATES
+from housing_lib.settings import HousingError
 
 if TYPE_CHECKING:
     from jinja2 import Environment
 
 FINISHED = ("done", "reused")
+TREND = {"width": 600.0, "height": 90.0}
 
 
-@dataclass(frozen=True)
-class KeyFigure:
-    """One number that a page shows large: a price difference in 100,000 USD and what it means."""
-
-    value: float
-    meaning: str
+class PageError(HousingError):
+    """A run that is not there."""
 
 
 @dataclass(frozen=True)
@@ -30,31 +28,69 @@ class Overview:
     runs: list[dict[str, Any]]
     damaged: dict[str, str]
 
+    @property
+    def chosen(self) -> list[dict[str, Any]]:
+        """The runs that finished and chose a model, newest first."""
+        return [run for run in self.runs if run["state"] == "done" and run["champion"]]
+
 
 def write_index(run: Mapping[str, Any], folder: Path) -> Path:
-    """The index page of a run: the verdict, the leaderboard, every page, where it came from.
+    """The index page of a run: the verdict, what changed, the evidence, where it came from.
 
-    `run` is what `run.json` holds. Names that end in `_usd` are in dollars, all
+    `run` is what `run.json` holds; it is compared with the newest older run
+    beside it that chose a model. Names that end in `_usd` are in dollars, all
     other prices in 100,000 USD.
     """
+    before = _run_before(run, folder.parent)
     return _write_page(
         "index.html.j2",
         folder / "index.html",
         run=run,
         champion=run.get("champion"),
-        board=_leaderboard(run),
-        figures=_figures(run),
+        board=summary.leaderboard(run),
+        figures=summary.key_figures(run),
+        before=before,
+        changes=summary.changes(run, before) if before else [],
+        prices=_drawn(charts.price_map, run, "eda", "price_map"),
+        errors=_drawn(charts.error_map, run, "monitoring", "error_map"),
+        explored=summary.record_of(run, "eda"),
+        monitored=summary.record_of(run, "monitoring"),
         unfinished=[step for step in run["steps"] if step["state"] not in FINISHED],
         provenance=_provenance(run),
     )
 
 
+def rewrite(reports: Path, name: str) -> Path:
+    """The folder of a run, after its index page and the page of all runs were made anew.
+
+    Raises
+    ------
+    PageError
+        If there is no such run.
+    """
+    folder = (reports / name).resolve()
+    known = {run["folder"]: run for run in _overview(reports).runs}
+    if folder.name not in known:
+        raise PageError(
+            f"found no run '{name}' that can be read in {reports}; expected latest, or one of "
+            f"{', '.join(known) or 'none yet: `housing run` makes the first'}. "
+            "Nothing was written."
+        )
+    write_index(read_json(folder / "run.json"), folder)
+    write_overview(reports)
+    return folder
+
+
 def write_overview(reports: Path) -> Path:
     """The page of all runs, newest first; `latest` then leads to the newest that chose a model."""
     overview = _overview(reports)
-    finished = [run for run in overview.runs if run["state"] == "done" and run["champion"]]
-    _point_latest(reports / "latest", finished[0]["folder"] if finished else None)
-    return _write_page("overview.html.j2", reports / "index.html", overview=overview)
+    chosen = overview.chosen
+    _point_latest(reports / "latest", chosen[0]["folder"] if chosen else None)
+    errors = [(run["id"], run["champion"]["metrics"]["test_mae"]) for run in reversed(chosen)]
+    trend = charts.trend(errors, **TREND) if len(errors) > 1 else None
+    return _write_page(
+        "overview.html.j2", reports / "index.html", overview=overview, trend=trend, size=TREND
+    )
 
 
 def _write_page(template: str, page: Path, **values: Any) -> Path:
@@ -73,66 +109,20 @@ def _environment() -> "Environment":
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"dollars": _dollars, "duration": _duration, "moment": _moment}
+    environment.filters |= {"dollars": summary.dollars, "duration": _duration}
     return environment
 
 
-def _leaderboard(run: Mapping[str, Any]) -> list[dict[str, Any]]:
-    champion = run.get("champion") or {}
-    return list(run.get("leaderboard") or champion.get("leaderboard") or [])
+def _drawn(chart: Any, run: Mapping[str, Any], step: str, name: str) -> charts.Map | None:
+    recorded = summary.record_of(run, step).get(name)
+    return chart(recorded) if recorded else None
 
 
-def _figures(run: Mapping[str, Any]) -> list[KeyFigure]:
-    """The numbers that decide: the champion's errors, and how far the others are behind."""
-    champion = run.get("champion")
-    if not champion:
-        return []
-    found = [
-        KeyFigure(champion["metrics"]["test_mae"], "average error (MAE) on unseen districts"),
-        KeyFigure(champion["metrics"]["test_rmse"], "RMSE on unseen districts"),
-        _ahead_of_runner_up(champion),
-        _ahead_of_linear(champion, _leaderboard(run)),
-        _ahead_of_incumbent(champion),
-    ]
-    return [figure for figure in found if figure]
-
-
-def _ahead_of_runner_up(champion: Mapping[str, Any]) -> KeyFigure | None:
-    runner_up = champion.get("runner_up")
-    if not runner_up:
-        return None
-    gain = _units(runner_up["val_rmse_gain_usd"])
-    return _lead(gain, f"the runner-up, {runner_up['title']} (validation RMSE)")
-
-
-def _ahead_of_linear(champion: Mapping[str, Any], board: list[dict[str, Any]]) -> KeyFigure | None:
-    linear = [row for row in board if row["linear"]]
-    if not linear or champion["family"] in {row["family"] for row in linear}:
-        return None
-    best = min(linear, key=lambda row: float(row["val_rmse"]))
-    gain = best["val_rmse"] - champion["metrics"]["val_rmse"]
-    return _lead(gain, f"the best linear model, {best['title']} (validation RMSE)")
-
-
-def _ahead_of_incumbent(champion: Mapping[str, Any]) -> KeyFigure | None:
-    gain = champion.get("gain_usd")
-    if gain is None:
-        return None
-    return _lead(_units(gain), "the model in Production before (test RMSE)")
-
-
-def _lead(gain: float, other: str) -> KeyFigure:
-    return KeyFigure(abs(gain), f"{'behind' if gain < 0 else 'ahead of'} {other}")
-
-
-def _units(dollars: float) -> float:
-    return dollars / USD_PER_UNIT
-
-
-def _dollars(value: float) -> str:
-    """A price in 100,000 USD, written in dollars."""
-    dollars = round(value * USD_PER_UNIT)
-    return f"{'−' if dollars < 0 else ''}${abs(dollars):,}"
+def _run_before(run: Mapping[str, Any], reports: Path) -> dict[str, Any] | None:
+    """The newest run that chose a model before this one."""
+    started = str(run["started"])
+    older = [one for one in _overview(reports).chosen if str(one["started"]) < started]
+    return older[0] if older else None
 
 
 def _duration(seconds: float | None) -> str:
@@ -162,15 +152,7 @@ def _provenance(run: Mapping[str, Any]) -> dict[str, str]:
     elsewhere = {"id", "state", "started", "seconds", "steps", "champion", "leaderboard"}
     times = {"started": _moment(run["started"]), "took": _duration(run["seconds"])}
     told = times | {key: value for key, value in run.items() if key not in elsewhere}
-    return {key.replace("_", " "): _in_words(value) for key, value in told.items() if value}
-
-
-def _in_words(value: Any) -> str:
-    if isinstance(value, Mapping):
-        return ", ".join(f"{key} {_in_words(inner)}" for key, inner in value.items())
-    if isinstance(value, list | tuple):
-        return ", ".join(map(str, value))
-    return str(value)
+    return {key.replace("_", " "): summary.in_words(value) for key, value in told.items() if value}
 
 
 def _overview(reports: Path) -> Overview:
@@ -180,25 +162,21 @@ def _overview(reports: Path) -> Overview:
         if path.parent.is_symlink():
             continue
         try:
-            runs.append(_summary(path))
+            runs.append(_readable(path))
         except (OSError, ValueError, KeyError, TypeError) as error:
             damaged[path.parent.name] = f"{type(error).__name__}: {error}"
     return Overview(sorted(runs, key=lambda run: str(run["started"]), reverse=True), damaged)
 
 
-def _summary(path: Path) -> dict[str, Any]:
-    """What the overview says of a run; with `page`, if it already has one."""
-    run = read_json(path)
-    champion = run["champion"] or {}
-    rmse = champion["metrics"]["test_rmse"] if champion else None
-    page = path.parent / "index.html"
-    return {key: run[key] for key in ("id", "state", "started", "seconds")} | {
-        "champion": champion.get("title"),
-        "decision": champion.get("decision"),
-        "rmse": rmse,
-        "folder": path.parent.name,
-        "page": f"{path.parent.name}/index.html" if page.exists() else None,
-    }
+def _readable(path: Path) -> dict[str, Any]:
+    """A run with all that the pages need, its folder, and its `page` if it already has one."""
+    run: dict[str, Any] = read_json(path)
+    needed = {key: run[key] for key in ("id", "state", "started", "seconds", "champion")}
+    if needed["champion"]:
+        _ = [needed["champion"]["metrics"][name] for name in ("test_mae", "test_rmse", "test_r2")]
+    folder = path.parent.name
+    page = f"{folder}/index.html" if (path.parent / "index.html").exists() else None
+    return run | {"folder": folder, "page": page}
 
 
 def _point_latest(latest: Path, folder: str | None) -> None:

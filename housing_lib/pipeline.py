@@ -292,14 +292,14 @@ def run_notebook(
     notebook: Path, parameters: Mapping[str, Any], ipynb: Path, send: Callable[..., None]
 ) -> dict[str, Any]:
     """What a notebook recorded, after executing it and writing its page, whole or FAILED."""
-    from housing_lib import kernels, reports
+    from housing_lib import kernels, rendering, reports, tracking
 
     kernels.use_forked_kernels()
     started = time.time()
     failed = None
     try:
         reports.execute(notebook, parameters, ipynb, on_cell=send)
-        return reports.read_record(ipynb)
+        found = reports.read_record(ipynb)
     except HousingError as error:
         failed = str(error)
         raise
@@ -307,7 +307,10 @@ def run_notebook(
         if ipynb.exists():
             shown = {"notebook": notebook.name, **{k: str(v) for k, v in parameters.items()}}
             shown |= {**provenance.describe(), "seconds": f"{time.time() - started:.0f}"}
-            reports.render(ipynb, ipynb.with_suffix(".html"), provenance=shown, failed=failed)
+            rendering.render(ipynb, ipynb.with_suffix(".html"), provenance=shown, failed=failed)
+    if "mlflow_run" in found:
+        tracking.log_report(found["mlflow_run"], ipynb.with_suffix(".html"))
+    return found
 
 
 def run_promotion(version: int | None, send: Callable[..., None]) -> dict[str, Any]:

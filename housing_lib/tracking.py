@@ -248,6 +248,11 @@ def log_table(table: pd.DataFrame, name: str) -> None:
     mlflow.log_text(table.to_csv(), f"tables/{name}.csv")
 
 
+def log_report(run_id: str, page: Path) -> None:
+    """Attach the page of a notebook to the run that it made."""
+    client().log_artifact(run_id, str(page), "report")
+
+
 def log_model(model: Any, districts: pd.DataFrame) -> str:
     """The address of `model` in MLflow, after logging it to the active run.
 

@@ -51,34 +51,22 @@ def test_a_crowd_at_the_highest_value_is_counted(districts):
     assert found.loc["HouseAge", "districts"] == (districts["HouseAge"] == 52).sum()
 
 
-def test_a_district_is_none_of_its_own_neighbours():
-    row = dict.fromkeys(data.CONTRACT, 1.0)
-    places = [(34.0, -118.0), (34.0, -118.0), (38.0, -122.0)]
-    districts = pd.DataFrame(
-        [
-            row | {"Latitude": place[0], "Longitude": place[1], "MedHouseVal": price}
-            for place, price in zip(places, (1.0, 2.0, 4.0), strict=True)
-        ],
-        index=[7, 8, 9],
+def test_averages_over_few_households_spread_further():
+    everything = data.acquire("bundled")
+    table = exploration.by_households(everything)
+    assert table["districts"].sum() == len(everything)
+    assert table["spread of AveRooms"].iloc[0] > 2 * table["spread of AveRooms"].iloc[-1]
+
+
+def test_the_oddest_districts_come_first_with_their_households(districts):
+    found = exploration.oddest(districts)
+    assert found["AveOccup"].iloc[0] == districts["AveOccup"].max()
+    assert found["households"].to_numpy() == pytest.approx(
+        found["people"] / found["AveOccup"], abs=1
     )
-    found = exploration.neighbours(districts, count=1)
-    assert list(found.loc[[7, 8], "price"]) == [2, 1]
-    assert found.loc[9, "nearest_km"] == pytest.approx(570, abs=10)
-    assert found.loc[7, "nearest_km"] == 0
 
 
-def test_districts_far_from_all_large_cities_are_elsewhere():
-    places = pd.DataFrame({"Latitude": [32.8, 41.7], "Longitude": [-117.1, -124.1]})
-    assert list(exploration.regions(places)) == ["San Diego", "elsewhere"]
-
-
-def test_regions_come_dearest_first_and_hold_every_district(districts):
-    table = exploration.by_region(districts)
-    assert table["price_usd"].is_monotonic_decreasing
-    assert table["districts"].sum() == len(districts)
-
-
-def test_districts_of_one_square_of_the_map_share_its_name():
-    places = pd.DataFrame({"Latitude": [34.01, 34.24, 34.26], "Longitude": [-118.01] * 3})
-    squares = exploration.map_squares(places)
-    assert squares[0] == squares[1] != squares[2]
+def test_what_income_leaves_is_zero_on_average_in_each_tenth(districts):
+    rest = exploration.beyond_income(districts)
+    means = rest.groupby(exploration.tenths(districts["MedInc"])).mean()
+    assert means.to_numpy() == pytest.approx(0, abs=1e-9)

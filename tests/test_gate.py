@@ -9,7 +9,7 @@ import xgboost
 from housing_lib import gate, parts
 from housing_lib.data import FEATURES, capped
 from housing_lib.gate import Evidence, Incumbent, Interval, Limits
-from housing_lib.geography import REGIONS
+from housing_lib.places import REGIONS
 
 PAIRS = 40
 BETTER = 10

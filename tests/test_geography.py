@@ -1,75 +1,98 @@
-"""Where things are in California."""
+"""What place says about prices."""
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from housing_lib import data, geography
 
-PLACES = {  # latitude and longitude to hundredths of a degree, as on any map
-    "San Francisco": (37.77, -122.42),
-    "Fresno": (36.74, -119.79),
-    "Los Angeles": (34.05, -118.24),
-    "Bakersfield": (35.37, -119.02),
-    "Eureka": (40.80, -124.16),
-}
+
+@pytest.fixture(scope="module")
+def districts() -> pd.DataFrame:
+    return data.acquire("bundled").sample(2_000, random_state=1)
 
 
-def _at(name):
-    return tuple(np.array([value]) for value in PLACES[name])
-
-
-def test_distances_agree_with_known_ones():
-    los_angeles, san_francisco = (34.0522, -118.2437), (37.7749, -122.4194)
-    kilometres = geography.distance_km(*map(np.asarray, los_angeles), *san_francisco)
-    assert kilometres == pytest.approx(559, abs=1)  # great-circle distance of the two city halls
-
-
-def test_places_are_as_far_apart_as_on_the_sphere():
-    first, second = (geography.places_km(*_at(name))[0] for name in ("San Francisco", "Fresno"))
-    direct = geography.distance_km(*_at("San Francisco"), *PLACES["Fresno"])[0]
-    assert np.linalg.norm(first - second) == pytest.approx(direct, rel=1e-3)
-
-
-@pytest.mark.parametrize(
-    ("name", "low", "high"), [("San Francisco", 0, 10), ("Fresno", 150, 200), ("Eureka", 0, 5)]
-)
-def test_the_coast_is_as_far_as_on_a_map(name, low, high):
-    distance, along = geography.to_coast(*_at(name))
-    assert low <= distance[0] <= high
-    assert 0 <= along[0] <= 1
-
-
-def test_along_the_coast_runs_from_north_to_south():
-    places = [geography.to_coast(*_at(name))[1][0] for name in ("Eureka", "San Francisco")]
-    places.append(geography.to_coast(*_at("Los Angeles"))[1][0])
-    assert places == sorted(places)
-
-
-@pytest.mark.parametrize(
-    ("name", "region"),
-    [
-        ("San Francisco", "San Francisco Bay"),
-        ("Los Angeles", "Los Angeles"),
-        ("Fresno", "Central Valley"),
-        ("Bakersfield", "Central Valley"),
-        ("Eureka", "Northern California"),
-    ],
-)
-def test_places_belong_to_their_regions(name, region):
-    assert geography.regions(*_at(name)) == [region]
-
-
-def test_a_missing_place_has_no_region():
-    assert geography.regions(np.array([np.nan]), np.array([-120.0])) == [geography.UNKNOWN]
-
-
-def test_nearly_all_districts_lie_in_california_and_reno_does_not():
-    districts = data.acquire()
-    inside = geography.in_california(
-        districts["Latitude"].to_numpy(), districts["Longitude"].to_numpy()
+def test_a_district_is_none_of_its_own_neighbours():
+    row = dict.fromkeys(data.CONTRACT, 1.0)
+    places = [(34.0, -118.0), (34.0, -118.0), (38.0, -122.0)]
+    districts = pd.DataFrame(
+        [
+            row | {"Latitude": place[0], "Longitude": place[1], "MedHouseVal": price}
+            for place, price in zip(places, (1.0, 2.0, 4.0), strict=True)
+        ],
+        index=[7, 8, 9],
     )
-    assert inside.mean() > 0.97  # the outline is coarse along the coast
-    reno, sea = (39.53, -119.81), (35.0, -123.0)
-    assert not geography.in_california(
-        *(np.array(axis) for axis in zip(reno, sea, strict=True))
-    ).any()
+    found = geography.neighbours(districts, count=1)
+    assert list(found.loc[[7, 8], "price"]) == [2, 1]
+    assert found.loc[9, "nearest_km"] == pytest.approx(570, abs=10)
+    assert found.loc[7, "nearest_km"] == 0
+
+
+def test_districts_belong_to_their_regions():
+    places = pd.DataFrame({"Latitude": [32.8, 41.7], "Longitude": [-117.1, -124.1]})
+    assert list(geography.regions(places)) == ["San Diego", "Northern California"]
+
+
+def test_regions_come_dearest_first_and_hold_every_district(districts):
+    table = geography.by_region(districts)
+    assert table["price_usd"].is_monotonic_decreasing
+    assert table["districts"].sum() == len(districts)
+
+
+def test_districts_of_one_square_of_the_map_share_its_name():
+    places = pd.DataFrame({"Latitude": [34.01, 34.24, 34.26], "Longitude": [-118.01] * 3})
+    squares = geography.map_squares(places)
+    assert squares[0] == squares[1] != squares[2]
+
+
+def test_a_map_record_has_a_row_for_each_square_with_its_mean_and_count():
+    places = pd.DataFrame(
+        {"Latitude": [34.01, 34.19, 36.5], "Longitude": [-118.01, -118.1, -120.1]}
+    )
+    recorded = geography.map_record(places, pd.Series([1.0, 2.0, 3.0]))
+    assert recorded["squares"].splitlines() == [
+        "latitude,longitude,usd,districts",
+        "34.1,-118.1,150000,2",
+        "36.5,-120.1,300000,1",
+    ]
+    assert recorded["cities"]["San Diego"] == pytest.approx([32.7, -117.2], abs=0.1)
+
+
+def test_neighbours_of_prices_are_alike_and_those_of_noise_are_not(districts):
+    noise = pd.Series(np.random.default_rng(0).normal(size=len(districts)), index=districts.index)
+    assert geography.morans_i(districts, districts[data.TARGET]) > 0.5
+    assert geography.morans_i(districts, noise) == pytest.approx(0, abs=0.05)
+
+
+def test_a_variogram_of_noise_is_flat_and_that_of_latitude_rises(districts):
+    noise = np.random.default_rng(0).normal(size=len(districts))
+    values = pd.DataFrame({"noise": noise, "north": districts["Latitude"]}, index=districts.index)
+    found = geography.variogram(districts, values, sample=800)
+    assert found["noise"].iloc[3:].between(0.85, 1.15).all()
+    assert found["north"].is_monotonic_increasing
+    assert found["north"].iloc[0] < 0.05
+
+
+def test_values_that_never_become_strangers_reach_without_end():
+    assert geography.reach_km(pd.Series([0.1, 0.2], index=[1, 2])) is None
+
+
+def test_a_rule_is_right_on_average_where_it_was_learned_and_wrong_elsewhere(districts):
+    found = geography.transfer(districts)
+    assert np.diag(found) == pytest.approx(0, abs=1e-9)
+    assert found.loc["San Francisco Bay", "Central Valley"] > 0.5 > -0.5 > found.loc["Central Valley", "San Francisco Bay"]
+
+
+def test_errors_of_regions_are_in_dollars_and_the_largest_come_first(districts):
+    errors = pd.Series(0.1, index=districts.index)
+    errors[geography.regions(districts) == "Central Valley"] = -0.5
+    table = geography.errors_by_region(districts, errors)
+    assert table.index[0] == "Central Valley"
+    assert table.loc["Central Valley", ["MAE ($)", "mean error ($)"]].to_list() == [50_000, -50_000]
+    assert table["districts"].sum() == len(districts)
+
+
+def test_the_usual_region_of_a_batch_is_that_of_most_of_its_rows():
+    places = {"Latitude": [37.8, 37.8, 34.0, 34.0], "Longitude": [-122.4, -122.4, -118.2, -118.2]}
+    found = geography.usual_region(pd.DataFrame(places), every=3)
+    assert found.to_list() == ["San Francisco Bay", "Los Angeles"]

@@ -54,7 +54,7 @@ def test_means_are_those_of_the_nearest_by_brute_force(known):
 
 
 def _place(X):
-    from housing_lib.geography import places_km
+    from housing_lib.places import places_km
 
     return places_km(X[:, 6], X[:, 7])
 

@@ -17,7 +17,7 @@ from IPython.display import Image
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from housing_lib import data, plots
+from housing_lib import data, exploration, geography, plots
 
 
 @pytest.fixture(autouse=True)
@@ -77,7 +77,8 @@ FIGURES: dict[str, Callable[[pd.DataFrame], Axes | Figure]] = {
     "binned_price": lambda districts: plots.binned_price(districts, "MedInc"),
     "binned_price, skewed": lambda districts: plots.binned_price(districts, "AveOccup"),
     "outliers": plots.outliers,
-    "metric_bars": lambda _: plots.metric_bars(make_scores(), "mae"),
+    "variogram": lambda districts: plots.variogram(exploration.reach(districts)),
+    "transfer": lambda districts: plots.transfer(geography.transfer(districts)),
     "metric_grid": lambda _: plots.metric_grid(make_scores()),
     "importance_bars": lambda _: plots.importance_bars(
         pd.Series({"MedInc": 0.4, "HouseAge": -0.1}), title="What moves it?", unit="dollars"
@@ -90,8 +91,8 @@ FIGURES: dict[str, Callable[[pd.DataFrame], Axes | Figure]] = {
     ),
     "search_history": lambda _: plots.search_history(make_trials()),
     "search_slices": lambda _: plots.search_slices(make_trials(), ["alpha", "depth", "weights"]),
-    "batch_series": lambda _: plots.batch_series(make_batches(3), "batch_rmse", expected=0.4),
-    "batch_series, many": lambda _: plots.batch_series(make_batches(2064), "batch_mae"),
+    "batch_grid, few": lambda _: plots.batch_grid(make_batches(3), {}),
+    "batch_grid, many": lambda _: plots.batch_grid(make_batches(2064), {"test_mae": 0.3}),
     "batch_grid": lambda _: plots.batch_grid(make_batches(30), {"rmse": 0.4, "r2": 0.6}),
 }
 
@@ -120,7 +121,7 @@ def test_every_axis_of_numbers_says_what_it_counts(name, districts):
     for axes in panels(drawn):
         sharing = axes.get_shared_x_axes().get_siblings(axes)
         assert any(panel.get_xlabel() for panel in sharing) or axes.get_label() == "<colorbar>"
-        if name not in {"metric_bars", "metric_grid", "importance_bars"}:
+        if name not in {"metric_grid", "importance_bars"}:
             assert axes.get_ylabel() or figure_of(drawn).get_supylabel()
 
 
@@ -137,21 +138,21 @@ def test_an_error_map_leaves_out_districts_without_a_place(districts):
     plots.error_map(holed, np.zeros(len(holed)))
 
 
-@pytest.mark.parametrize("metric", ["rmse", "mae", "mse", "r2"])
-def test_families_stand_in_order_of_their_validation_error(metric):
-    axes = plots.metric_bars(make_scores(), metric)
-    shown = [label.get_text() for label in axes.get_yticklabels()]
+def test_families_stand_in_order_of_their_validation_error():
+    first = panels(plots.metric_grid(make_scores()))[0]
+    shown = [label.get_text() for label in first.get_yticklabels()]
     assert shown == ["XGBoost", "Decision tree", "Ridge"]
 
 
 def test_bars_of_an_error_are_labelled_in_dollars():
-    axes = plots.metric_bars(make_scores(), "rmse")
-    assert {"$30.0k", "$40.0k", "$41.0k"} <= {text.get_text() for text in axes.texts}
+    rmse = panels(plots.metric_grid(make_scores()))[0]
+    assert {"$30.0k", "$40.0k", "$41.0k"} <= {text.get_text() for text in rmse.texts}
 
 
 def test_scores_of_the_test_part_alone_can_be_drawn():
     scores = make_scores().query("part == 'test'")
-    assert "XGBoost" in plots.metric_bars(scores, "rmse").get_title(loc="left")
+    first = panels(plots.metric_grid(scores))[0]
+    assert first.get_yticklabels()[0].get_text() == "XGBoost"
 
 
 def test_importances_stop_at_twenty_and_say_so():
@@ -196,14 +197,13 @@ def test_hyperparameters_that_span_decades_have_a_logarithmic_axis():
 
 def test_one_batch_without_r2_can_be_drawn():
     batch = make_batches(1).assign(batch_r2_score=np.nan)
-    figure_of(plots.batch_series(batch, "batch_r2_score", expected=0.8)).canvas.draw()
     figure_of(plots.batch_grid(batch, {"test_r2": 0.8})).canvas.draw()
 
 
 def test_an_extreme_batch_is_counted_instead_of_flattening_the_others():
     batches = make_batches(100)
     batches.loc[7, "batch_r2_score"] = -400
-    axes = plots.batch_series(batches, "batch_r2_score", expected=0.6)
+    axes = panels(plots.batch_grid(batches, {"r2": 0.6}))[2]
     assert axes.get_ylim()[0] > -1
     assert [text.get_text() for text in axes.texts] == ["1 beyond this picture"]
 
@@ -228,7 +228,7 @@ def test_a_dollar_sign_is_never_read_as_mathematics(districts):
 
 def test_a_figure_is_shown_once_with_its_words_and_closed(districts, monkeypatch):
     shown: list[Image] = []
-    monkeypatch.setattr(plots, "display", shown.append)
+    monkeypatch.setattr(plots.style, "display", shown.append)
     plots.show(plots.price_histogram(districts), alt="Histogram of prices")
     content, about = format_display_data(shown[0])
     assert len(shown) == 1

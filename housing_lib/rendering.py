@@ -1,0 +1,130 @@
+"""The door to nbconvert: an executed notebook -> one page that asks nothing of any network."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from housing_lib.files import atomic_path
+from housing_lib.reports import ERROR_MARKER, RECORD
+
+if TYPE_CHECKING:
+    from bs4 import BeautifulSoup, Tag
+    from nbformat import NotebookNode
+
+TEMPLATES = Path(__file__).parent / "templates"
+
+
+@dataclass(frozen=True)
+class Link:
+    """One section of a page, for its table of contents."""
+
+    anchor: str
+    title: str
+
+
+def render(
+    ipynb: Path, html: Path, *, provenance: Mapping[str, str], failed: str | None = None
+) -> None:
+    """Write an executed notebook as one HTML file that asks nothing of any network.
+
+    `provenance` stands in its foot. With `failed`, the error and the cell that
+    raised it stand at its head, and what the notebook wrote to stderr is shown
+    as well.
+    """
+    import nbformat
+    from nbconvert import HTMLExporter
+
+    book: NotebookNode = nbformat.read(ipynb, as_version=4)  # type: ignore[no-untyped-call]
+    exporter: Any = HTMLExporter(  # type: ignore[no-untyped-call]
+        config=_exporter_config(),
+        template_name="housing",
+        extra_template_basedirs=[str(TEMPLATES)],
+        filters={"contents": _contents, "accessible": accessible},
+    )
+    shown = {"provenance": dict(provenance), "failed": failed, "title": _title(book, ipynb)}
+    shown["failing_cell"] = _last_started(book) if failed else ""
+    page, _ = exporter.from_notebook_node(_for_reading(book, failed), resources=shown)
+    with atomic_path(html) as temporary:
+        temporary.write_text(page, encoding="utf-8")
+
+
+def _exporter_config() -> Any:
+    from traitlets.config import Config
+
+    tags = {
+        "enabled": True,
+        "remove_cell_tags": {"remove-cell", ERROR_MARKER},
+        "remove_all_outputs_tags": {"hide-output"},
+        "remove_input_tags": {"hide-input"},
+    }
+    exporter = {"exclude_output_prompt": True, "embed_images": True, "anchor_link_text": "#"}
+    return Config({"TagRemovePreprocessor": tags, "HTMLExporter": exporter})
+
+
+def _last_started(book: "NotebookNode") -> str:
+    """The code of the last cell that papermill started: the one that failed."""
+    started = [
+        cell.source
+        for cell in book.cells
+        if cell.cell_type == "code" and cell.metadata.get("papermill", {}).get("start_time")
+    ]
+    return started[-1] if started else ""
+
+
+def _for_reading(book: "NotebookNode", failed: str | None) -> "NotebookNode":
+    """The notebook without what only machines read."""
+    for cell in book.cells:
+        if cell.cell_type == "code":
+            cell.outputs = [o for o in cell.outputs if _is_for_readers(o, failed)]
+    return book
+
+
+def _is_for_readers(output: "NotebookNode", failed: str | None) -> bool:
+    if output.output_type == "stream" and output.name == "stderr":
+        return failed is not None
+    return RECORD not in output.get("data", {})
+
+
+def _title(book: "NotebookNode", ipynb: Path) -> str:
+    """The notebook's first heading, or its file name."""
+    texts = (cell.source for cell in book.cells if cell.cell_type == "markdown")
+    found = (re.search(r"^#\s+(.+)$", text, flags=re.MULTILINE) for text in texts)
+    return next((re.sub(r"[`*]", "", match[1]) for match in found if match), ipynb.stem)
+
+
+def _contents(body: str) -> list[Link]:
+    """The second-level headings of a rendered notebook, in order."""
+    found = re.findall(r'<h2 id="([^"]+)">(.*?)<a [^>]*class="anchor-link"', body, flags=re.DOTALL)
+    return [Link(anchor, re.sub(r"<[^>]+>", "", title).strip()) for anchor, title in found]
+
+
+def accessible(body: str) -> str:
+    """The body of a page whose tables and code a keyboard reaches and a screen reader names."""
+    from bs4 import BeautifulSoup
+
+    soup = BeautifulSoup(body, "html.parser")
+    for number, table in enumerate(soup.find_all("table"), start=1):
+        _frame_table(soup, table, number)
+    for code in soup.find_all("pre"):
+        code["tabindex"] = "0"
+    for link in soup.select("a.anchor-link"):
+        link["aria-label"] = "link to this section"
+    return str(soup)
+
+
+def _frame_table(soup: "BeautifulSoup", table: "Tag", number: int) -> None:
+    """Let a table scroll in a box of its own, named after the heading above it."""
+    heading = table.find_previous(["h1", "h2", "h3"])
+    words = heading.get_text().removesuffix("#") if heading else ""
+    frame = soup.new_tag("div", attrs={"class": "scroll", "tabindex": "0", "role": "region"})
+    frame["aria-label"] = f"Table {number}: {words}"
+    table.wrap(frame)
+    for name in table.select("thead th"):
+        name["scope"] = "col"
+        if not name.get_text(strip=True):  # pandas leaves these above the names of rows
+            name.name = "td"
+            del name["scope"]
+    for name in table.select("tbody th"):
+        name["scope"] = "row"

@@ -1,0 +1,181 @@
+"""What the records of runs say to someone who decides: the verdict, and what changed."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from housing_lib.data import USD_PER_UNIT
+
+# Lower is better for errors, higher for the share of the prices' variance that is explained.
+ERRORS = {
+    "test_mae": "average error (MAE)",
+    "test_rmse": "RMSE",
+    "block_rmse": "RMSE in regions left out of the training",
+}
+EXPLAINED = "test_r2"
+
+Record = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class KeyFigure:
+    """One number that a page shows large: a price difference in 100,000 USD and what it means."""
+
+    value: float
+    meaning: str
+    low: float | None = None
+    high: float | None = None
+
+
+@dataclass(frozen=True)
+class Change:
+    """One thing that differs from the run before; `better` is None where no side is better."""
+
+    name: str
+    before: str
+    after: str
+    amount: str = ""
+    arrow: str = ""
+    better: bool | None = None
+
+
+def dollars(value: float) -> str:
+    """A price in 100,000 USD, written in dollars.
+
+    >>> dollars(-0.0031)
+    '−$310'
+    """
+    rounded = round(value * USD_PER_UNIT)
+    return f"{'−' if rounded < 0 else ''}${abs(rounded):,}"
+
+
+def record_of(run: Record, name: str) -> Record:
+    """What a step of a run recorded; empty if it did not run or failed."""
+    found = [step.get("record") for step in run["steps"] if step["name"] == name]
+    return found[0] or {} if found else {}
+
+
+def leaderboard(run: Record) -> list[dict[str, Any]]:
+    """One row a family, best first; empty if the run compared none."""
+    champion = run.get("champion") or {}
+    return list(run.get("leaderboard") or champion.get("leaderboard") or [])
+
+
+def key_figures(run: Record) -> list[KeyFigure]:
+    """The numbers that decide: the champion's errors, and how far the others are behind."""
+    champion = run.get("champion")
+    if not champion:
+        return []
+    metrics = champion["metrics"]
+    found = [
+        _error(metrics, "test_mae", "average error (MAE) on unseen districts"),
+        _error(metrics, "test_rmse", "RMSE on unseen districts, which counts large misses more"),
+        _error(metrics, "block_rmse", "RMSE in regions left out of the training"),
+        _ahead_of_runner_up(champion),
+        _ahead_of_linear(champion, leaderboard(run)),
+        _ahead_of_incumbent(champion),
+    ]
+    return [figure for figure in found if figure]
+
+
+def _error(metrics: Record, name: str, meaning: str) -> KeyFigure | None:
+    if metrics.get(name) is None:
+        return None
+    low, high = metrics.get(f"{name}_low"), metrics.get(f"{name}_high")
+    return KeyFigure(metrics[name], meaning, low, high)
+
+
+def _ahead_of_runner_up(champion: Record) -> KeyFigure | None:
+    runner_up = champion.get("runner_up")
+    if not runner_up:
+        return None
+    gain = runner_up["val_rmse_gain_usd"] / USD_PER_UNIT
+    return _lead(gain, f"the runner-up, {runner_up['title']} (validation RMSE)")
+
+
+def _ahead_of_linear(champion: Record, board: list[dict[str, Any]]) -> KeyFigure | None:
+    linear = [row for row in board if row["linear"]]
+    if not linear or champion["family"] in {row["family"] for row in linear}:
+        return None
+    best = min(linear, key=lambda row: float(row["val_rmse"]))
+    gain = best["val_rmse"] - champion["metrics"]["val_rmse"]
+    return _lead(gain, f"the best linear model, {best['title']} (validation RMSE)")
+
+
+def _ahead_of_incumbent(champion: Record) -> KeyFigure | None:
+    gain = champion.get("gain_usd")
+    if gain is None:
+        return None
+    return _lead(gain / USD_PER_UNIT, "the model in Production before (test RMSE)")
+
+
+def _lead(gain: float, other: str) -> KeyFigure:
+    return KeyFigure(abs(gain), f"{'behind' if gain < 0 else 'ahead of'} {other}")
+
+
+def changes(run: Record, before: Record) -> list[Change]:
+    """What differs between the champions of two runs, their data, code and parameters."""
+    if not run.get("champion"):
+        return []
+    now, then = run["champion"]["metrics"], before["champion"]["metrics"]
+    shared = [name for name in ERRORS if None not in (now.get(name), then.get(name))]
+    errors = [_error_change(ERRORS[name], then[name], now[name]) for name in shared]
+    return [*errors, _explained_change(then[EXPLAINED], now[EXPLAINED]), *_exchanged(run, before)]
+
+
+def _error_change(name: str, then: float, now: float) -> Change:
+    gain = dollars(abs(then - now))
+    if gain == "$0":
+        return Change(name, dollars(then), dollars(now), "the same")
+    amount = f"{gain} {'lower' if now < then else 'higher'}"
+    return Change(name, dollars(then), dollars(now), amount, _arrow(now - then), now < then)
+
+
+def _explained_change(then: float, now: float) -> Change:
+    name, before, after = "variance of prices explained", f"{then:.1%}", f"{now:.1%}"
+    points = f"{100 * abs(now - then):.1f}"
+    if points == "0.0":
+        return Change(name, before, after, "the same")
+    amount = f"{points} points {'more' if now > then else 'less'}"
+    return Change(name, before, after, amount, _arrow(now - then), now > then)
+
+
+def _arrow(difference: float) -> str:
+    return "▲" if difference > 0 else "▼"
+
+
+def _exchanged(run: Record, before: Record) -> Iterator[Change]:
+    """The champion, data, code, packages and parameters that are not those of the run before."""
+    then, now = _origins(before), _origins(run)
+    for name in {**then, **now}:
+        pair = then.get(name, "–"), now.get(name, "–")
+        if pair[0] != pair[1]:
+            yield Change(name, *pair)
+
+
+def _origins(run: Record) -> dict[str, str]:
+    champion = run["champion"]
+    named = {
+        "champion": champion.get("title"),
+        "version": champion.get("version"),
+        "data": run.get("data_digest"),
+        "code": run.get("commit"),
+    }
+    packages = {
+        name: number
+        for name, _, number in (
+            entry.partition("==") for entry in str(run.get("versions") or "").split()
+        )
+    }
+    told = {**named, **(run.get("parameters") or {}), **packages}
+    told.pop("jobs", None)  # how many notebooks ran at once changes no number
+    return {name: in_words(value) for name, value in told.items() if value is not None}
+
+
+def in_words(value: Any) -> str:
+    """A value of a record as a person reads it."""
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key} {in_words(inner)}" for key, inner in value.items())
+    if isinstance(value, list | tuple):
+        return ", ".join(map(str, value))
+    return str(value)

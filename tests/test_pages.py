@@ -1,0 +1,264 @@
+"""The pages over a run and over all runs: what they say, and what they are silent about."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+from bs4 import BeautifulSoup
+
+from housing_lib import geography, pages
+
+
+def row(family: str, title: str, rmse: float) -> dict[str, Any]:
+    errors = {f"{part}_rmse": rmse for part in ("val", "test")}
+    others = {"val_mae": rmse / 2, "val_r2": 0.8, "test_mae": rmse / 2, "test_r2": 0.8}
+    return {"family": family, "title": title, "linear": family == "ridge", **errors, **others}
+
+
+def step(name: str, *, variant: str = "", state: str = "done", **told: Any) -> dict[str, Any]:
+    page = f"{name}.html" if state == "done" else None
+    known = {"reason": "", "key": "k", "seconds": 75.0, "report": page, "record": {}}
+    return {"name": name, "variant": variant, "state": state, **known, **told}
+
+
+PLACES = pd.DataFrame({"Latitude": [34.05] * 6 + [37.75], "Longitude": [-118.25] * 6 + [-122.45]})
+BOARD = [row("xgboost", "XGBoost", 0.4), row("random_forest", "Random forest", 0.5)]
+RIDGE = row("ridge", "Ridge", 0.7)
+METRICS = {"test_rmse": 0.4, "test_mae": 0.26, "test_r2": 0.88, "val_rmse": 0.4}
+CHAMPION = {
+    "family": "xgboost",
+    "title": "XGBoost",
+    "version": 8,
+    "decision": "promoted",
+    "reason": "its test RMSE is below that of version 7",
+    "metrics": METRICS,
+    "gain_usd": 310.0,
+    "runner_up": {"title": "Random forest", "val_rmse_gain_usd": 10_000.0},
+    "leaderboard": [*BOARD, RIDGE],
+}
+MONITORED = {"model_version": 8, "mae": 0.27, "valid_rows": 4_000.0, "rows": 4_003.0}
+MONITORED |= {"batches": 401, "fitted": 0, "promised_mae": 0.26}
+
+
+def make_run(**changes: Any) -> dict[str, Any]:
+    steps = [step("eda"), step("tuning", variant="xgboost"), step("evaluation")]
+    run = {"id": "2026-11-23_11-42", "state": "done", "started": "2026-11-23T11:42:11"}
+    run |= {"seconds": 4000.0, "commit": "9be8f61", "data_digest": "6c92", "steps": steps}
+    run |= {"parameters": {"seed": 42, "source": "bundled"}, "versions": "python==3.11.7"}
+    return run | {"champion": CHAMPION} | changes
+
+
+def index(run: dict[str, Any], reports: Path) -> BeautifulSoup:
+    return read(pages.write_index(run, reports / run["id"]))
+
+
+def read(path: Path) -> BeautifulSoup:
+    return BeautifulSoup(path.read_text(), "html.parser")
+
+
+def words(page: BeautifulSoup) -> str:
+    return " ".join(page.get_text(" ").replace(" .", ".").split())
+
+
+def links(page: BeautifulSoup) -> list[str]:
+    return [link["href"] for link in page.select("a")]
+
+
+def write_run(reports: Path, **changes: Any) -> dict[str, Any]:
+    run = make_run(**changes)
+    pages.write_index(run, reports / run["id"])
+    (reports / run["id"] / "run.json").write_text(json.dumps(run))
+    return run
+
+
+def test_the_index_gives_the_verdict_in_dollars_with_every_comparison(tmp_path):
+    page = index(make_run(), tmp_path)
+    assert words(page.h1) == "XGBoost prices a district with an average error of $26,000"
+    figures = [figure.b.get_text() for figure in page.select(".figures li")]
+    assert figures == ["$26,000", "$40,000", "$10,000", "$30,000", "$310"]
+    assert "promoted to Production : its test RMSE is below" in words(page)
+    assert {"eda.html", "tuning.html", "evaluation.html", "../index.html"} <= set(links(page))
+
+
+def test_the_index_says_where_the_run_comes_from(tmp_path):
+    footer = words(index(make_run(), tmp_path).footer)
+    for origin in ("9be8f61", "6c92", "seed 42", "1 h 6 min", "2026-11-23 11:42"):
+        assert origin in footer
+
+
+def test_intervals_regions_and_coverage_are_shown_where_they_are_known(tmp_path):
+    known = {"test_mae_low": 0.252, "test_mae_high": 0.269, "block_rmse": 0.6}
+    metrics = METRICS | known | {"test_coverage": 0.897}
+    board = [BOARD[0] | {"test_rmse_low": 0.38, "test_rmse_high": 0.42}, RIDGE]
+    page = index(make_run(champion=CHAMPION | {"metrics": metrics}, leaderboard=board), tmp_path)
+    assert words(page.h1).endswith("(95 % between $25,200 and $26,900)")
+    assert "$38,000 to $42,000" in words(page.select_one(".board"))
+    assert "RMSE is $60,000 instead of $40,000" in words(page.select_one(".limits"))
+    assert "held the price of 89.7 % of them" in words(page)
+
+
+def test_the_index_says_that_and_why_a_champion_was_held(tmp_path):
+    held = CHAMPION | {"decision": "held", "reason": "it is <worse>.", "gain_usd": -110.0}
+    page = index(make_run(champion=held), tmp_path)
+    assert "not promoted : it is <worse>." in words(page)
+    assert "$110 behind the model in Production" in words(page)
+
+
+def test_the_index_of_one_family_compares_it_with_nothing(tmp_path):
+    alone = CHAMPION | {"runner_up": None, "gain_usd": None, "leaderboard": BOARD[:1]}
+    page = index(make_run(champion=alone), tmp_path)
+    assert len(page.select(".figures li")) == 2
+
+
+def test_the_index_does_not_compare_a_linear_champion_with_itself(tmp_path):
+    champion = CHAMPION | {"family": "ridge", "title": "Ridge", "leaderboard": [RIDGE]}
+    assert "linear" not in words(index(make_run(champion=champion), tmp_path))
+
+
+def test_the_index_of_a_failed_run_names_the_steps_that_did_not_finish(tmp_path):
+    bad = step("tuning", variant="elastic_net", state="failed", reason="stopped:\nValueError: x")
+    skipped = step("evaluation", state="skipped", reason="tuning failed")
+    run = make_run(state="failed", champion=None, steps=[step("eda"), bad, skipped])
+    page = index(run, tmp_path)
+    banner = page.select_one("[role=alert]")
+    assert page.title.get_text().startswith("FAILED · Run")
+    assert page.h1.get_text() == "No model was chosen"
+    assert banner.h2.get_text() == "2 of 3 steps did not finish"
+    assert "tuning · elastic net : failed. stopped: ValueError: x" in words(banner)
+    assert banner.find_previous("h2") is None
+
+
+def test_the_index_of_a_run_of_one_step_claims_nothing_about_models(tmp_path):
+    page = index(make_run(champion=None, steps=[step("eda")]), tmp_path)
+    assert page.h1.get_text() == "Eda: finished"
+    assert "promoted" not in words(page)
+    assert "must not be used" not in words(page)
+
+
+def test_the_index_says_what_changed_since_the_newest_older_run_that_chose_a_model(tmp_path):
+    worse = CHAMPION | {"title": "Ridge", "metrics": METRICS | {"test_mae": 0.3, "test_r2": 0.9}}
+    write_run(tmp_path, id="oldest", started="2026-11-20T08:00:00")
+    write_run(tmp_path, id="old", started="2026-11-21T08:00:00", champion=worse, data_digest="aa")
+    write_run(tmp_path, id="bad", started="2026-11-22T08:00:00", state="failed", champion=None)
+    write_run(tmp_path, id="new", started="2026-11-24T08:00:00")
+    page = index(make_run(), tmp_path)
+    rows = [[words(cell) for cell in row.select("th, td")] for row in page.select(".changes tr")]
+    assert rows[1:] == [
+        ["average error (MAE)", "$30,000", "$26,000", "▼ $4,000 lower, better"],
+        ["RMSE", "$40,000", "$40,000", "the same"],
+        ["variance of prices explained", "90.0%", "88.0%", "▼ 2.0 points less, worse"],
+        ["champion", "Ridge", "XGBoost", "changed"],
+        ["data", "aa", "6c92", "changed"],
+    ]
+    assert "../old/index.html" in links(page)
+    assert "tested on different districts" in words(page)
+
+
+def test_the_first_run_is_compared_with_none(tmp_path):
+    assert not index(make_run(), tmp_path).select(".changes")
+
+
+def test_the_index_draws_where_houses_are_dear_and_where_production_is_wrong(tmp_path):
+    prices = geography.map_record(PLACES, pd.Series([1.0] * 6 + [3.0]))
+    errors = geography.map_record(PLACES, pd.Series([-0.5] * 6 + [0.1]))
+    found = {"price_map": prices, "capped": 0.047}
+    monitoring = step("monitoring", record=MONITORED | {"error_map": errors})
+    page = index(make_run(steps=[step("eda", record=found), monitoring]), tmp_path)
+    dear, wrong = page.select("svg.map")
+    assert len(dear.select("rect")) == len(wrong.select("rect")) == 2
+    assert "highest at 37.7° N, 122.5° W ($300,000)" not in dear["aria-label"]  # too few districts
+    assert "lowest at 34.1° N, 118.3° W (−$50,000)" in wrong["aria-label"]
+    assert "4.7 % of the prices stand at the highest value" in words(page)
+    assert "Errors of version 8." in words(page)
+
+
+def test_the_index_tells_how_production_was_last_monitored(tmp_path):
+    page = index(make_run(steps=[step("monitoring", record=MONITORED)]), tmp_path)
+    told = "Version 8 was off by $27,000 on average over 4,000 districts with known prices, in 401"
+    assert told in words(page)
+    assert "in its test it was off by $26,000. 3 rows broke the contract" in words(page)
+
+
+def test_limits_name_the_census_only_where_the_prices_are_the_census(tmp_path):
+    own = make_run(parameters={"source": "mine.csv"})
+    assert "1990" in words(index(make_run(), tmp_path))
+    assert "1990" not in words(index(own, tmp_path))
+
+
+def test_the_overview_lists_runs_newest_first_and_names_the_damaged(tmp_path):
+    write_run(tmp_path, id="a", started="2026-11-21T08:00:00")
+    write_run(tmp_path, id="b", started="2026-11-22T08:00:00")
+    write_run(tmp_path, id="c", started="2026-11-23T08:00:00", state="failed", champion=None)
+    for name, content in {"torn": '{"id": ', "list": "[]", "short": "{}"}.items():
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "run.json").write_text(content)
+    for _ in range(2):
+        page = read(pages.write_overview(tmp_path))
+        assert links(page)[1:] == ["c/index.html", "b/index.html", "a/index.html"]
+    assert "3 runs could not be read" in words(page)
+    assert "torn/run.json" in words(page)
+
+
+def test_the_overview_draws_the_average_error_over_time_once_there_are_two(tmp_path):
+    write_run(tmp_path, id="a", started="2026-11-21T08:00:00")
+    assert not read(pages.write_overview(tmp_path)).select("svg")
+    better = CHAMPION | {"metrics": METRICS | {"test_mae": 0.25}}
+    write_run(tmp_path, id="b", started="2026-11-22T08:00:00", champion=better)
+    page = read(pages.write_overview(tmp_path))
+    points = [point.get_text() for point in page.select("svg circle title")]
+    assert points == ["a: $26,000", "b: $25,000"]
+    assert "between $25,000 and $26,000" in page.svg["aria-label"]
+
+
+def test_latest_leads_to_the_newest_run_that_finished(tmp_path):
+    write_run(tmp_path, id="a", started="2026-11-21T08:00:00")
+    pages.write_overview(tmp_path)
+    assert (tmp_path / "latest").readlink() == Path("a")
+    write_run(tmp_path, id="b", started="2026-11-22T08:00:00")
+    write_run(tmp_path, id="c", started="2026-11-23T08:00:00", state="failed", champion=None)
+    pages.write_overview(tmp_path)
+    assert (tmp_path / "latest").readlink() == Path("b")
+
+
+def test_pages_are_made_anew_from_the_records_of_a_run(tmp_path):
+    write_run(tmp_path, id="a")
+    (tmp_path / "a" / "index.html").unlink()
+    assert pages.rewrite(tmp_path, "a") == tmp_path / "a"
+    assert pages.rewrite(tmp_path, "latest") == tmp_path / "a"
+    assert "$26,000" in words(read(tmp_path / "a" / "index.html"))
+    assert links(read(tmp_path / "index.html"))[1:] == ["a/index.html"]
+
+
+def test_a_run_that_is_not_there_is_refused_with_those_that_are(tmp_path):
+    with pytest.raises(pages.PageError, match=r"no run 'a'.*none yet"):
+        pages.rewrite(tmp_path, "a")
+    write_run(tmp_path, id="b")
+    with pytest.raises(
+        pages.PageError, match=r"expected latest, or one of b\. Nothing was written"
+    ):
+        pages.rewrite(tmp_path, "a")
+    assert not (tmp_path / "index.html").exists()
+
+
+def test_an_older_run_with_odd_records_does_not_spoil_a_new_page(tmp_path):
+    odd = {"title": None, "metrics": METRICS, "version": None}
+    write_run(
+        tmp_path, id="odd", started="2026-11-01", champion=odd, versions="numpy", parameters=None
+    )
+    page = index(make_run(), tmp_path)
+    assert "../odd/index.html" in links(page)
+
+
+def test_an_overview_without_runs_says_how_to_make_one(tmp_path):
+    assert "No run yet" in words(read(pages.write_overview(tmp_path / "reports")))
+    assert not (tmp_path / "reports" / "latest").exists()
+
+
+@pytest.mark.parametrize("state", ["done", "failed"])
+def test_pages_ask_nothing_of_any_network(tmp_path, state):
+    write_run(tmp_path, state=state)
+    for page in (index(make_run(state=state), tmp_path), read(pages.write_overview(tmp_path))):
+        assert not page.select("[src], link:not([href^='data:'])")
+        assert page.meta.find_next(attrs={"http-equiv": "Content-Security-Policy"})
