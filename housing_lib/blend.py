@@ -108,11 +108,18 @@ class Choice:
     gain: dict[str, float]
     slowness: float
 
-    def unfitted(self, best_params: Mapping[str, Any], *, seed: int) -> Any:
-        """The chosen model, to be fitted on more districts, on every core."""
+    def unfitted(
+        self, best_params: Mapping[str, Any], *, seed: int, repeats: int | None = None
+    ) -> Any:
+        """The chosen model, to be fitted on other districts, on every core.
+
+        `repeats` as for `families.make_model`.
+        """
         if self.name == BLEND:
             return clone(self.model)
-        return make_model(self.name, best_params[self.name], seed=seed, n_jobs=os.cpu_count() or 1)
+        cores = os.cpu_count() or 1
+        params = best_params[self.name]
+        return make_model(self.name, params, seed=seed, n_jobs=cores, repeats=repeats)
 
     def parameters(self, best_params: Mapping[str, Any]) -> dict[str, Any]:
         """What makes the chosen model again: hyperparameters of the family, or the weights."""

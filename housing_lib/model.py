@@ -5,6 +5,7 @@ from typing import Any, Self
 import numpy as np
 import pandas as pd
 from sklearn.base import BaseEstimator, RegressorMixin, clone
+from sklearn.ensemble import VotingRegressor
 from sklearn.utils.validation import check_is_fitted
 
 from housing_lib.data import DataError, Floats
@@ -98,7 +99,8 @@ class DistrictModel(RegressorMixin, BaseEstimator):
     @property
     def near_estimators(self) -> list[Any]:
         """The estimators whose mean answers among neighbours: one, or one a seed."""
-        return list(getattr(self.near_, "estimators_", [self.near_]))
+        several = isinstance(self.near_, VotingRegressor)
+        return list(self.near_.estimators_) if several else [self.near_]
 
     def near_share(self, matrix: Floats) -> Floats:
         """How much the estimator among known districts counts, from 0 to 1."""

@@ -79,13 +79,14 @@ class Search:
         return pd.DataFrame(rows).set_index("trial")
 
     def best_model(self, train: Part) -> DistrictModel:
-        """The best trial's model of raw districts, the estimator of the search inside it.
+        """The model of raw districts with the best trial's parameters.
 
-        The same as `make_model(family, best.params, repeats=1).fit(...)` on the
-        training districts, without fitting that estimator again.
+        The same as `make_model(family, best.params).fit(...)` on the training
+        districts; where one seed is enough, without fitting its estimator again.
         """
-        model = make_model(self.family, self.best.params, seed=self.seed, repeats=1)
-        return model.fit(train.districts, train.y, near_fitted=self.estimator)
+        model = make_model(self.family, self.best.params, seed=self.seed)
+        reused = self.estimator if get_family(self.family).repeats == 1 else None
+        return model.fit(train.districts, train.y, near_fitted=reused)
 
 
 def tune(

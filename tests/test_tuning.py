@@ -31,10 +31,11 @@ def test_the_estimator_of_the_best_trial_scores_what_the_trial_scored(split, fam
     train, val = split["train"], split["val"]
     again = families.make_model(family, search.best.params, seed=0, repeats=1)
     again.fit(train.districts, train.y)
-    for model in (again, search.best_model(train)):
-        near = model.near_.predict(model.transform(val.districts))
-        found = metrics(val.y, near, prefix="val_")
+    best = search.best_model(train)
+    for estimator in (search.estimator, again.near_, best.near_estimators[0]):
+        found = metrics(val.y, estimator.predict(val.X), prefix="val_")
         assert found["val_rmse"] == pytest.approx(search.best.metrics["val_rmse"], abs=1e-9)
+    np.testing.assert_allclose(best.transform(val.districts), val.X)
 
 
 def test_the_number_of_trials_is_a_total_and_a_stopped_search_comes_to_the_same(split, own_root):
