@@ -223,8 +223,10 @@ def linear() -> list[str]:
 
 
 def title(name: str) -> str:
-    """The name of a family as a person reads it; a name that is none stays as it is."""
-    return FAMILIES[name].title if name in FAMILIES else name.capitalize()
+    """The name of a candidate as a person reads it; any other name stays as it is."""
+    if name in FAMILIES:
+        return FAMILIES[name].title
+    return "Blend" if name == BLEND else name
 
 
 def left_out(names: Iterable[str]) -> str:

@@ -74,18 +74,18 @@ def comparison_table(
         found = metrics(prices, predicted) | metric_intervals(prices, predicted, seed=seed)
         row = {
             "RMSE ($)": _dollars(found["rmse"]),
-            "95 % interval": _ends(found["rmse_low"], found["rmse_high"]),
+            "95 %": _ends(found["rmse_low"], found["rmse_high"]),
             "MAE ($)": _dollars(found["mae"]),
             "R²": f"{found['r2']:.3f}",
-            "RMSE above the champion ($)": "",
-            "95 % interval of that": "",
+            "above ($)": "",
+            "95 % of that": "",
         }
         if name != "the champion":
             apart = rmse_difference(prices, predicted, champion, seed=seed)
-            row["RMSE above the champion ($)"] = _dollars(apart["difference"])
-            row["95 % interval of that"] = _ends(apart["low"], apart["high"])
-        rows[name] = row
-    return pd.DataFrame(rows).T.rename_axis("answer").style
+            row["above ($)"] = _dollars(apart["difference"])
+            row["95 % of that"] = _ends(apart["low"], apart["high"])
+        rows[title(name)] = row
+    return pd.DataFrame(rows).T.style
 
 
 def slice_table(found: pd.DataFrame) -> Any:
@@ -129,7 +129,7 @@ def random_and_blocks(found: Judgement, prices: Floats) -> Any:
             "blocks held out ($)": found.in_blocks,
         }
     )
-    return (shown * USD_PER_UNIT).rename_axis("RMSE of").style.format("{:,.0f}")
+    return (shown * USD_PER_UNIT).style.format("{:,.0f}")
 
 
 def answer_table(answers: pd.DataFrame) -> Any:
