@@ -179,7 +179,7 @@ def monitor(
     batch_rows: Annotated[int, typer.Option(min=1, help="districts a batch")] = 10,
 ) -> None:
     """Compare the Production model with true prices, batch by batch, into MLflow and a report."""
-    from housing_lib import compute, console, pipeline, reports
+    from housing_lib import compute, console, parameters, pipeline
 
     notebook = "05_monitoring.ipynb"
     from housing_lib import monitoring, registry
@@ -187,7 +187,7 @@ def monitor(
     found = monitoring.resolve_source(source)
     registry.load_first("production", "staging")
     given = {"source": found, "batch_rows": batch_rows}
-    reports.check_parameters(get_settings().notebooks / notebook, given)
+    parameters.check_parameters(get_settings().notebooks / notebook, given)
     compute.warm_up(jobs=1)
     with console.watching(out) as watch:
         finished = pipeline.run_one("monitoring", notebook, given, watch=watch)

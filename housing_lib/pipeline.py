@@ -292,13 +292,13 @@ def run_notebook(
     notebook: Path, parameters: Mapping[str, Any], ipynb: Path, send: Callable[..., None]
 ) -> dict[str, Any]:
     """What a notebook recorded, after executing it and writing its page, whole or FAILED."""
-    from housing_lib import kernels, reports
+    from housing_lib import execution, kernels, reports
 
     kernels.use_forked_kernels()
     started = time.time()
     failed = None
     try:
-        reports.execute(notebook, parameters, ipynb, on_cell=send)
+        execution.execute(notebook, parameters, ipynb, on_cell=send)
         return reports.read_record(ipynb)
     except HousingError as error:
         failed = str(error)

@@ -16,6 +16,7 @@ import papermill
 import skops.io
 import sqlalchemy.orm
 
+import housing_lib.execution
 import housing_lib.exploration
 import housing_lib.monitoring
 import housing_lib.plots

@@ -12,14 +12,14 @@ from housing_lib.settings import PROJECT, Settings
 # Imports point down only: a module may import those of the floors below its own.
 FLOORS = [
     {"settings", "files", "estimators"},
-    {"provenance", "data"},
+    {"provenance", "data", "parameters"},
     {"parts"},
     {"features", "exploration"},
     {"families"},
     {"evaluation", "monitoring"},
     {"plots"},
     {"tuning"},
-    {"tracking", "reports", "compute", "kernels"},
+    {"tracking", "reports", "execution", "compute", "kernels"},
     {"registry", "pages"},
     {"scoring", "preload"},
     {"pipeline"},
@@ -29,7 +29,7 @@ FLOORS = [
 SIBLINGS = {("monitoring", "evaluation"), ("exploration", "features")}
 DOORS = {
     "mlflow": {"tracking", "registry", "preload"},
-    "papermill": {"reports", "preload"},
+    "papermill": {"execution", "preload"},
     "nbconvert": {"reports", "preload"},
     "optuna": {"tuning"},
     "skops": {"tracking", "preload"},
