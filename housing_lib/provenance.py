@@ -4,8 +4,9 @@ import getpass
 import platform
 import subprocess
 from functools import lru_cache
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import PackageNotFoundError, distributions, version
 
+from housing_lib.files import file_digest
 from housing_lib.settings import PROJECT
 
 MODEL_PACKAGES = {
@@ -30,12 +31,25 @@ def requirements() -> list[str]:
     return [f"{name}=={_version(names)}" for name, names in MODEL_PACKAGES.items()]
 
 
+def lock_digest() -> str:
+    """The digest of the file that pins every package; empty if there is none."""
+    path = PROJECT / "requirements.lock"
+    return file_digest(path)[:16] if path.exists() else ""
+
+
+def packages() -> dict[str, str]:
+    """The version of every installed package, by name."""
+    found = {one.metadata["Name"]: one.version for one in distributions()}
+    return dict(sorted(found.items(), key=lambda item: item[0].lower()))
+
+
 def describe() -> dict[str, str]:
-    """User, commit, Python and package versions, as tags and footers show them."""
+    """User, commit, versions and lock file's digest, as tags and footers show them."""
     return {
         "user": getpass.getuser(),
         "commit": commit(),
         "versions": " ".join([f"python=={platform.python_version()}", *requirements()]),
+        "lock_file": lock_digest(),
     }
 
 

@@ -34,6 +34,9 @@ class Settings(BaseSettings):
     host: str = "127.0.0.1"
     port: int = Field(default=8000, ge=1, le=65535)
 
+    notify_url: str = ""
+    notify_command: str = ""
+
     @property
     def notebooks(self) -> Path:
         """The folder of the notebooks."""

@@ -11,8 +11,8 @@ from housing_lib.settings import PROJECT, Settings
 
 # Imports point down only: a module may import those of the floors below its own.
 FLOORS = [
-    {"settings", "files", "estimators"},
-    {"provenance", "data", "parameters"},
+    {"settings", "files", "estimators", "privacy"},
+    {"provenance", "data", "parameters", "terminal", "graph", "notify"},
     {"parts"},
     {"features", "exploration"},
     {"families"},
