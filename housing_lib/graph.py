@@ -55,7 +55,7 @@ class Step:
     """One step of a run: what it executes, what it waits for and reads, and how it went.
 
     `reads` and `writes` name what lies outside of the notebook: `source`, `processed`,
-    `production`. Of the tables in `tables` it reads one entry alone; `settings` are the
+    `production`. Of the tables in `tables` it reads one entry alone, or none; `settings` are the
     beginnings of the names of the settings that it follows.
     """
 
@@ -123,14 +123,22 @@ def make_steps(plan: Plan, run_id: str) -> list[Step]:
     tuning = [_tuning(plan, run_id, model) for model in plan.models]
     searches = [step.id for step in tuning]
     source = {"source": plan.source}
+    no_family = {"families.FAMILIES": ""}
     return [
-        Step("eda", notebook="01_eda.ipynb", parameters=source, reads=["source"]),
+        Step(
+            "eda",
+            notebook="01_eda.ipynb",
+            parameters=source,
+            reads=["source"],
+            tables=no_family,
+        ),
         Step(
             "preprocessing",
             notebook="02_preprocessing.ipynb",
             parameters=source,
             reads=["source"],
             writes=["processed"],
+            tables=no_family,
         ),
         *tuning,
         Step(

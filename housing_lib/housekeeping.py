@@ -28,7 +28,9 @@ def removable(*, keep: int) -> dict[PastRun, int]:
 def _is_needed(run: PastRun, production: int | None) -> bool:
     champion = run.content.get("champion") or {}
     is_latest = (get_settings().reports / "latest").resolve() == run.folder.resolve()
-    made_it = production is not None and champion.get("version") == production
+    judged = [step for step in run.steps if step["id"] == "evaluation"]
+    is_origin = any(step.get("origin", run.id) == run.id for step in judged)
+    made_it = is_origin and production is not None and champion.get("version") == production
     return is_latest or made_it or run.is_alive
 
 

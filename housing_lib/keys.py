@@ -6,6 +6,7 @@ import json
 import platform
 import re
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -35,12 +36,12 @@ def ingredients(
     modules
         The modules that the step starts from, beside those that its notebook imports.
     tables
-        Of such a table, as `families.FAMILIES`, the step reads one entry alone.
+        Of such a table, as `families.FAMILIES`, the step reads this entry alone, or none.
     """
     code = code_of(notebook) if notebook else ""
     found = {"code": _digest(_normal(_parse(code)))} if notebook else {}
     for name in sorted(modules_reached(code, modules)):
-        found[f"module {name}"] = _module_digest(name, _entries(name, tables))
+        found[f"module {name}"] = _module(name).digest(_entries(name, tables))
     found |= {f"parameter {name}": repr(value) for name, value in parameters.items()}
     found |= {f"input {name}": digest for name, digest in inputs.items()}
     return found | environment()
@@ -85,7 +86,7 @@ def modules_reached(code: str, modules: Iterable[str] = ()) -> set[str]:
     while waiting:
         name = waiting.pop()
         reached.add(name)
-        waiting |= _imports(_module(name), package=_package_of(name)) - reached
+        waiting |= _module(name).imports() - reached
     return reached
 
 
@@ -128,27 +129,39 @@ def _path(name: str) -> Path | None:
     return next((path for path in both if path.exists()), None)
 
 
-def _package_of(name: str) -> str:
-    inside = name if (PACKAGE.joinpath(*name.split("."))).is_dir() else name.rpartition(".")[0]
-    return f"housing_lib.{inside}".rstrip(".")
-
-
-def _module(name: str) -> ast.Module:
+def _module(name: str) -> "_Module":
     path = _path(name)
-    return ast.parse(path.read_text() if path else "")
+    return _Module(name, path.read_text() if path else "")
+
+
+@dataclass(frozen=True)
+class _Module:
+    """A module as it is now; what is found in it is remembered for as long as it stays so."""
+
+    name: str
+    text: str
+
+    @property
+    def package(self) -> str:
+        is_package = PACKAGE.joinpath(*self.name.split(".")).is_dir()
+        inside = self.name if is_package else self.name.rpartition(".")[0]
+        return f"housing_lib.{inside}".rstrip(".")
+
+    @lru_cache(maxsize=512)  # noqa: B019 (modules are few)
+    def imports(self) -> frozenset[str]:
+        return frozenset(_imports(ast.parse(self.text), package=self.package))
+
+    @lru_cache(maxsize=512)  # noqa: B019
+    def digest(self, entries: tuple[tuple[str, str], ...]) -> str:
+        tree = ast.parse(self.text)
+        for table, entry in entries:
+            _keep_entry(tree, table, entry)
+        return _digest(_normal(tree))
 
 
 def _entries(module: str, tables: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
     split = {name.rpartition(".")[::2]: entry for name, entry in tables.items()}
     return tuple((table, entry) for (owner, table), entry in split.items() if owner == module)
-
-
-@lru_cache(maxsize=512)
-def _module_digest(name: str, entries: tuple[tuple[str, str], ...]) -> str:
-    tree = _module(name)
-    for table, entry in entries:
-        _keep_entry(tree, table, entry)
-    return _digest(_normal(tree))
 
 
 def _keep_entry(tree: ast.Module, table: str, entry: str) -> None:
@@ -167,7 +180,6 @@ def _keep_entry(tree: ast.Module, table: str, entry: str) -> None:
             found.keys, found.values = [k for k, _ in kept], [v for _, v in kept]
 
 
-@lru_cache(maxsize=1)
 def _package_data() -> str:
     files = [
         path

@@ -8,7 +8,7 @@ from graphlib import TopologicalSorter
 from pathlib import Path
 from typing import Any
 
-from housing_lib import notify, provenance, reuse, runs
+from housing_lib import notify, provenance, reuse, runs, store
 from housing_lib.compute import Channel, call_in_process, share_cores, stop_all
 from housing_lib.files import file_digest
 from housing_lib.graph import (
@@ -58,7 +58,7 @@ def run(
     with runs.holding_root(wait=wait_for_others):
         run_id = runs.new_id()
         steps = select(make_steps(plan, run_id), choice)
-        _refuse_impossible(steps)
+        refuse_impossible(steps)
         return run_steps(run_id, plan, steps, watch=watch)
 
 
@@ -142,7 +142,7 @@ def _make_folder(folder: Path) -> None:
         ) from error
 
 
-def _refuse_impossible(steps: Sequence[Step]) -> None:
+def refuse_impossible(steps: Sequence[Step]) -> None:
     """Refuse a choice of steps that need results which are not there.
 
     Raises
@@ -400,10 +400,9 @@ def _news(current: Run) -> dict[str, Any]:
 def _close_open_runs(ids: Sequence[str]) -> None:
     """Let MLflow know of the runs that ended without telling it."""
     for run_id in ids:
-        try:
-            call_in_process(close_open_runs, run_id, on_message=lambda *message: None)
-        except HousingError:
-            return  # a store that is away must not keep a run from its end
+        with suppress(HousingError):  # a store that is away must not keep a run from its end
+            if store.has_open_runs(run_id):
+                call_in_process(close_open_runs, run_id, on_message=lambda *message: None)
 
 
 def close_open_runs(run_id: str, channel: Channel) -> int:

@@ -31,6 +31,7 @@ def requirements() -> list[str]:
     return [f"{name}=={_version(names)}" for name, names in MODEL_PACKAGES.items()]
 
 
+@lru_cache(maxsize=1)
 def lock_digest() -> str:
     """The digest of the file that pins every package; empty if there is none."""
     path = PROJECT / "requirements.lock"

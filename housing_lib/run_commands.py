@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from housing_lib.settings import HousingError, get_settings
-from housing_lib.terminal import err, out, say_errors, seconds_of
+from housing_lib.terminal import clock, err, out, say_errors, seconds_of
 
 if TYPE_CHECKING:
     from housing_lib.graph import Plan
@@ -214,6 +214,7 @@ def _pairs(keys: list[str], values: list[str]) -> list[tuple[str, str]]:
 
 def _show_parameters(name: str) -> None:
     from rich.table import Table
+    from rich.text import Text
 
     from housing_lib import parameters
 
@@ -222,7 +223,7 @@ def _show_parameters(name: str) -> None:
     for column in ("parameter", "type", "default", "what it is"):
         shown.add_column(column, overflow="fold")
     for one in parameters.parameters_of(found).values():
-        shown.add_row(one.name, one.type, one.default, one.help)
+        shown.add_row(*map(Text, (one.name, one.type, one.default, one.help)))
     out.print(shown)
     out.print(f"housing notebook {found.stem} -p KEY VALUE ...", markup=False)
 
@@ -304,11 +305,13 @@ def runs(as_json: Json = False) -> None:
     if as_json:
         print(json.dumps({"runs": rows, "damaged": damaged}, indent=2))
         return
-    shown = Table(title=f"{len(rows)} runs", title_justify="left")
+    shown = Table(title=f"{len(rows)} {'run' if len(rows) == 1 else 'runs'}", title_justify="left")
     for column in ("run", "state", "took", "steps", "champion", "test RMSE", "decision"):
-        shown.add_column(column)
+        shown.add_column(column, no_wrap=column == "run")
     for row in rows:
-        shown.add_row(*(str(value) for value in row.values()))
+        rmse = f"{row['test_rmse']:.4f}" if row["test_rmse"] else ""
+        told = {**row, "seconds": clock(row["seconds"]), "test_rmse": rmse}
+        shown.add_row(*told.values())
     out.print(shown)
     for path, why in damaged.items():
         out.print(f"{path} cannot be read: {why}", markup=False, soft_wrap=True)
@@ -321,6 +324,7 @@ def diff(
 ) -> None:
     """Show what differs between two runs: data, code, parameters, packages, metrics, champion."""
     from rich.table import Table
+    from rich.text import Text
 
     from housing_lib import comparison
     from housing_lib import runs as records
@@ -337,7 +341,7 @@ def diff(
     for column in ("", "what", old.id, new.id):
         shown.add_column(column, overflow="fold")
     for row in rows:
-        shown.add_row(row.kind, row.name, row.old, row.new)
+        shown.add_row(*map(Text, (row.kind, row.name, row.old, row.new)))
     out.print(shown)
 
 

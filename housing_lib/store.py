@@ -10,6 +10,10 @@ _FINISHED = (
     "SELECT run_uuid FROM runs WHERE run_uuid IN :ids "
     "AND status = 'FINISHED' AND lifecycle_stage = 'active'"
 )
+_OPEN = (
+    "SELECT runs.run_uuid FROM runs JOIN tags ON tags.run_uuid = runs.run_uuid "
+    "WHERE runs.status = 'RUNNING' AND tags.key = 'pipeline_run' AND tags.value = :run"
+)
 _VERSION = "SELECT version FROM registered_model_aliases WHERE name = :name AND alias = :alias"
 
 
@@ -25,6 +29,11 @@ def finished_runs(wanted: Iterable[str]) -> set[str]:
 
         return tracking.finished_runs(ids)
     return {row[0] for row in _rows(_FINISHED, ids=ids)}
+
+
+def has_open_runs(pipeline_run: str) -> bool:
+    """Whether a pipeline run left MLflow runs open; true as well where nobody can tell quickly."""
+    return not _is_database() or bool(_rows(_OPEN, run=pipeline_run))
 
 
 def version_in(stage: str) -> int | None:

@@ -9,12 +9,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import nbformat
 import pandas as pd
 import pytest
+from nbformat import v4
 
 from housing_lib import data, families, features, parts, registry, tracking
+from housing_lib.graph import Step
 from housing_lib.settings import get_settings
 
+KERNEL = {"name": "python3", "display_name": "Python 3 (ipykernel)", "language": "python"}
 STORE_VARIABLES = ("HOUSING_TRACKING_URI", "MLFLOW_TRACKING_URI", "HOUSING_MODEL_NAME")
 
 
@@ -94,6 +98,42 @@ def own_root(tmp_path: Path) -> Iterator[Path]:
         use_root(patch, tmp_path)
         yield tmp_path
     clear_caches()
+
+
+@dataclass(frozen=True)
+class TinySteps:
+    """Steps of small notebooks, which leave a line in a file whenever they are executed."""
+
+    folder: Path
+
+    def make(
+        self, name: str, *sources: str, words: str = "# Tiny", recorded: Any = None, **more: Any
+    ) -> Step:
+        """A step of a notebook that runs `sources` and records something."""
+        record = recorded or {"x": 1}
+        note = f"with open({str(self.folder / 'executed')!r}, 'a') as f: f.write('{name}\\n')"
+        start = "from housing_lib import reports", note, *sources, f"reports.record(**{record})"
+        given = v4.new_code_cell("seen: str = ''", metadata={"tags": ["parameters"]})
+        cells = [v4.new_markdown_cell(words), given, *map(v4.new_code_cell, start)]
+        for number, cell in enumerate(cells):
+            cell["id"] = f"{name}-{number}"
+        path = self.folder / f"00_{name}.ipynb"
+        nbformat.write(v4.new_notebook(cells=cells, metadata={"kernelspec": KERNEL}), path)
+        return Step(name, notebook=str(path), **more)
+
+    @property
+    def executed(self) -> list[str]:
+        """The names of the steps that were executed, in order; forgotten by asking."""
+        path = self.folder / "executed"
+        names = path.read_text().split() if path.exists() else []
+        path.unlink(missing_ok=True)
+        return names
+
+
+@pytest.fixture
+def tiny(own_root: Path, tmp_path_factory: pytest.TempPathFactory) -> TinySteps:
+    """Small steps, to be run in a root of their own."""
+    return TinySteps(tmp_path_factory.mktemp("tiny"))
 
 
 def use_root(patch: pytest.MonkeyPatch, root: Path) -> None:

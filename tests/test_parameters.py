@@ -1,5 +1,6 @@
 """A notebook's parameters are typed, and what it does not take is refused before it starts."""
 
+import ast
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import pytest
 from nbformat import v4
 
 from housing_lib import parameters
+from housing_lib.settings import PROJECT
 
 PARAMETERS = """\
 n_trials: int = 5  # how many, as in "#5"
@@ -79,3 +81,77 @@ def test_a_value_of_another_type_is_refused(tuning, name, value):
 )
 def test_a_value_of_the_written_type_is_taken(tuning, name, value):
     parameters.check_parameters(tuning, {name: value})
+
+
+LIMITED = """\
+n_trials: int = 5  # how many [1 to 100]
+mode: str = "fast"  # how [one of fast, slow]
+family: str = "ridge"  # which [one of families.FAMILIES]
+source: str = "bundled"  # where from [file or bundled, test]
+"""
+
+
+@pytest.fixture
+def limited(tmp_path):
+    return write_notebook(tmp_path / "03_limited.ipynb", code(LIMITED, "parameters"))
+
+
+def test_values_beyond_their_limits_are_all_refused_at_once(limited):
+    wrong = {"n_trials": 0, "mode": "slwo", "family": "rigde", "source": "none.csv"}
+    with pytest.raises(parameters.ParameterError) as error:
+        parameters.check_parameters(limited, wrong)
+    said = str(error.value)
+    assert "'n_trials' is 0; expected 1 to 100" in said
+    assert "expected one of fast, slow. Did you mean 'slow'?" in said
+    assert "Did you mean 'ridge'?" in said
+    assert "found no such file; expected bundled, test, or a file" in said
+
+
+def test_texts_become_values_of_the_declared_types(tuning):
+    texts = [("n_trials", "7"), ("rate", "0.5"), ("quick", "true"), ("limit", "none")]
+    found = parameters.read_values(tuning, [*texts, ("model_name", "8")])
+    assert found == {
+        "n_trials": 7,
+        "rate": 0.5,
+        "quick": True,
+        "limit": None,
+        "model_name": "8",
+    }
+
+
+@pytest.mark.parametrize(("name", "text"), [("n_trials", "x"), ("quick", "1"), ("rate", "fast")])
+def test_a_text_that_is_no_such_value_is_refused(tuning, name, text):
+    with pytest.raises(parameters.ParameterError, match=f"takes '{name}' as .* found '{text}'"):
+        parameters.read_values(tuning, [(name, text)])
+
+
+def test_a_file_is_found_from_any_folder(limited, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a.csv").touch()
+    found = parameters.read_values(limited, [("source", "a.csv")])
+    assert found == {"source": str(tmp_path / "a.csv")}
+    assert parameters.read_values(limited, [("source", "test")]) == {"source": "test"}
+
+
+@pytest.mark.parametrize("name", ["api_key", "password", "AWS_SECRET", "accessToken", "db_passwd"])
+def test_a_secret_is_refused_and_its_variable_named(tuning, name):
+    with pytest.raises(parameters.ParameterError, match="environment variable") as error:
+        parameters.check_parameters(tuning, {name: "x1y2z3"})
+    assert "x1y2z3" not in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["03_tuning", "03", "tuning", "03_tuning.ipynb"])
+def test_a_notebook_is_found_by_its_name_number_or_noun(name):
+    assert parameters.find_notebook(name).name == "03_tuning.ipynb"
+
+
+def test_a_notebook_that_is_not_there_is_refused_with_the_nearest_name():
+    with pytest.raises(parameters.NotebookError, match="Did you mean '03_tuning'"):
+        parameters.find_notebook("03_tunning")
+
+
+def test_the_limits_of_the_real_notebooks_hold_for_their_own_defaults():
+    for path in sorted((PROJECT / "notebooks").glob("*.ipynb")):
+        known = parameters.parameters_of(path)
+        defaults = {name: ast.literal_eval(one.default) for name, one in known.items()}
+        parameters.check_parameters(path, defaults)
