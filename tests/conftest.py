@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -14,8 +15,8 @@ import pandas as pd
 import pytest
 from nbformat import v4
 
-from housing_lib import data, families, features, parts, registry, tracking
-from housing_lib.graph import Step
+from housing_lib import data, families, features, parts, pipeline, registry, tracking
+from housing_lib.graph import Plan, Recorded, Step
 from housing_lib.settings import get_settings
 
 KERNEL = {"name": "python3", "display_name": "Python 3 (ipykernel)", "language": "python"}
@@ -121,6 +122,15 @@ class TinySteps:
         nbformat.write(v4.new_notebook(cells=cells, metadata={"kernelspec": KERNEL}), path)
         return Step(name, notebook=str(path), **more)
 
+    def three(self, *, first: Any = (), second: Any = (), words: str = "# Tiny") -> list[Step]:
+        """A step, one that is given what it recorded, and one beside them."""
+        seen = {"seen": Recorded(["first"], "x")}
+        return [
+            self.make("first", *first),
+            self.make("second", *second, words=words, after=["first"], parameters=seen),
+            self.make("beside"),
+        ]
+
     @property
     def executed(self) -> list[str]:
         """The names of the steps that were executed, in order; forgotten by asking."""
@@ -134,6 +144,27 @@ class TinySteps:
 def tiny(own_root: Path, tmp_path_factory: pytest.TempPathFactory) -> TinySteps:
     """Small steps, to be run in a root of their own."""
     return TinySteps(tmp_path_factory.mktemp("tiny"))
+
+
+@pytest.fixture(scope="session")
+def _three_done(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, TinySteps]:
+    root, steps = tmp_path_factory.mktemp("root"), TinySteps(tmp_path_factory.mktemp("tiny"))
+    with pytest.MonkeyPatch.context() as patch:
+        use_root(patch, root)
+        done = pipeline.run_steps("first-run", Plan((), 0, jobs=2), steps.three())
+    clear_caches()
+    assert done.state == "done"
+    assert sorted(steps.executed) == ["beside", "first", "second"]
+    return root, steps
+
+
+@pytest.fixture
+def tiny_done(_three_done: tuple[Path, TinySteps], own_root: Path) -> TinySteps:
+    """The three small steps, in a root of its own where `first-run` finished them."""
+    root, steps = _three_done
+    shutil.copytree(root, own_root, dirs_exist_ok=True)
+    (steps.folder / "executed").unlink(missing_ok=True)
+    return steps
 
 
 def use_root(patch: pytest.MonkeyPatch, root: Path) -> None:

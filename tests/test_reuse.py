@@ -5,22 +5,11 @@ import json
 import pytest
 
 from housing_lib import graph, pipeline, runs
-from housing_lib.graph import Plan, Recorded, Selection, Step, StepError
+from housing_lib.graph import Plan, Selection, Step, StepError
 from housing_lib.settings import get_settings
 
-SEEN = {"seen": Recorded(["first"], "x")}
 
-
-def make(tiny, *, first=(), second=(), words="# Tiny") -> list[Step]:
-    """A step, one that is given what it recorded, and one beside them."""
-    return [
-        tiny.make("first", *first),
-        tiny.make("second", *second, words=words, after=["first"], parameters=SEEN),
-        tiny.make("beside"),
-    ]
-
-
-def run(steps: list[Step], *, jobs: int = 1, **limits) -> runs.Run:
+def run(steps: list[Step], *, jobs: int = 2, **limits) -> runs.Run:
     return pipeline.run_steps(runs.new_id(), Plan((), 0, jobs=jobs, **limits), steps)
 
 
@@ -28,73 +17,63 @@ def states(done: runs.Run) -> dict[str, str]:
     return {step.id: step.state for step in done.steps.values()}
 
 
-def test_a_second_run_executes_nothing_and_holds_all_files(tiny):
-    first = run(make(tiny), jobs=2)
-    assert sorted(tiny.executed) == ["beside", "first", "second"]
-    second = run(make(tiny))
-    assert tiny.executed == []
+def test_a_second_run_executes_nothing_and_holds_all_files(tiny_done):
+    second = run(tiny_done.three())
+    assert tiny_done.executed == []
     assert set(states(second).values()) == {"reused"}
     assert second.exit_code == 0
     for step in second.steps.values():
-        assert step.reason == f"as in run {first.id}"
-        for suffix in (".ipynb", ".html"):
+        assert step.reason == "as in run first-run"
+        for suffix in (".ipynb", ".html", ".log"):
             assert (second.folder / f"{step.file_stem}{suffix}").exists()
-    third = run(make(tiny))
-    assert third.steps["first"].origin == first.id
-    forced = graph.select(make(tiny), Selection(force=True))
-    assert set(states(run(forced)).values()) == {"done"}
-    assert len(tiny.executed) == 3
+    assert run(tiny_done.three()).steps["first"].origin == "first-run"
 
 
-def test_a_changed_cell_reruns_its_step_and_says_so_and_what_it_recorded_decides_the_rest(tiny):
-    run(make(tiny))
-    tiny.executed  # noqa: B018 (forgets them)
-    again = run(make(tiny, first=["1 + 1"]))
-    assert tiny.executed == ["first"]
-    assert "changed since run" in again.steps["first"].why
-    assert again.steps["first"].why.endswith(": code")
+def test_force_runs_everything_and_knows_how_long_it_took_before(tiny_done):
+    again = run(graph.select(tiny_done.three(), Selection(force=True)))
+    assert set(states(again).values()) == {"done"}
+    assert len(tiny_done.executed) == 3
+    assert all(step.expected_s > 0 for step in again.steps.values())
+
+
+def test_a_changed_cell_reruns_its_step_and_what_it_records_decides_the_rest(tiny_done):
+    again = run(tiny_done.three(first=["1 + 1"]))
+    assert tiny_done.executed == ["first"]
+    assert again.steps["first"].why == "changed since run first-run: code"
     assert states(again)["second"] == "reused"
-    changed = make(tiny, first=["reports.record(x=2)"])
-    changed[0].parameters = {"seen": "another"}
-    run(changed)
-    assert tiny.executed == ["first"]
 
 
-def test_other_words_write_the_page_again_and_execute_nothing(tiny):
-    run(make(tiny))
-    tiny.executed  # noqa: B018
-    again = run(make(tiny, words="# Quite another title"))
-    assert tiny.executed == []
+def test_other_words_write_the_page_again_and_execute_nothing(tiny_done):
+    again = run(tiny_done.three(words="# Quite another title"))
+    assert tiny_done.executed == []
     assert "written anew" in again.steps["second"].reason
     page = (again.folder / "00_second.html").read_text()
     assert "Quite another title" in page
     assert "FAILED" not in page
-    assert set(states(run(make(tiny, words="# Quite another title"))).values()) == {"reused"}
+    third = run(tiny_done.three(words="# Quite another title"))
+    assert third.steps["second"].reason == "as in run first-run"
 
 
-def test_a_file_that_is_gone_or_was_changed_is_made_again(tiny):
-    done = run(make(tiny))
-    (done.folder / "00_beside.ipynb").write_text("{}")
-    (done.folder / "00_first.ipynb").unlink()
-    tiny.executed  # noqa: B018
-    again = run(make(tiny))
-    assert sorted(tiny.executed) == ["beside", "first"]
+def test_a_file_that_is_gone_or_was_changed_is_made_again(tiny_done):
+    folder = get_settings().reports / "first-run"
+    (folder / "00_beside.ipynb").write_text("{}")
+    (folder / "00_first.ipynb").unlink()
+    again = run(tiny_done.three())
+    assert sorted(tiny_done.executed) == ["beside", "first"]
     assert "missing or was changed" in again.steps["beside"].why
 
 
 def test_data_that_were_written_since_are_made_again(tiny):
-    folder = get_settings().processed
-    write = (
-        f"from pathlib import Path; p = Path({str(folder)!r}); p.mkdir(parents=True, exist_ok=True)"
-    )
-    sources = write, "(p / 'a.npz').write_text('1')"
+    file = get_settings().processed / "a.npz"
+    file.parent.mkdir(parents=True)
+    write = f"from pathlib import Path; Path({str(file)!r}).write_text('1')"
 
     def writer() -> Step:
-        return tiny.make("writer", *sources, writes=["processed"])
+        return tiny.make("writer", write, writes=["processed"])
 
     run([writer()])
     assert states(run([writer()])) == {"writer": "reused"}
-    (folder / "a.npz").write_text("2")
+    file.write_text("2")
     again = run([writer()])
     assert states(again) == {"writer": "done"}
     assert "the processed data are not those of run" in again.steps["writer"].why
@@ -102,55 +81,43 @@ def test_data_that_were_written_since_are_made_again(tiny):
 
 def test_a_result_without_its_run_in_the_store_is_made_again(tiny):
     for _ in range(2):
-        step = tiny.make("logs", recorded={"mlflow_run": "0123"})
-        again = run([step])
+        again = run([tiny.make("logs", recorded={"mlflow_run": "0123"})])
         assert states(again) == {"logs": "done"}
     assert "its MLflow run 0123 is not in the store" in again.steps["logs"].why
 
 
-def test_damaged_records_of_runs_are_passed_over_and_named(tiny):
-    done = run(make(tiny))
-    for name, text in {"torn": '{"id": ', "list": "[]", "short": "{}"}.items():
-        (done.folder.parent / name).mkdir()
-        (done.folder.parent / name / "run.json").write_text(text)
-    damaged = {}
-    known = runs.past_runs(lambda path, why: damaged.update({path.parent.name: why}))
-    assert [one.id for one in known] == [done.id]
-    assert set(damaged) == {"torn", "list", "short"}
-    (done.folder / "run.json").write_text("{")
-    assert set(states(run(make(tiny))).values()) == {"done"}
+def test_a_damaged_record_of_a_run_is_taken_for_nothing(tiny_done):
+    (get_settings().reports / "first-run" / "run.json").write_text('{"id": ')
+    assert set(states(run(tiny_done.three())).values()) == {"done"}
 
 
-def test_after_a_failure_only_what_is_not_finished_runs_again(tiny):
-    failed = run(make(tiny, first=["1 / 0"]))
-    assert states(failed) == {"first": "failed", "second": "skipped", "beside": "done"}
+def test_after_a_failure_only_what_is_not_finished_runs_again(tiny_done):
+    failed = run(tiny_done.three(first=["reports.record(x=2); 1 / 0"]))
+    assert states(failed) == {"first": "failed", "second": "skipped", "beside": "reused"}
     assert failed.exit_code == 1
-    tiny.executed  # noqa: B018
-    mended = run(make(tiny))
-    assert tiny.executed == ["first", "second"]
-    assert states(mended)["beside"] == "reused"
+    mended = run(tiny_done.three())
+    assert tiny_done.executed == ["first"]
+    assert set(states(mended).values()) == {"reused"}
 
 
-def test_from_runs_a_step_and_all_that_follow_it(tiny):
-    run(make(tiny))
-    tiny.executed  # noqa: B018
-    chosen = graph.select(make(tiny), Selection(start="first"))
-    assert set(states(run(chosen)).values()) == {"done", "reused"}
-    assert tiny.executed == ["first", "second"]
+def test_from_runs_a_step_and_all_that_follow_it(tiny_done):
+    chosen = graph.select(tiny_done.three(), Selection(start="first"))
+    assert states(run(chosen)) == {"first": "done", "second": "done", "beside": "reused"}
+    assert tiny_done.executed == ["first", "second"]
 
 
-def test_only_runs_one_step_on_what_is_there_and_refuses_what_is_not(tiny):
-    nothing_yet = graph.select(make(tiny), Selection(only=["second"]))
-    with pytest.raises(StepError, match="first: it has not been run yet") as error:
-        pipeline.refuse_impossible(nothing_yet)
-    assert "--from first" in str(error.value)
-    run(make(tiny))
-    tiny.executed  # noqa: B018
-    chosen = graph.select(make(tiny), Selection(only=["second"]))
+def test_only_runs_one_step_on_what_is_there(tiny_done):
+    chosen = graph.select(tiny_done.three(), Selection(only=["second"]))
     pipeline.refuse_impossible(chosen)
-    done = run(chosen)
-    assert states(done) == {"first": "reused", "second": "done"}
-    assert tiny.executed == ["second"]
+    assert states(run(chosen)) == {"first": "reused", "second": "done"}
+    assert tiny_done.executed == ["second"]
+
+
+def test_only_is_refused_where_what_it_needs_is_not_there(tiny):
+    chosen = graph.select(tiny.three(), Selection(only=["second"]))
+    with pytest.raises(StepError, match="first: it has not been run yet") as error:
+        pipeline.refuse_impossible(chosen)
+    assert "--from first" in str(error.value)
 
 
 @pytest.mark.parametrize(
@@ -174,11 +141,8 @@ def test_a_step_that_is_none_is_refused_with_the_nearest_name():
         graph.select(steps, Selection(only=["tuning-rigde"]))
 
 
-def test_a_run_says_what_its_steps_were_made_of_and_how_long_they_took(tiny):
-    done = run(make(tiny))
-    content = json.loads((done.folder / "run.json").read_text())
+def test_a_run_says_what_its_steps_were_made_of(tiny_done):
+    content = json.loads((get_settings().reports / "first-run" / "run.json").read_text())
     (first, *_) = content["steps"]
     assert {"code", "lock file", "python", "module reports"} <= set(first["made_of"])
     assert len(first["key"]) == 16
-    again = graph.select(make(tiny), Selection(force=True))
-    assert run(again).steps["first"].expected_s == first["seconds"]
