@@ -8,7 +8,7 @@ from graphlib import TopologicalSorter
 from pathlib import Path
 from typing import Any
 
-from housing_lib import notify, provenance, reuse, runs, store
+from housing_lib import notify, reuse, runs, store, work
 from housing_lib.compute import Channel, call_in_process, share_cores, stop_all
 from housing_lib.files import file_digest
 from housing_lib.graph import (
@@ -281,7 +281,7 @@ def _call(current: Run, step: Step) -> dict[str, Any]:
         answer = call_in_process(run_promotion, given["version"], on_message=on_cell)
         return answer
     answer = call_in_process(
-        run_notebook,
+        work.run_notebook,
         get_settings().notebooks / step.notebook,
         given,
         current.folder / f"{step.file_stem}.ipynb",
@@ -291,64 +291,14 @@ def _call(current: Run, step: Step) -> dict[str, Any]:
     return answer
 
 
-def run_notebook(
-    notebook: Path,
-    parameters: Mapping[str, Any],
-    ipynb: Path,
-    limit_s: float | None,
-    channel: Channel,
-) -> dict[str, Any]:
-    """What a notebook recorded, after executing it and writing its page, whole or FAILED."""
-    from housing_lib import execution, kernels, privacy, reports
-
-    kernels.use_forked_kernels()
-    started = time.time()
-    origin = _origin(notebook, parameters)
-    failed = None
-    try:
-        execution.execute(
-            notebook,
-            parameters,
-            ipynb,
-            on_cell=channel,
-            log=ipynb.with_suffix(".log"),
-            limit_s=limit_s,
-            channel=channel,
-            provenance=origin,
-        )
-        return reports.read_record(ipynb)
-    except HousingError as error:
-        failed = privacy.hide(str(error), privacy.secret_values())
-        raise type(error)(failed) from None
-    finally:
-        if ipynb.exists():
-            shown = origin | {"seconds": f"{time.time() - started:.0f}"}
-            reports.render(ipynb, ipynb.with_suffix(".html"), provenance=shown, failed=failed)
-
-
-def _origin(notebook: Path, parameters: Mapping[str, Any]) -> dict[str, str]:
-    given = {name: str(value) for name, value in parameters.items()}
-    return {"notebook": notebook.name, **given, **provenance.describe()}
-
-
 def _write_page_again(found: reuse.Finished, step: Step, current: Run) -> None:
     """Write the page of a result that was taken, whose words or looks have changed since."""
     notebook = get_settings().notebooks / step.notebook
     ipynb = current.folder / f"{step.file_stem}.ipynb"
     executed = found.run.folder / ipynb.name
-    call_in_process(renew_page, notebook, executed, ipynb, on_message=lambda *message: None)
+    call_in_process(work.renew_page, notebook, executed, ipynb, on_message=lambda *message: None)
     step.files = {ipynb.name: file_digest(ipynb)}
     step.reason += "; its page was written anew, for its words or looks had changed"
-
-
-def renew_page(notebook: Path, executed: Path, ipynb: Path, channel: Channel) -> None:
-    """Write an executed notebook and its page with the words of today's notebook."""
-    from housing_lib import execution, reports
-    from housing_lib.files import read_json
-
-    execution.renew_words(executed, notebook, ipynb)
-    origin = read_json(ipynb)["metadata"].get("housing", {})
-    reports.render(ipynb, ipynb.with_suffix(".html"), provenance=origin)
 
 
 def run_promotion(version: int | None, channel: Channel) -> dict[str, Any]:
@@ -384,7 +334,7 @@ def _finish(current: Run, journal: Journal) -> None:
     pages.write_index(runs.to_json(current), current.folder)
     pages.write_overview(get_settings().reports)
     if current.exit_code:
-        notify.tell("run", **_news(current))
+        current.untold = notify.tell("run", **_news(current))
 
 
 def _news(current: Run) -> dict[str, Any]:
@@ -402,11 +352,4 @@ def _close_open_runs(ids: Sequence[str]) -> None:
     for run_id in ids:
         with suppress(HousingError):  # a store that is away must not keep a run from its end
             if store.has_open_runs(run_id):
-                call_in_process(close_open_runs, run_id, on_message=lambda *message: None)
-
-
-def close_open_runs(run_id: str, channel: Channel) -> int:
-    """How many MLflow runs a run had left open; they are closed as killed now."""
-    from housing_lib import tracking
-
-    return tracking.close_open_runs(run_id)
+                call_in_process(work.close_open_runs, run_id, on_message=lambda *message: None)

@@ -161,6 +161,8 @@ def _conclude(finished: "Run") -> None:
     for step in finished.steps.values():
         if step.state in ("failed", "skipped", "killed"):
             err.print(f"\n{step.id} {step.state}: {step.reason}", style="red", markup=False)
+    for fault in finished.untold:
+        err.print(fault, markup=False)
     champion = finished.champion
     if champion:
         decided = f"version {champion['version']} {champion.get('decision', 'registered')}"

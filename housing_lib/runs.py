@@ -38,6 +38,7 @@ class Run:
     steps: dict[str, Step]
     state: str = "running"
     stopping: str = ""
+    untold: list[str] = field(default_factory=list)
     started: float = field(default_factory=time.time)
     seconds: float = 0.0
 

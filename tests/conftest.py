@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import nbformat
 import pandas as pd
@@ -51,6 +52,7 @@ class SmokeRun:
     printed: str
     record: dict[str, Any]
     folder: Path
+    canary: str
 
     def housing(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Run the command line in the same root."""
@@ -61,20 +63,50 @@ class SmokeRun:
 def smoke(tmp_path_factory: pytest.TempPathFactory) -> SmokeRun:
     """One smoke run of everything for the whole session; only to be read and added to."""
     root = tmp_path_factory.mktemp("smoke")
-    done = run_housing(root, "run", "--budget", "smoke")
+    canary = f"canary-{uuid4().hex}"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HOUSING_TEST_TOKEN", canary)
+        done = run_housing(root, "run", "--budget", "smoke")
     (folder,) = {path.resolve() for path in root.glob("reports/*/run.json")}
     record = json.loads(folder.read_text())
-    return SmokeRun(root, done.returncode, done.stdout + done.stderr, record, folder.parent)
+    return SmokeRun(root, done.returncode, done.stdout + done.stderr, record, folder.parent, canary)
 
 
 def run_housing(root: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     """Run the installed `housing` command with another root."""
-    environment = {key: value for key, value in os.environ.items() if key not in STORE_VARIABLES}
-    environment |= {"HOUSING_ROOT": str(root), "COLUMNS": "200"}
     command = [str(Path(sys.executable).with_name("housing")), *arguments]
     return subprocess.run(
-        command, capture_output=True, text=True, env=environment, cwd=root, check=False, timeout=600
+        command,
+        capture_output=True,
+        text=True,
+        env=environment_of(root),
+        cwd=root,
+        check=False,
+        timeout=600,
     )
+
+
+def environment_of(root: Path) -> dict[str, str]:
+    """The environment of these tests, for a command in another root."""
+    kept = {key: value for key, value in os.environ.items() if key not in STORE_VARIABLES}
+    return kept | {"HOUSING_ROOT": str(root), "COLUMNS": "200"}
+
+
+@pytest.fixture
+def start_housing() -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
+    """The `housing` command, started and not waited for; it is killed at the end of the test."""
+    started = []
+
+    def start(root: Path, *arguments: str) -> subprocess.Popen[bytes]:
+        command = [str(Path(sys.executable).with_name("housing")), *arguments]
+        quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+        started.append(subprocess.Popen(command, env=environment_of(root), cwd=root, **quiet))
+        return started[-1]
+
+    yield start
+    for process in started:
+        process.kill()
+        process.wait()
 
 
 @pytest.fixture(scope="session")
