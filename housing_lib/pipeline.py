@@ -55,10 +55,11 @@ def run(
     Steps whose key was finished before are taken from there. One run holds the
     root at a time.
     """
+    refuse_impossible(select(make_steps(plan, ""), choice))  # before anything is written
     with runs.holding_root(wait=wait_for_others):
         run_id = runs.new_id()
         steps = select(make_steps(plan, run_id), choice)
-        refuse_impossible(steps)
+        refuse_impossible(steps)  # another run may have changed it meanwhile
         return run_steps(run_id, plan, steps, watch=watch)
 
 
@@ -72,6 +73,7 @@ def resume(
     RunError
         If there is none.
     """
+    runs.unfinished()  # before anything is written
     with runs.holding_root(wait=wait_for_others):
         past = runs.unfinished()
         plan = runs.plan_of(past, jobs=jobs)
@@ -150,6 +152,8 @@ def refuse_impossible(steps: Sequence[Step]) -> None:
     StepError
         With each of them, and why it has no result that could be taken.
     """
+    if all(step.may_run for step in steps):
+        return
     archive = reuse.Archive()
     by_id = {step.id: step for step in steps}
     reasons = {}

@@ -283,8 +283,8 @@ def past_runs(on_damage: Callable[[Path, str], None] = lambda path, why: None) -
         try:
             content = read_json(path)
             run = PastRun(path.parent, content)
-            if [step["state"] for step in run.steps] and content["started"]:
-                found.append(run)
+            _ = content["state"], content["started"], [step["state"] for step in run.steps]
+            found.append(run)
         except (OSError, ValueError, KeyError, TypeError) as error:
             on_damage(path, f"{type(error).__name__}: {error}")
     return sorted(found, key=lambda run: (run.content["started"], run.id), reverse=True)
@@ -332,7 +332,7 @@ def unfinished() -> PastRun:
     RunError
         If it did, or there is none.
     """
-    whole = [run for run in past_runs() if "models" in run.content["parameters"]]
+    whole = [run for run in past_runs() if "models" in run.content.get("parameters", {})]
     if not whole or whole[0].state == "done":
         last = f"the last run, {whole[0].id}, is done" if whole else "there is no run yet"
         raise RunError(f"nothing to resume: {last}. `housing run` starts one. Nothing was run.")

@@ -112,7 +112,7 @@ def test_a_run_that_is_killed_at_any_moment_goes_on_with_what_is_left(tiny, own_
     for _ in range(3):
         before = _finished(own_root)
         process = start(slow(tiny))
-        time.sleep(moments.uniform(1.5, 5))
+        time.sleep(moments.uniform(1, 4))
         process.kill()
         process.wait()
         wait_for(lambda: not ours(own_root))
@@ -222,6 +222,17 @@ def test_runs_that_mlflow_still_believes_open_are_closed_as_killed(tiny):
     found = tracking.client().search_runs([tracking.experiment_id("tuning")])
     assert [run.info.status for run in found] == ["KILLED", "KILLED"]
     assert not store.has_open_runs("the-run")
+
+
+def test_eight_at_once_on_a_fresh_store_do_not_disturb_each_other(tiny):
+    log = "with tracking.run('tuning', 'race', params={'a': 1}, tags={'role': 'race'}) as run_id: pass"
+    sources = "from housing_lib import tracking", log
+    steps = [tiny.make(f"race{number}", *sources) for number in range(8)]
+    done = pipeline.run_steps("races", Plan((), 0, jobs=8), steps)
+    assert {step.id: step.reason for step in steps if step.state != "done"} == {}
+    assert done.exit_code == 0
+    found = tracking.client().search_runs([tracking.experiment_id("tuning")])
+    assert [run.info.status for run in found] == ["FINISHED"] * 8
 
 
 def test_events_tell_a_run_line_by_line(tiny_done):
