@@ -52,7 +52,8 @@ def table(run: Mapping[str, Any]) -> Table:
 
 def _title(run: Mapping[str, Any]) -> str:
     left = _time_left(run)
-    return f"Run {run['id']}{f', about {clock(left)} left' if left else ''}"
+    more = f", what is running needs about {clock(left)} more" if left else ""
+    return f"Run {run['id']}{more}"
 
 
 def _time_left(run: Mapping[str, Any]) -> float:

@@ -56,7 +56,8 @@ class Archive:
 
     def find(self, step: Step) -> tuple[Finished | None, str]:
         """A result for a step's key that can be taken; without one, why it has to run."""
-        faults = [(one, one.fault) for one in self._by_key.get(step.key, [])]
+        own = [one for one in self._by_key.get(step.key, []) if one.step["id"] == step.id]
+        faults = [(one, one.fault) for one in own]
         usable = [one for one, fault in faults if not fault]
         if usable:
             return usable[0], ""

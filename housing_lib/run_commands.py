@@ -97,9 +97,11 @@ def _refuse_other_options(given: tuple[Any, ...]) -> None:
 
 
 def _end_like_ctrl_c() -> None:
-    for name in ("SIGTERM", "SIGHUP"):
-        if hasattr(signal, name):
-            signal.signal(getattr(signal, name), signal.default_int_handler)
+    for name in ("SIGINT", "SIGTERM", "SIGHUP"):
+        number = getattr(signal, name, None)
+        # What nohup, or a shell in the background, lets it ignore stays ignored.
+        if number and signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, signal.default_int_handler)
 
 
 def _split(names: str) -> list[str]:

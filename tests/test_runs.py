@@ -39,6 +39,12 @@ sys.exit(done.exit_code)
 """
 
 
+def prepare(limit: tuple[int, tuple[int, int]]) -> None:
+    # A shell lets what it starts in the background ignore Ctrl-C, and that is inherited.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    resource.setrlimit(*limit)
+
+
 @pytest.fixture
 def start(own_root):
     """A function that starts a process which runs steps; it is killed at the end of the test."""
@@ -52,7 +58,7 @@ def start(own_root):
         with (own_root / "said.txt").open("a") as said:
             command = [sys.executable, "-c", SCRIPT, given]
             process = subprocess.Popen(
-                command, stdout=said, stderr=said, preexec_fn=lambda: resource.setrlimit(*limit)
+                command, stdout=said, stderr=said, preexec_fn=lambda: prepare(limit)
             )
         started.append(process)
         return process
@@ -225,7 +231,7 @@ def test_runs_that_mlflow_still_believes_open_are_closed_as_killed(tiny):
 
 
 def test_eight_at_once_on_a_fresh_store_do_not_disturb_each_other(tiny):
-    log = "with tracking.run('tuning', 'race', params={'a': 1}, tags={'role': 'race'}) as run_id: pass"
+    log = "with tracking.run('tuning', 'race', params={'a': 1}, tags={}): pass"
     sources = "from housing_lib import tracking", log
     steps = [tiny.make(f"race{number}", *sources) for number in range(8)]
     done = pipeline.run_steps("races", Plan((), 0, jobs=8), steps)
