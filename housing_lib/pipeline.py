@@ -126,6 +126,7 @@ def run_steps(run_id: str, plan: Plan, steps: Sequence[Step], *, watch: Watcher 
         _execute(current, journal, watch)
         _finish(current, journal)
     except OSError as error:
+        journal.leave()
         raise RunStoppedError(
             f"{current.folder}: {error.strerror or error}. The run was stopped; what was finished "
             "until then is kept. Make room, then `housing run --resume`."

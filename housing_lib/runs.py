@@ -144,9 +144,13 @@ class Journal:
             self._written = _lasting(content)
 
     def end(self) -> None:
-        """Write what is left, and that the run's process is not at it any more."""
+        """Write what is left, and leave."""
         self.keep()
         self._tell({"event": "run", "run": self.run.id, "state": self.run.state})
+        self.leave()
+
+    def leave(self) -> None:
+        """Say that nobody is at it any more."""
         (self.run.folder / PROCESS_FILE).unlink(missing_ok=True)
 
     def _tell_of(self, step: Step) -> None:
