@@ -16,6 +16,7 @@ from housing_lib.parameters import cells_of
 from housing_lib.provenance import lock_digest
 
 PACKAGE = Path(__file__).parent
+PAGE_MAKERS = ("rendering",)
 DRESS = ("templates", "__pycache__")  # what pages look like, and what Python leaves behind
 
 
@@ -65,7 +66,8 @@ def words_digest(notebook: Path) -> str:
     """The digest of what a page says and how it looks, beside the outputs of its code."""
     texts = [_words(cell) for cell in cells_of(notebook)]
     dress = sorted(path for path in (PACKAGE / "templates").rglob("*") if path.is_file())
-    return _digest(json.dumps([texts, *(file_digest(path) for path in dress)]))
+    made_by = [_module(name).digest(()) for name in PAGE_MAKERS if _path(name)]
+    return _digest(json.dumps([texts, made_by, *(file_digest(path) for path in dress)]))
 
 
 def _words(cell: Mapping[str, Any]) -> list[Any]:

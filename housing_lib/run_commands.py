@@ -73,8 +73,8 @@ def run(
     from housing_lib.graph import Selection
 
     if resume:
-        others = (budget, trials, models, source, seed, force, only, start)
-        _refuse_other_options(others)
+        others = (trials, seed, step_timeout, timeout)
+        _refuse_other_options(budget, models, source, force, only, start, *others)
     workers = jobs or min(compute.cores(), 8)
     choice = Selection(force, _split(only), start)
     limits = {"step_timeout_s": step_timeout, "timeout_s": timeout}
@@ -88,8 +88,10 @@ def run(
     _conclude(finished)
 
 
-def _refuse_other_options(given: tuple[Any, ...]) -> None:
-    if given != ("standard", None, "", "bundled", None, False, "", ""):
+def _refuse_other_options(budget: str, models: str, source: str, *others: Any) -> None:
+    if (budget, models, source) != ("standard", "", "bundled") or any(
+        other not in (None, False, "") for other in others
+    ):
         raise HousingError(
             "--resume goes on with what that run was asked for; of the other options it takes "
             "--jobs and --wait. Nothing was run."
