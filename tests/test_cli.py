@@ -5,8 +5,9 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
+import typer
 
-from housing_lib import data
+from housing_lib import data, terminal
 
 
 def test_help_lists_every_command(housing, tmp_path):
@@ -163,3 +164,16 @@ def test_clean_shows_what_it_would_remove_before_it_does(housing, tmp_path):
     assert len(list(tmp_path.glob("reports/*/run.json"))) == 3
     assert "2 runs removed" in housing(tmp_path, "clean", "--keep", "1", "--yes").stdout
     assert [path.name[:10] for path in tmp_path.glob("reports/2026*")] == ["2026-01-03"]
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("90", 90), ("90s", 90), ("10m", 600), ("1.5h", 5400)]
+)
+def test_a_length_of_time_is_read_as_people_write_it(text, seconds):
+    assert terminal.seconds_of(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "soon", "-5m", "0", "nan", "1e99h"])
+def test_what_is_no_length_of_time_is_refused(text):
+    with pytest.raises(typer.BadParameter, match="no length of time"):
+        terminal.seconds_of(text)
