@@ -8,7 +8,7 @@ from graphlib import TopologicalSorter
 from pathlib import Path
 from typing import Any
 
-from housing_lib import notify, reuse, runs, store, work
+from housing_lib import notify, privacy, reuse, runs, store, work
 from housing_lib.compute import Channel, call_in_process, share_cores, stop_all
 from housing_lib.files import file_digest
 from housing_lib.graph import (
@@ -237,7 +237,7 @@ def _run_step(current: Run, step: Step, archive: reuse.Archive) -> None:
         step.state = _reuse_or_run(current, step, archive)
     except (HousingError, OSError) as error:
         step.state = "killed" if current.stopping else "failed"
-        step.reason = str(error)
+        step.reason = privacy.hide(str(error), privacy.secret_values())
     step.seconds = step.seconds or time.time() - step.started
     page = current.folder / f"{step.file_stem}.html"
     step.report = page.name if step.notebook and page.exists() else None

@@ -38,8 +38,10 @@ def secret_values() -> list[str]:
 
 def hide(content: Any, secrets: list[str]) -> Any:
     """Text, or lists and dictionaries of it, without the secrets."""
+    if not secrets:
+        return content
     if isinstance(content, str):
-        for secret in () if content in FORM else secrets:
+        for secret in secrets if content not in FORM else ():
             content = content.replace(secret, HIDDEN)
         return content
     if isinstance(content, Mapping):
