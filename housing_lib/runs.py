@@ -171,10 +171,14 @@ class Journal:
 
 
 def new_id() -> str:
-    """The id of a run that starts now: local date and time."""
+    """The id of a run that starts now, local date and time; its folder is there afterwards."""
     now = datetime.now().strftime("%Y-%m-%d_%H%M%S")
-    names = (now if number == 1 else f"{now}-{number}" for number in count(1))
-    return next(name for name in names if not (get_settings().reports / name).exists())
+    folder = _reports_folder()
+    for name in (now if number == 1 else f"{now}-{number}" for number in count(1)):
+        with suppress(FileExistsError):
+            (folder / name).mkdir()
+            break
+    return name
 
 
 def to_json(current: Run) -> dict[str, Any]:
