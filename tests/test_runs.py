@@ -214,6 +214,21 @@ def test_two_runs_at_once_the_second_is_told_who_holds_the_root_or_waits(
     assert states(own_root) == {"next": "done"}
 
 
+def test_another_terminal_sees_how_far_a_run_is_and_what_a_step_prints(
+    tiny, own_root, start, housing
+):
+    talk = "import time; print('FIRST'); time.sleep(5); print('LAST')"
+    process = start([tiny.make("talk", talk)])
+    logs = "reports/2*/00_talk.log"
+    wait_for(lambda: any("FIRST" in path.read_text() for path in own_root.glob(logs)))
+    told = json.loads(housing(own_root, "status", "--json").stdout)
+    assert told["state"] == "running"
+    assert told["steps"][0]["cell"] == [4, 5, "Tiny"]
+    said = housing(own_root, "logs", "-f", "talk").stdout
+    assert said.index("FIRST") < said.index("LAST")
+    assert process.wait(timeout=30) == 0
+
+
 def test_runs_that_mlflow_still_believes_open_are_closed_as_killed(tiny):
     opened = [
         "from housing_lib import tracking",
