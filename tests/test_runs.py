@@ -117,8 +117,11 @@ def test_a_run_that_is_killed_at_any_moment_goes_on_with_what_is_left(tiny, own_
     moments = random.Random(4)
     for _ in range(3):
         before = _finished(own_root)
+        known = len(records(own_root))
         process = start(slow(tiny))
-        time.sleep(moments.uniform(1, 4))
+        wait_for(lambda known=known: len(records(own_root)) > known)
+        wait_for(lambda: "running" in states(own_root).values())
+        time.sleep(moments.uniform(0, 2.5))
         process.kill()
         process.wait()
         wait_for(lambda: not ours(own_root))
