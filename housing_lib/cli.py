@@ -2,15 +2,18 @@
 
 import os
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich import box
+from rich.markup import escape
 from rich.table import Table
 
 from housing_lib import run_commands
 from housing_lib.settings import get_settings
-from housing_lib.terminal import EXIT_HELD, out
+from housing_lib.terminal import EXIT_HELD, err, out
 from housing_lib.terminal import say_errors as _say_errors
 
 app = typer.Typer(
@@ -82,6 +85,32 @@ def promote(
 
 @app.command()
 @_say_errors
+def gate(
+    version: Annotated[int | None, typer.Argument(help="default: the version in Staging")] = None,
+) -> None:
+    """Show what the gate would say of a version, without deciding."""
+    from housing_lib import registry
+
+    found = registry.assess(version)
+    before = f"version {found.incumbent}" if found.incumbent else "no version in Production"
+    _show_rules(found.rules, title=f"version {found.version} against {before}")
+    out.print(f"{found.sentence} Nothing was decided.", markup=False, soft_wrap=True)
+    if not found.passed:
+        raise typer.Exit(EXIT_HELD)
+
+
+def _show_rules(rules: Any, *, title: str) -> None:
+    shown = Table(title=title, title_justify="left")
+    for name in ("rule", "found", "asked", "verdict"):
+        shown.add_column(name, overflow="fold")
+    for rule in rules:
+        style = "green" if rule.passed else "bold red"
+        shown.add_row(rule.name, rule.figure, rule.bar, f"[{style}]{rule.verdict}[/]")
+    out.print(shown)
+
+
+@app.command()
+@_say_errors
 def rollback(
     to: Annotated[int | None, typer.Option(help="default: the version before this one")] = None,
 ) -> None:
@@ -97,29 +126,44 @@ def _tell(decision: Any) -> None:
         f"version {decision.version} {decision.decision}: {reasons}.", markup=False, soft_wrap=True
     )
     if not decision.promoted:
-        out.print(f"Production stays at version {decision.incumbent or 'none'}.")
+        stays = decision.incumbent and f"Production stays at version {decision.incumbent}. "
+        out.print(f"{stays or ''}Nothing was changed.")
         raise typer.Exit(EXIT_HELD)
 
 
 @app.command()
 @_say_errors
-def history() -> None:
-    """Show every decision on Production, oldest first."""
-    from housing_lib import registry
+def history(
+    as_json: Annotated[bool, typer.Option("--json", help="the same as JSON")] = False,
+) -> None:
+    """Show the ledger: every decision on Production, oldest first."""
+    from housing_lib import ledger
 
-    shown = Table(title=f"{get_settings().model_name}: decisions", title_justify="left")
-    for name in ("when", "who", "decision", "version", "from", "why"):
-        shown.add_column(name, overflow="fold")
-    for one in registry.history():
-        before = str(one.incumbent or "–")
-        shown.add_row(
-            one.when, one.who, one.decision, str(one.version), before, "; ".join(one.reasons)
-        )
-    out.print(shown)
-    stages = {stage: registry.stage_version(stage) for stage in registry.STAGES}
+    ledger.settle()
+    lines = ledger.history()
+    if as_json:
+        out.print_json(data=[asdict(line) for line in lines])
+        return
+    _show_ledger(lines)
+    stages = {stage: ledger.stage_version(stage) for stage in ledger.STAGES}
     out.print(
         ", ".join(f"{stage.title()}: {version or 'none'}" for stage, version in stages.items())
     )
+    for found in ledger.damage():
+        err.print(f"The ledger was bypassed or altered: {found}.", style="red", markup=False)
+
+
+def _show_ledger(lines: Any) -> None:
+    name = get_settings().model_name
+    shown = Table(title=f"{name}: decisions", title_justify="left", box=box.SIMPLE_HEAD)
+    for heading in ("line", "when", "who", "decision", "from", "to", "why"):
+        shown.add_column(heading, no_wrap=heading != "why", overflow="fold")
+    for one in lines:
+        when = one.when.replace("T", " ")[:16]
+        move = (one.decision, str(one.incumbent or "–"), str(one.version))
+        why = escape("; ".join(one.reasons)) + f"\n[dim]evidence {one.evidence_sha256[:12]}[/]"
+        shown.add_row(str(one.line), when, escape(one.who), *move, why)
+    out.print(shown)
 
 
 @app.command()

@@ -1,18 +1,45 @@
-"""How good a model is: metrics, baselines, and where it goes wrong."""
+"""How good a model is: metrics with intervals, baselines, slices, blocks, and what it looks at."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
+from scipy.stats import bootstrap
+from sklearn.base import clone
+from sklearn.impute import SimpleImputer
 from sklearn.inspection import permutation_importance
+from sklearn.linear_model import LinearRegression
 from sklearn.metrics import mean_absolute_error, mean_squared_error, r2_score
+from sklearn.model_selection import GroupKFold
+from sklearn.neighbors import KNeighborsRegressor
+from sklearn.pipeline import Pipeline, make_pipeline
+from xgboost import DMatrix, XGBRegressor
 
-from housing_lib.data import FEATURES, USD_PER_UNIT, Floats, capped
-from housing_lib.families import title
+from housing_lib.data import FEATURES, TARGET, Floats, capped
+from housing_lib.features import make_columns
+from housing_lib.geography import regions
+from housing_lib.model import FAR_COLUMNS
 from housing_lib.parts import Part
 
 METRICS = ("rmse", "mae", "mse", "r2")
+RESAMPLES = 2000
+CONFIDENCE = 0.95
+SHUFFLED = 1000  # districts are enough to rank eight columns
+BLOCK_FOLDS = 5
+RAW_NAME = "XGBoost on the eight columns"
+# The peer that others publish: XGBoost on the eight columns alone, tuned on random splits.
+RAW_BOOSTER = {
+    "n_estimators": 1200,
+    "learning_rate": 0.03,
+    "max_depth": 8,
+    "min_child_weight": 5,
+    "subsample": 0.8,
+    "colsample_bytree": 0.7,
+}
 
 
 def metrics(prices: Floats, predicted: Floats, *, prefix: str = "") -> dict[str, float]:
@@ -27,6 +54,112 @@ def metrics(prices: Floats, predicted: Floats, *, prefix: str = "") -> dict[str,
     return {f"{prefix}{name}": float(value) for name, value in values.items()}
 
 
+def metric_intervals(
+    prices: Floats, predicted: Floats, *, seed: int, prefix: str = ""
+) -> dict[str, float]:
+    """The ends of each metric's 95 % interval, as `<metric>_low` and `<metric>_high`.
+
+    Percentile bootstrap over districts (Efron 1979): how the metrics would
+    differ on another sample of as many districts.
+    """
+    statistics: dict[str, Callable[..., Any]] = {
+        "rmse": lambda p, q, axis: np.sqrt(np.mean((p - q) ** 2, axis=axis)),
+        "mae": lambda p, q, axis: np.mean(np.abs(p - q), axis=axis),
+        "mse": lambda p, q, axis: np.mean((p - q) ** 2, axis=axis),
+        "r2": lambda p, q, axis: 1 - np.mean((p - q) ** 2, axis=axis) / np.var(p, axis=axis),
+    }
+    ends: dict[str, float] = {}
+    for name, statistic in statistics.items():
+        low, high = _interval((prices, predicted), statistic, seed)
+        ends |= {f"{prefix}{name}_low": low, f"{prefix}{name}_high": high}
+    return ends
+
+
+def rmse_difference(
+    prices: Floats, predicted: Floats, other: Floats, *, seed: int
+) -> dict[str, float]:
+    """By how much the RMSE of `predicted` is above that of `other`, with its 95 % interval.
+
+    Both are judged on the same resampled districts, which makes the interval of
+    the difference far narrower than those of the two errors.
+    """
+
+    def difference(p: Floats, a: Floats, b: Floats, axis: int) -> Floats:
+        errors = [np.sqrt(np.mean((p - q) ** 2, axis=axis)) for q in (a, b)]
+        return np.asarray(errors[0] - errors[1])
+
+    low, high = _interval((prices, predicted, other), difference, seed)
+    value = float(difference(prices, predicted, other, axis=-1))
+    return {"difference": value, "low": low, "high": high}
+
+
+def _interval(
+    samples: tuple[Floats, ...], statistic: Callable[..., Any], seed: int
+) -> tuple[float, float]:
+    found = bootstrap(
+        samples,
+        statistic,
+        paired=True,
+        vectorized=True,
+        n_resamples=RESAMPLES,
+        batch=200,
+        confidence_level=CONFIDENCE,
+        method="percentile",
+        rng=seed,
+    ).confidence_interval
+    return float(found.low), float(found.high)
+
+
+def raw_model() -> Pipeline:
+    """Tuned XGBoost on the eight columns as they are: the peer that others publish."""
+    return make_pipeline(make_columns(), XGBRegressor(**RAW_BOOSTER, random_state=0))
+
+
+def baselines(train: Part, val: Part, test: Part) -> dict[str, Floats]:
+    """The prices that simple answers give the test districts, by name.
+
+    Like the champion they know the training and validation districts: their mean
+    price, that of the ten nearest, and models on the eight columns as they are.
+    """
+    districts, prices = unite(train, val)
+    places = ["Latitude", "Longitude"]
+    nearest = make_pipeline(SimpleImputer(), KNeighborsRegressor(10))
+    nearest.fit(districts[places], prices)
+    models = {
+        "linear regression on the eight columns": make_pipeline(make_columns(), LinearRegression()),
+        RAW_NAME: raw_model(),
+    }
+    simple = {
+        "the mean price": np.full(len(test.y), prices.mean()),
+        "the ten nearest districts": nearest.predict(test.districts[places]),
+    }
+    for name, model in models.items():
+        simple[name] = model.fit(districts, prices).predict(test.districts).astype("float64")
+    return simple
+
+
+def block_predictions(model: Any, districts: pd.DataFrame, prices: Floats) -> Floats:
+    """The price of each district by a model that saw none of its block of half a degree.
+
+    Group cross-validation in five folds: what to expect in a region that nobody
+    sampled (Roberts et al. 2017).
+    """
+    found = np.empty(len(prices))
+    folds = GroupKFold(BLOCK_FOLDS).split(districts, groups=blocks(districts))
+    for fitting, held in folds:
+        fitted = clone(model).fit(districts.iloc[fitting], prices[fitting])
+        found[held] = fitted.predict(districts.iloc[held])
+    return found
+
+
+def blocks(districts: pd.DataFrame, degrees: float = 0.5) -> npt.NDArray[np.int64]:
+    """One number a block of the map, for each district the number of its own."""
+    rows = np.floor(districts["Latitude"] / degrees).astype(int)
+    columns = np.floor(districts["Longitude"] / degrees).astype(int)
+    numbers: npt.NDArray[np.int64] = (rows * 10_000 + columns).to_numpy()
+    return numbers
+
+
 def score_models(models: Mapping[str, Any], parts: Mapping[str, Part]) -> pd.DataFrame:
     """One row a model and part, with its metrics, in the order given."""
     rows = [
@@ -35,6 +168,17 @@ def score_models(models: Mapping[str, Any], parts: Mapping[str, Part]) -> pd.Dat
         for name, part in parts.items()
     ]
     return pd.DataFrame(rows)
+
+
+def predictions(models: Mapping[str, Any], part: Part) -> dict[str, Floats]:
+    """What each model predicts for the districts of a part, by the model's name."""
+    return {name: model.predict(part.districts) for name, model in models.items()}
+
+
+def score_both(model: Any, train: Part, val: Part) -> dict[str, float]:
+    """A model's metrics on the training and on the validation districts."""
+    found = metrics(train.y, model.predict(train.districts), prefix="train_")
+    return found | metrics(val.y, model.predict(val.districts), prefix="val_")
 
 
 def leaderboard(scores: pd.DataFrame, *, by: str = "val") -> pd.DataFrame:
@@ -57,17 +201,20 @@ def importances(model: Any, part: Part, *, seed: int, repeats: int = 3) -> pd.Se
         part.y,
         scoring="neg_root_mean_squared_error",
         n_repeats=repeats,
+        max_samples=min(SHUFFLED, len(part.y)),
         random_state=seed,
     )
     return pd.Series(found.importances_mean, index=columns).sort_values(ascending=False)
 
 
 def own_importances(model: Any, feature_names: list[str]) -> pd.Series | None:
-    """What the estimator itself says: impurity, gain or coefficients; None if it says nothing."""
-    estimator = model.named_steps["estimator"]
-    values = getattr(estimator, "coef_", None)
+    """What the estimator among known districts says itself: impurity, gain or coefficients.
+
+    None if it says nothing.
+    """
+    values = getattr(model.near_, "coef_", None)
     if values is None:
-        values = getattr(estimator, "feature_importances_", None)
+        values = getattr(model.near_, "feature_importances_", None)
     if values is None:
         return None
     series = pd.Series(np.ravel(values), index=feature_names)
@@ -89,100 +236,136 @@ def unite(*parts: Part) -> tuple[pd.DataFrame, Floats]:
     return districts, np.concatenate([part.y for part in parts])
 
 
-def verdict(board: pd.DataFrame, test_scores: Mapping[str, float], version: int) -> str:
-    """The result of an evaluation in three sentences, in Markdown."""
-    chosen = board.index[0]
-    text = (
-        f"**{title(chosen)} is chosen, and now version {version}. On districts that it never saw "
-        f"it is off by {usd(test_scores['test_mae'])} on average** (MAE); its RMSE, which weighs "
-        f"large errors more, is {usd(test_scores['test_rmse'])}. It explains "
-        f"{test_scores['test_r2']:.1%} of the differences in price."
-    )
-    if len(board) > 1:
-        lead = board["val_rmse"].iloc[1] - board["val_rmse"].iloc[0]
-        text += (
-            f" On validation its RMSE is {usd(lead)} below that of the "
-            f"next best, {title(board.index[1])}."
-        )
-    return text
+@dataclass(frozen=True)
+class Judgement:
+    """What the test districts say of a champion, beside simple answers; 100,000 USD.
+
+    `metrics` are what MLflow keeps: those of the test with the ends of their
+    intervals, those in unseen blocks, the coverage, and the best baseline's RMSE.
+    """
+
+    predicted: Floats
+    interval: tuple[Floats, Floats]
+    baselines: dict[str, Floats]
+    in_blocks: dict[str, float]
+    slices: pd.DataFrame
+    metrics: dict[str, float]
 
 
-def styled_leaderboard(board: pd.DataFrame) -> Any:
-    """The leaderboard for a reader: a row a family and part, errors in dollars."""
-    parts = {"val": "validation", "test": "test", "train": "training"}
-    rows = {
-        (title(str(family)), words): [row[f"{part}_{metric}"] for metric in METRICS]
-        for family, row in board.iterrows()
-        for part, words in parts.items()
+def judge(champion: Any, first: Any, parts: Mapping[str, Part], *, seed: int) -> Judgement:
+    """The judgement on a calibrated champion that was fitted on training and validation districts.
+
+    The test districts are used once. In unseen blocks it is `first` that is
+    judged, the model that was chosen, fitted five times on what was not held out.
+    """
+    test, (districts, prices) = parts["test"], unite(parts["train"], parts["val"])
+    predicted = champion.predict(test.districts)
+    interval = champion.predict_interval(test.districts)
+    simple = baselines(parts["train"], parts["val"], test)
+    in_blocks = {
+        name: metrics(prices, block_predictions(model, districts, prices))["rmse"]
+        for name, model in {"the champion": first, RAW_NAME: raw_model()}.items()
     }
-    shown = pd.DataFrame.from_dict(
-        rows, orient="index", columns=["RMSE ($)", "MAE ($)", "MSE", "R²"]
-    )
-    shown.index = pd.MultiIndex.from_tuples(rows, names=["family", "districts"])
-    money: Any = ["RMSE ($)", "MAE ($)"]
-    shown[money] = shown[money] * USD_PER_UNIT
-    formats: Any = {"MSE": "{:.3f}", "R²": "{:.3f}"}
-    return shown.style.format(formats | dict.fromkeys(money, "{:,.0f}"))
-
-
-def baseline_table(
-    parts: Mapping[str, Part], scores: pd.DataFrame, test_scores: Mapping[str, float]
-) -> Any:
-    """Test RMSE and MAE in dollars of simple answers beside the champion's."""
-    train, test = parts["train"], parts["test"]
-    constants = {"the mean price": train.y.mean(), "the median price": np.median(train.y)}
-    rows: dict[str, Any] = {
-        name: metrics(test.y, np.full_like(test.y, value)) for name, value in constants.items()
+    inside = (test.y >= interval[0]) & (test.y <= interval[1])
+    found = metrics(test.y, predicted, prefix="test_")
+    found |= metric_intervals(test.y, predicted, seed=seed, prefix="test_")
+    found |= {
+        "test_coverage": float(inside.mean()),
+        "block_rmse": in_blocks["the champion"],
+        "baseline_rmse": metrics(test.y, simple[RAW_NAME])["rmse"],
+        "rows_fit": float(len(prices)),
+        "rows_test": float(len(test.y)),
+        "capped_share": float(capped(test.y).mean()),
     }
-    linear = scores[(scores["family"] == "linear_regression") & (scores["part"] == "test")]
-    if len(linear):
-        rows["linear regression"] = linear.iloc[0][list(METRICS)].to_dict()
-    rows["the champion"] = {name: test_scores[f"test_{name}"] for name in METRICS}
-    shown = pd.DataFrame(rows).T.loc[:, ["rmse", "mae"]].astype(float) * USD_PER_UNIT
-    shown.columns = ["RMSE ($)", "MAE ($)"]
-    return shown.rename_axis("answer").style.format("{:,.0f}")
+    by_slice = slices(test.districts, test.y, predicted, interval, seed=seed)
+    return Judgement(predicted, interval, simple, in_blocks, by_slice, found)
 
 
-def capped_table(prices: Floats, predicted: Floats) -> Any:
-    """Districts below and at the census's limit: how many, RMSE and mean error in dollars."""
-    at_cap = capped(prices)
+def slice_masks(districts: pd.DataFrame, prices: Floats) -> dict[tuple[str, str], Any]:
+    """Which districts belong to each slice: by price, income, region, age, and at the limit."""
+    masks: dict[tuple[str, str], Any] = {}
+    for by, values, edges in (
+        ("price", prices, [0, 1, 2, 3, 4, np.inf]),
+        ("income", districts["MedInc"].to_numpy(), [0, 2, 3, 4, 6, np.inf]),
+        ("age", districts["HouseAge"].to_numpy(), [0, 15, 30, 45, np.inf]),
+    ):
+        for low, high in pairwise(edges):
+            masks[by, _band(by, low, high)] = (values >= low) & (values < high)
+    found = regions(districts["Latitude"].to_numpy(), districts["Longitude"].to_numpy())
+    masks |= {("region", name): found == name for name in np.unique(found)}
+    masks["limit", "below the limit"] = ~capped(prices)
+    masks["limit", "at the limit"] = capped(prices)
+    return {key: np.asarray(mask) for key, mask in masks.items() if np.any(mask)}
+
+
+def _band(by: str, low: float, high: float) -> str:
+    scale, unit = {"price": (100, "thousand $"), "income": (10, "thousand $")}.get(by, (1, "years"))
+    if np.isinf(high):
+        return f"{low * scale:g} {unit} and more"
+    return f"{low * scale:g} to {high * scale:g} {unit}"
+
+
+def slices(
+    districts: pd.DataFrame,
+    prices: Floats,
+    predicted: Floats,
+    interval: tuple[Floats, Floats],
+    *,
+    seed: int,
+) -> pd.DataFrame:
+    """One row a slice: districts, RMSE with its 95 % interval, mean error, and coverage."""
     rows = {}
-    for name, mask in {"below the limit": ~at_cap, "at the limit": at_cap}.items():
+    inside = (prices >= interval[0]) & (prices <= interval[1])
+    for key, mask in slice_masks(districts, prices).items():
         errors = predicted[mask] - prices[mask]
-        rows[name] = {
-            "districts": mask.sum(),
-            "RMSE ($)": np.sqrt(np.mean(errors**2)) * USD_PER_UNIT,
-            "mean error ($)": errors.mean() * USD_PER_UNIT,
+        ends = {"rmse_low": np.nan, "rmse_high": np.nan}
+        if mask.sum() > 1:
+            low, high = _interval(
+                (errors,), lambda e, axis: np.sqrt(np.mean(e**2, axis=axis)), seed
+            )
+            ends = {"rmse_low": low, "rmse_high": high}
+        rows[key] = {
+            "districts": int(mask.sum()),
+            "rmse": float(np.sqrt(np.mean(errors**2))),
+            **ends,
+            "bias": float(errors.mean()),
+            "coverage": float(inside[mask].mean()),
         }
-    return pd.DataFrame(rows).T.rename_axis("price").style.format("{:,.0f}")
+    return pd.DataFrame(rows).T.rename_axis(["by", "slice"])
 
 
-def champion_record(
-    board: pd.DataFrame, test_scores: Mapping[str, float], version: int, run_id: str
-) -> dict[str, Any]:
-    """What a run keeps of its champion."""
-    first = board.iloc[0]
-    runner_up = None
-    if len(board) > 1:
-        gain = (board["val_rmse"].iloc[1] - first["val_rmse"]) * USD_PER_UNIT
-        runner_up = {"title": title(board.index[1]), "val_rmse_gain_usd": gain}
-    return {
-        "family": board.index[0],
-        "title": title(board.index[0]),
-        "version": version,
-        "run_id": run_id,
-        "metrics": {**test_scores, "val_rmse": first["val_rmse"]},
-        "runner_up": runner_up,
-    }
+def worst(districts: pd.DataFrame, predicted: Floats, *, count: int = 20) -> pd.DataFrame:
+    """The districts with the largest errors, worst first, with what was predicted."""
+    shown = districts.assign(predicted=predicted, error=predicted - districts[TARGET])
+    return shown.sort_values("error", key=np.abs, ascending=False).head(count)
 
 
-def leaderboard_records(board: pd.DataFrame, *, linear: Sequence[str]) -> list[dict[str, Any]]:
-    """The leaderboard as plain records, best first, with the `linear` families marked."""
-    named = board.assign(title=board.index.map(title), linear=board.index.isin(list(linear)))
-    records: Any = named.reset_index().to_dict("records")
-    return list(records)
+def contributions(model: Any, districts: pd.DataFrame, names: list[str]) -> pd.DataFrame | None:
+    """What each feature adds to each price (100,000 USD); the columns add up to the prediction.
+
+    Exact SHAP values of the trees (Lundberg et al. 2020), computed by XGBoost
+    itself; the last column, `base`, is where every price starts. None if the
+    champion is not made of XGBoost's trees.
+    """
+    inner = model.model_
+    near = getattr(inner, "near_estimators", [None])
+    if not all(isinstance(one, XGBRegressor) for one in near):
+        return None
+    matrix = inner.transform(districts)
+    share = inner.near_share(matrix)[:, None]
+    total = np.mean([_tree_shap(one, matrix) for one in near], axis=0) * share
+    total[:, [*FAR_COLUMNS, -1]] += _tree_shap(inner.far_, matrix[:, FAR_COLUMNS]) * (1 - share)
+    return pd.DataFrame(total, columns=[*names, "base"])
 
 
-def usd(value: float) -> str:
-    """A price difference in 100,000 USD, written in dollars."""
-    return f"{value * USD_PER_UNIT:,.0f} dollars"
+def mean_contributions(model: Any, part: Part, names: list[str]) -> pd.Series | None:
+    """The mean size of each feature's contribution (100,000 USD), largest first."""
+    found = contributions(model, part.districts, names)
+    if found is None:
+        return None
+    return found.drop(columns="base").abs().mean().sort_values(ascending=False)
+
+
+def _tree_shap(booster: XGBRegressor, matrix: Floats) -> Floats:
+    found: Floats = booster.get_booster().predict(DMatrix(matrix), pred_contribs=True)
+    return found.astype("float64")

@@ -8,7 +8,7 @@ import pandas as pd
 from sklearn.neighbors import NearestNeighbors
 
 from housing_lib.data import CONTRACT, PRICE_CAP, TARGET, USD_PER_UNIT
-from housing_lib.features import CITIES, EARTH_RADIUS_KM, distance_km
+from housing_lib.geography import CITIES, EARTH_RADIUS_KM, distance_km
 
 NEAR_KM = 100
 MOST_ROOMS = 20

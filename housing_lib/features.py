@@ -8,22 +8,15 @@ import numpy.typing as npt
 import pandas as pd
 from sklearn.base import BaseEstimator, OneToOneFeatureMixin, TransformerMixin
 from sklearn.impute import SimpleImputer
-from sklearn.pipeline import Pipeline
+from sklearn.pipeline import FeatureUnion, Pipeline
 from sklearn.preprocessing import StandardScaler
 
 from housing_lib.data import FEATURES, PARTS, TARGET, DataError, Floats, row_ids
+from housing_lib.geography import CITIES, distance_km, to_coast
+from housing_lib.neighbours import NeighbourFeatures
 from housing_lib.parts import Part
 
-CITIES = {
-    "LosAngeles": (34.05, -118.24),
-    "SanFrancisco": (37.77, -122.42),
-    "SanDiego": (32.72, -117.16),
-    "SanJose": (37.34, -121.89),
-    "Sacramento": (38.58, -121.49),
-    "Fresno": (36.74, -119.79),
-}
 ROTATIONS_DEGREES = (15, 30, 45, 60, 75)
-EARTH_RADIUS_KM = 6371.0088
 
 
 class DistrictColumns(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
@@ -64,7 +57,8 @@ class DistrictFeatures(TransformerMixin, BaseEstimator):
     Counts and averages are taken in logarithms, because a few districts of
     group quarters hold averages hundreds of times the usual. Rotated
     coordinates let a tree cut along the coast, which runs from north-west to
-    south-east; distances to the large cities carry over to places never seen.
+    south-east; distances to the coast and the large cities carry over to places
+    never seen.
     """
 
     def fit(self, X: Floats, y: Any = None) -> Self:
@@ -87,6 +81,7 @@ class DistrictFeatures(TransformerMixin, BaseEstimator):
             longitude,
             *_rotated(latitude, longitude),
             *_city_distances(latitude, longitude),
+            *_by_the_coast(latitude, longitude),
         ]
         return np.column_stack(columns)
 
@@ -105,6 +100,8 @@ class DistrictFeatures(TransformerMixin, BaseEstimator):
             *(f"Rotated{degrees}" for degrees in ROTATIONS_DEGREES),
             *(f"Log{city}Km" for city in CITIES),
             "LogNearestCityKm",
+            "LogCoastKm",
+            "AlongCoast",
         ]
         return np.asarray(names, dtype=object)
 
@@ -127,28 +124,26 @@ def _city_distances(latitude: Floats, longitude: Floats) -> list[Floats]:
     return _logarithms(*distances, np.minimum.reduce(distances))
 
 
-def distance_km(
-    latitude: Floats, longitude: Floats, to_latitude: float, to_longitude: float
-) -> Floats:
-    """The great-circle distance in kilometres, by the haversine formula."""
-    phi, to_phi = np.deg2rad(latitude), np.deg2rad(to_latitude)
-    half_rise = (to_phi - phi) / 2
-    half_turn = np.deg2rad(to_longitude - longitude) / 2
-    chord = np.sin(half_rise) ** 2 + np.cos(phi) * np.cos(to_phi) * np.sin(half_turn) ** 2
-    distance: Floats = 2 * EARTH_RADIUS_KM * np.arcsin(np.sqrt(chord))
-    return distance
+def _by_the_coast(latitude: Floats, longitude: Floats) -> list[Floats]:
+    distance, along = to_coast(latitude, longitude)
+    return [*_logarithms(distance), along]
 
 
 def make_preprocessing() -> Pipeline:
-    """The steps from raw districts to a complete, scaled matrix, not yet fitted."""
-    return Pipeline(
-        [
-            ("columns", DistrictColumns()),
-            ("impute", SimpleImputer(strategy="median", keep_empty_features=True)),
-            ("engineer", DistrictFeatures()),
-            ("scale", StandardScaler()),
-        ]
-    )
+    """The steps from raw districts to a complete, scaled matrix, not yet fitted.
+
+    It learns from prices too, so it has to be fitted with them; `fit_transform`
+    gives the matrix to train on, in which no district's price tells of itself.
+    """
+    own_and_around = [("own", DistrictFeatures()), ("around", NeighbourFeatures())]
+    engineered = [("engineer", FeatureUnion(own_and_around)), ("scale", StandardScaler())]
+    return Pipeline([*make_columns().steps, *engineered])
+
+
+def make_columns() -> Pipeline:
+    """The steps from raw districts to their eight columns without gaps, not yet fitted."""
+    imputer = SimpleImputer(strategy="median", keep_empty_features=True)
+    return Pipeline([("columns", DistrictColumns()), ("impute", imputer)])
 
 
 def preprocess(districts: pd.DataFrame, membership: npt.NDArray[np.str_]) -> dict[str, Part]:
@@ -160,14 +155,12 @@ def preprocess(districts: pd.DataFrame, membership: npt.NDArray[np.str_]) -> dic
         The part of each district, as `data.split` gives it.
     """
     rows = {name: districts[membership == name].reset_index(drop=True) for name in PARTS}
-    preprocessing = make_preprocessing().fit(rows["train"])
+    prices = {name: part[TARGET].to_numpy() for name, part in rows.items()}
+    preprocessing = make_preprocessing()
+    matrices = {"train": preprocessing.fit_transform(rows["train"], prices["train"])}
+    matrices |= {name: preprocessing.transform(rows[name]) for name in PARTS if name != "train"}
     return {
-        name: Part(
-            X=preprocessing.transform(part),
-            y=part[TARGET].to_numpy(),
-            ids=row_ids(part),
-            districts=part,
-        )
+        name: Part(X=matrices[name], y=prices[name], ids=row_ids(part), districts=part)
         for name, part in rows.items()
     }
 
@@ -198,4 +191,9 @@ def matrix_summary(parts: Mapping[str, Part], names: Sequence[str]) -> pd.DataFr
 
 def feature_names() -> list[str]:
     """The names of the columns of the model matrix."""
+    return [*own_names(), *NeighbourFeatures().get_feature_names_out()]
+
+
+def own_names() -> list[str]:
+    """The names of the first columns of the matrix: what a district says of itself."""
     return list(DistrictFeatures().get_feature_names_out())

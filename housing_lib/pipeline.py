@@ -314,10 +314,12 @@ def run_promotion(version: int | None, channel: Channel) -> dict[str, Any]:
     decision = registry.promote(version)
     gain = decision.metrics.get("gain")
     return {
-        "decision": decision.decision,
-        "version": decision.version,
+        "decision": "promoted" if decision.promoted else "held",
+        "version": decision.version or version,
         "incumbent": decision.incumbent,
         "reason": "; ".join(decision.reasons),
+        "reasons": decision.reasons,
+        "rules": decision.rules,
         "gain_usd": gain and gain * USD_PER_UNIT,
     }
 

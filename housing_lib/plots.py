@@ -27,7 +27,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormat
 from housing_lib.data import CONTRACT, PARTS, PRICE_CAP, TARGET, USD_PER_UNIT, Floats
 from housing_lib.exploration import city_name
 from housing_lib.families import title as family_title
-from housing_lib.features import CITIES
+from housing_lib.geography import CITIES
 
 # Okabe and Ito's colours, which people with any colour vision tell apart.
 BLUE, ORANGE, GREEN, SKY, RED = "#0072B2", "#E69F00", "#009E73", "#56B4E9", "#D55E00"

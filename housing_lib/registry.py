@@ -1,21 +1,25 @@
-"""The door to the MLflow registry: register, promote, roll back, history, load."""
+"""The door to the MLflow registry: register, judge, promote, roll back, load."""
 
-import getpass
-import sys
+import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from pathlib import Path
+from dataclasses import asdict, dataclass
 from typing import Any
 
-from housing_lib.evaluation import metrics, usd
-from housing_lib.files import file_digest
-from housing_lib.parts import load_manifest, load_part
+from housing_lib import evidence, gate, ledger
+from housing_lib.ledger import STAGES, Decision, history, stage_version
+from housing_lib.parts import Part, load_manifest, load_part
 from housing_lib.settings import HousingError, get_settings
-from housing_lib.tracking import MODEL_FILE, client, experiment_id, load_model, model_file
+from housing_lib.tracking import (
+    MODEL_FILE,
+    TrackingError,
+    client,
+    model_file,
+    test_metrics,
+    unpack_model,
+)
 
-STAGES = ("staging", "production", "previous")
-ALIAS_MISSING = ("INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST")
+__all__ = ["STAGES", "Decision", "history", "stage_version"]
+ABSENT = ("INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST")
 
 
 class RegistryError(HousingError):
@@ -36,22 +40,44 @@ class RegisteredModel:
 
 
 @dataclass(frozen=True)
-class Decision:
-    """One line of the ledger: what was asked, what was decided, and why."""
+class Assessment:
+    """What the gate says of a version: its table, and the numbers and files it rests on."""
 
-    decision: str
     version: int
     incumbent: int | None
-    reasons: list[str]
-    metrics: dict[str, float] = field(default_factory=dict)
-    when: str = ""
-    who: str = ""
-    command: str = ""
+    rules: list[gate.Rule]
+    metrics: Mapping[str, float]
+    data_digest: str = ""
 
     @property
-    def promoted(self) -> bool:
-        """Whether Production changed."""
-        return self.decision in ("promoted", "rolled back")
+    def passed(self) -> bool:
+        """Whether no rule holds it."""
+        return all(rule.passed for rule in self.rules)
+
+    @property
+    def reasons(self) -> list[str]:
+        """Why it is held, or else what speaks for it."""
+        held = [rule.reason for rule in self.rules if not rule.passed]
+        return held or [_recommendation(self.incumbent, self.metrics)]
+
+    @property
+    def sentence(self) -> str:
+        """The table in one sentence."""
+        verdict = "would be promoted" if self.passed else "would be held"
+        return f"Version {self.version} {verdict}: {'; '.join(self.reasons)}."
+
+    @property
+    def table(self) -> Any:
+        """The table for a page."""
+        return gate.styled(self.rules)
+
+
+def _recommendation(incumbent: int | None, metrics: Mapping[str, float]) -> str:
+    rmse = f"test RMSE {gate.dollars(metrics['test_rmse'])}"
+    if incumbent is None:
+        return f"the first version; {rmse}, and every bar is cleared"
+    gain = f"{gate.dollars(metrics['gain'])} below version {incumbent}"
+    return f"{rmse}, {gain}, and no guarded slice is worse beyond its noise"
 
 
 def register(model_uri: str, *, tags: Mapping[str, str]) -> int:
@@ -64,27 +90,18 @@ def register(model_uri: str, *, tags: Mapping[str, str]) -> int:
     """
     import mlflow
 
-    name = get_settings().model_name
-    digest = file_digest(model_file(model_uri))
+    digest = _sha256(model_file(model_uri).read_bytes())
     client()
     created = mlflow.register_model(
-        model_uri, name, tags={**tags, "artifact_sha256": digest, "decision": "registered"}
+        model_uri,
+        get_settings().model_name,
+        tags={**tags, "artifact_sha256": digest, "decision": "registered"},
     )
-    client().set_registered_model_alias(name, "staging", created.version)
-    return int(created.version)
-
-
-def stage_version(stage: str) -> int | None:
-    """The version that stands in a stage, or None."""
-    from mlflow.exceptions import MlflowException
-
-    try:
-        found = client().get_model_version_by_alias(get_settings().model_name, stage)
-    except MlflowException as error:
-        if error.error_code in ALIAS_MISSING:
-            return None
-        raise
-    return int(found.version)
+    version = int(created.version)
+    what = {"artifact_sha256": digest, "data_digest": tags.get("data_digest", "")}
+    reason = f"{tags.get('family', 'a model')} stands in Staging"
+    ledger.append(Decision("registered", version, None, [reason], what))
+    return version
 
 
 def load(stage: str = "production") -> RegisteredModel:
@@ -127,10 +144,8 @@ def load_version(version: int, *, stage: str = "") -> RegisteredModel:
     """
     tags = _tags(version)
     name = get_settings().model_name
-    uri = f"models:/{name}/{version}"
-    _refuse_changed(version, model_file(uri), tags.get("artifact_sha256", ""))
     return RegisteredModel(
-        model=load_model(uri),
+        model=unpack_model(_proved_bytes(version, tags)),
         name=name,
         version=version,
         stage=stage,
@@ -147,65 +162,146 @@ def _tags(version: int) -> dict[str, str]:
     try:
         return dict(client().get_model_version(name, str(version)).tags)
     except MlflowException as error:
+        if error.error_code not in ABSENT:
+            raise TrackingError(
+                f"the registry does not answer: {ledger.first_line(error)}. Nothing was changed."
+            ) from error
         raise RegistryError(
             f"{name} has no version {version}. `housing history` lists what there is. "
             "Nothing was changed."
         ) from error
 
 
-def _refuse_changed(version: int, path: Path, registered: str) -> None:
-    found = file_digest(path)
+def _proved_bytes(version: int, tags: Mapping[str, str]) -> bytes:
+    """The model file of a version, read once: what is checked is what is unpacked."""
+    content = model_file(f"models:/{get_settings().model_name}/{version}").read_bytes()
+    found, registered = _sha256(content), tags.get("artifact_sha256", "")
     if found != registered:
         raise RegistryError(
             f"version {version}: {MODEL_FILE} is not the one that was registered.\n"
             f"  found    SHA-256 {found}\n  expected SHA-256 {registered or '(none registered)'}\n"
             "Nothing was loaded. Register the model again, or `housing rollback`."
         )
+    return content
 
 
-def promote(version: int | None = None) -> Decision:
-    """The decision on a version (by default the one in Staging), written to the ledger.
+def _sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
 
-    Production changes only if the challenger's test RMSE is below the
-    incumbent's on the same rows. Whatever goes wrong, Production stays as it is
-    and the decision is `held`.
+
+def assess(version: int | None = None) -> Assessment:
+    """What the gate says of a version (by default the one in Staging); nothing is decided.
+
+    Whatever goes wrong is a rule that holds.
 
     Raises
     ------
     RegistryError
         If there is no such version; or none is given and none stands in Staging.
     """
+    version = _challenger(version)
+    incumbent = stage_version("production")
+    try:
+        return _assess(version, incumbent)
+    except Exception as error:
+        return Assessment(version, incumbent, [gate.failure("the gate", error)], {})
+
+
+def _challenger(version: int | None) -> int:
     version = stage_version("staging") if version is None else version
     if version is None:
         raise RegistryError(
             "no version stands in Staging. `housing run` makes one. Nothing was changed."
         )
     _tags(version)
-    incumbent = stage_version("production")
+    return version
+
+
+def _assess(version: int, incumbent: int | None) -> Assessment:
+    found = _gather(version, incumbent)
+    rules = gate.judge(found, gate.Limits(), seed=get_settings().seed)
+    digest = load_manifest().data_digest
+    return Assessment(version, incumbent, [_ledger_rule(), *rules], gate.figures(found), digest)
+
+
+def _ledger_rule() -> gate.Rule:
+    found = "; ".join(ledger.damage())
+    figure = f"not whole: {found}" if found else "whole"
+    return gate.Rule("ledger", figure, "whole, and followed", not found)
+
+
+def _gather(version: int, incumbent: int | None) -> gate.Evidence:
+    tags = _tags(version)
+    load_manifest(expected=tags["data_digest"])
+    train, test = load_part("train"), load_part("test")
+    before = evidence.memory_mb()
+    content = _proved_bytes(version, tags)
+    model = unpack_model(content)
+    predicted = evidence.predict(model, test)
+    grown = evidence.memory_mb() - before
+    prices = evidence.prices_of(test)
+    return gate.Evidence(
+        prices=prices,
+        predicted=predicted,
+        slices=gate.slices_of(test.districts, prices),
+        baselines=evidence.baselines(train, test),
+        recorded_rmse=test_metrics(tags["run_id"]).get("test_rmse"),
+        latency_ms=evidence.latency_ms(model, test.districts),
+        size_mb=len(content) / 1e6,
+        memory_mb=grown,
+        incumbent=_incumbent(incumbent, test),
+        interval=evidence.predict_interval(model, test),
+    )
+
+
+def _incumbent(version: int | None, test: Part) -> gate.Incumbent | None:
+    if version is None:
+        return None
+    return gate.Incumbent(version, evidence.predict(load_version(version).model, test))
+
+
+def promote(version: int | None = None) -> Decision:
+    """The gate's decision on a version (by default the one in Staging), written to the ledger.
+
+    Production changes only if every rule of the gate passes. Whatever goes
+    wrong, Production stays as it is and the decision is `held`.
+
+    Raises
+    ------
+    RegistryError
+        If there is no such version; or none is given and none stands in Staging.
+    LedgerError
+        If the decision is written but the stages could not be moved yet.
+    """
     try:
-        decision = _judge(version, incumbent)
+        line = ledger.settle().line
+        version = _challenger(version)
+        return ledger.append(_decide(version, follows=line))
+    except (RegistryError, ledger.LedgerError):
+        raise
     except Exception as error:
-        reason = f"the gate could not judge: {str(error).splitlines()[0]}"
-        decision = Decision("held", version, incumbent, [reason])
-    if decision.promoted:
-        _move_production(version, incumbent)
-    return _write(decision)
+        reason = f"the registry cannot be asked or written: {ledger.first_line(error)}"
+        unknown = "`housing history` tells whether the ledger has a line on this"
+        return Decision("held", version, None, [reason, unknown])
 
 
-def _judge(version: int, incumbent: int | None) -> Decision:
-    if version == incumbent:
-        return Decision("held", version, incumbent, ["it stands in Production already"])
-    test = load_part("test")
-    found = metrics(test.y, load_version(version).model.predict(test.districts), prefix="test_")
-    if incumbent is None:
-        reason = f"the first version; test RMSE {usd(found['test_rmse'])} on {len(test.y):,} rows"
-        return Decision("promoted", version, None, [reason], found)
-    before = metrics(test.y, load_version(incumbent).model.predict(test.districts))["rmse"]
-    gain = before - found["test_rmse"]
-    found |= {"incumbent_test_rmse": before, "gain": gain}
-    comparison = f"{usd(abs(gain))} {'below' if gain > 0 else 'above'} that of version {incumbent}"
-    reason = f"its test RMSE of {usd(found['test_rmse'])} is {comparison} on {len(test.y):,} rows"
-    return Decision("promoted" if gain > 0 else "held", version, incumbent, [reason], found)
+def _decide(version: int, *, follows: int) -> Decision:
+    if version == stage_version("production"):
+        return Decision("held", version, version, ["it stands in Production already"])
+    found = assess(version)
+    return Decision(
+        "promoted" if found.passed else "held",
+        version,
+        found.incumbent,
+        found.reasons,
+        evidence={
+            "rules": [asdict(rule) for rule in found.rules],
+            "metrics": dict(found.metrics),
+            "data_digest": found.data_digest,
+            "artifact_sha256": _tags(version).get("artifact_sha256", ""),
+        },
+        follows=follows,
+    )
 
 
 def rollback(to: int | None = None) -> Decision:
@@ -214,73 +310,31 @@ def rollback(to: int | None = None) -> Decision:
     Raises
     ------
     RegistryError
-        If there is none to go back to, or its artifact was changed.
+        If there is none to go back to, it never stood in Production, or its
+        artifact was changed.
+    LedgerError
+        If the decision is written but the stages could not be moved yet.
     """
+    stages = ledger.settle()
     incumbent = stage_version("production")
     version = stage_version("previous") if to is None else to
     if version is None:
         raise RegistryError("no version stands before this one. Nothing was changed.")
-    load_version(version)
-    _move_production(version, incumbent)
+    tags = _tags(version)
+    _refuse_no_way_back(version, incumbent, stages)
+    _proved_bytes(version, tags)
     reason = "asked for by a person"
-    return _write(Decision("rolled back", version, incumbent, [reason]))
-
-
-def _move_production(version: int, incumbent: int | None) -> None:
-    name = get_settings().model_name
-    if incumbent is not None and incumbent != version:
-        client().set_registered_model_alias(name, "previous", str(incumbent))
-    client().set_registered_model_alias(name, "production", str(version))
-    if stage_version("production") != version:
-        raise RegistryError(f"Production does not read back as version {version}. Try again.")
-
-
-def _write(decision: Decision) -> Decision:
-    name = get_settings().model_name
-    client().set_model_version_tag(name, str(decision.version), "decision", decision.decision)
-    tags = {
-        "decision": decision.decision,
-        "version": str(decision.version),
-        "incumbent": str(decision.incumbent or ""),
-        "reasons": "\n".join(decision.reasons),
-        "who": getpass.getuser(),
-        "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]])[:500],
-        "data_digest": _digest(),
-    }
-    run = client().create_run(
-        experiment_id("registry"), run_name=f"{decision.decision} {decision.version}", tags=tags
+    what = {"artifact_sha256": tags["artifact_sha256"]}
+    return ledger.append(
+        Decision("rolled back", version, incumbent, [reason], what, follows=stages.line)
     )
-    for key, value in decision.metrics.items():
-        client().log_metric(run.info.run_id, key, value)
-    client().set_terminated(run.info.run_id)
-    return _from_run(client().get_run(run.info.run_id))
 
 
-def _digest() -> str:
-    try:
-        return load_manifest().data_digest
-    except HousingError:
-        return ""
-
-
-def history() -> list[Decision]:
-    """Every decision on Production, oldest first."""
-    found = client().search_runs(
-        [experiment_id("registry")], order_by=["attributes.start_time ASC"]
-    )
-    return [_from_run(run) for run in found]
-
-
-def _from_run(run: Any) -> Decision:
-    tags = run.data.tags
-    when = datetime.fromtimestamp(run.info.start_time / 1000, UTC)
-    return Decision(
-        decision=tags["decision"],
-        version=int(tags["version"]),
-        incumbent=int(tags["incumbent"]) if tags["incumbent"] else None,
-        reasons=tags["reasons"].split("\n"),
-        metrics=dict(run.data.metrics),
-        when=when.isoformat(timespec="seconds"),
-        who=tags["who"],
-        command=tags["command"],
-    )
+def _refuse_no_way_back(version: int, incumbent: int | None, stages: ledger.Stages) -> None:
+    if version == incumbent == stages.production:
+        raise RegistryError(f"version {version} stands in Production already. Nothing was changed.")
+    if version not in {line.version for line in history() if line.promoted} | {incumbent}:
+        raise RegistryError(
+            f"version {version} never stood in Production, so there is no way back to it. "
+            f"`housing promote {version}` asks the gate. Nothing was changed."
+        )

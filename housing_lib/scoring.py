@@ -5,17 +5,24 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from housing_lib.data import CONTRACT, USD_PER_UNIT, DataError, Floats, check, read_table
+from housing_lib.answers import answers
+from housing_lib.data import CONTRACT, USD_PER_UNIT, DataError, check, read_table
 from housing_lib.files import atomic_path
 from housing_lib.registry import RegisteredModel
 from housing_lib.settings import get_settings
 
-ADDED = ("predicted_median_house_value", "predicted_median_house_value_usd", "model_version")
+ADDED = (
+    "predicted_median_house_value",
+    "predicted_median_house_value_usd",
+    "interval_low_usd",
+    "interval_high_usd",
+    "flags",
+    "model_version",
+)
 ENDINGS = (".csv", ".parquet")
 
 
@@ -38,8 +45,9 @@ def predict_file(source: Path, target: Path, *, registered: RegisteredModel) -> 
     """The file of predictions for the districts in `source`, after writing it to `target`.
 
     The input's columns come first and unchanged, whatever they hold beside the
-    eight features; then the price in 100,000 USD and in dollars, and the
-    model's version. Missing features are imputed by the model.
+    eight features; then the price in 100,000 USD and in dollars, the ends of
+    its 90 % interval, flags (`answers.FLAGS`), and the model's version. Missing
+    features are imputed by the model, and flagged.
 
     Parameters
     ----------
@@ -60,8 +68,8 @@ def predict_file(source: Path, target: Path, *, registered: RegisteredModel) -> 
     districts = check(parsed, origin=str(source), target=False, extra_columns=True)
     if _is_csv(source) and not _is_csv(target):
         table = _with_numbers(table, parsed)
-    prices = np.asarray(registered.model.predict(districts.to_numpy()), dtype="float64")
-    _write(_with_predictions(table, prices, registered.version), target)
+    answered = answers(registered.model, districts.to_numpy())
+    _write(_with_predictions(table, answered, registered.version), target)
     return Scored(len(table), target, registered.version, time.perf_counter() - started)
 
 
@@ -120,8 +128,14 @@ def _with_numbers(table: pd.DataFrame, parsed: pd.DataFrame) -> pd.DataFrame:
     return table.assign(**{name: parsed[name] for name in CONTRACT if name in parsed})
 
 
-def _with_predictions(table: pd.DataFrame, prices: Floats, version: int) -> pd.DataFrame:
-    values: tuple[Any, ...] = (prices, np.round(prices * USD_PER_UNIT, 2), version)
+def _with_predictions(table: pd.DataFrame, answered: pd.DataFrame, version: int) -> pd.DataFrame:
+    dollars = (answered[["price", "low", "high"]] * USD_PER_UNIT).round(2)
+    values: tuple[Any, ...] = (
+        answered["price"].to_numpy(),
+        *dollars.to_numpy().T,
+        answered["flags"].to_numpy(),
+        version,
+    )
     return table.assign(**dict(zip(ADDED, values, strict=True)))
 
 

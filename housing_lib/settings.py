@@ -33,6 +33,13 @@ class Settings(BaseSettings):
     )
     host: str = "127.0.0.1"
     port: int = Field(default=8000, ge=1, le=65535)
+    gate_margin_usd: float = Field(default=200, ge=0)
+    gate_rmse_usd: float = Field(default=75_000, gt=0)
+    gate_coverage: float = Field(default=0.88, gt=0, lt=1)
+    gate_interval_required: bool = False
+    gate_latency_ms: float = Field(default=100, gt=0)
+    gate_size_mb: float = Field(default=200, gt=0)
+    gate_memory_mb: float = Field(default=1_000, gt=0)
 
     notify_url: str = ""
     notify_command: str = ""
@@ -51,6 +58,11 @@ class Settings(BaseSettings):
     def processed(self) -> Path:
         """The folder of the split and preprocessed districts."""
         return self.root.resolve() / "data" / "processed"
+
+    @property
+    def studies(self) -> Path:
+        """The folder that keeps the trials of every search."""
+        return self.root.resolve() / "data" / "studies"
 
     @property
     def predictions(self) -> Path:

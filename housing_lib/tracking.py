@@ -13,29 +13,34 @@ import pandas as pd
 from filelock import FileLock
 
 from housing_lib import provenance
-from housing_lib.data import FEATURES, Floats
-from housing_lib.evaluation import METRICS
+from housing_lib.data import FEATURES
 from housing_lib.parts import Part
 from housing_lib.settings import HousingError, get_settings
-from housing_lib.tuning import Search, Trial
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+
+    from housing_lib.evaluation import Judgement
+    from housing_lib.tuning import Search, Trial
 
 EXPERIMENTS = {
     "tuning": "housing-tuning",
     "evaluation": "housing-evaluation",
     "monitoring": "Monitoring_california-housing",
-    "registry": "housing-registry",
 }
 # skops loads these beside its own list, and nothing else: no code runs that is not named here.
 TRUSTED_TYPES = (
     "housing_lib.estimators.PercentileRegression",
     "housing_lib.features.DistrictColumns",
     "housing_lib.features.DistrictFeatures",
+    "housing_lib.blend.BlendedModel",
+    "housing_lib.intervals.CalibratedModel",
+    "housing_lib.model.DistrictModel",
+    "housing_lib.neighbours.NeighbourFeatures",
     "numpy.dtype",
     "sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor",
     "sklearn.tree._tree.Tree",
+    "sklearn.utils._bunch.Bunch",
     "xgboost.core.Booster",
     "xgboost.sklearn.XGBRegressor",
 )
@@ -161,7 +166,7 @@ def close_open_runs(pipeline_run: str) -> int:
     return len(own) + len(trials)
 
 
-def log_trial(parent: str, trial: Trial, *, family: str) -> None:
+def log_trial(parent: str, trial: "Trial", *, family: str) -> None:
     """Log one trial as a finished run below its family's run."""
     from mlflow.entities import Metric, Param
 
@@ -178,10 +183,10 @@ def log_trial(parent: str, trial: Trial, *, family: str) -> None:
     opened.set_terminated(child, "FINISHED" if trial.state == "complete" else "KILLED")
 
 
-def trial_logger(parent: str, family: str) -> Callable[[Trial], None]:
+def trial_logger(parent: str, family: str) -> "Callable[[Trial], None]":
     """A function that logs each trial of a search while it finishes, and prints a line on it."""
 
-    def log(trial: Trial) -> None:
+    def log(trial: "Trial") -> None:
         log_trial(parent, trial, family=family)
         error = trial.metrics["val_rmse"]
         print(f"trial {trial.number:3d}  {trial.state:<8}  {error:.4f}  {trial.seconds:5.1f} s")
@@ -190,14 +195,18 @@ def trial_logger(parent: str, family: str) -> Callable[[Trial], None]:
 
 
 def log_search(
-    search: Search, model: Any, importances: Mapping[str, pd.Series], train: Part
+    search: "Search",
+    model: Any,
+    scores: Mapping[str, float],
+    importances: Mapping[str, pd.Series],
+    train: Part,
 ) -> str:
     """The address of a family's best model, after logging it and its search to the active run."""
     import mlflow
 
     from housing_lib import plots
 
-    log_metrics(search.best.metrics)
+    log_metrics(scores)
     mlflow.log_params({f"best_{name}": value for name, value in search.best.params.items()})
     log_table(search.table, "trials")
     for name, values in importances.items():
@@ -209,25 +218,26 @@ def log_search(
     return uri
 
 
-def log_evaluation(
-    champion: Any,
-    scores: pd.DataFrame,
-    test_scores: Mapping[str, float],
-    test: Part,
-    predicted: Floats,
-) -> str:
+def log_evaluation(champion: Any, scores: pd.DataFrame, found: "Judgement", test: Part) -> str:
     """The address of the champion, after logging it, all scores and figures to the active run."""
     from housing_lib import plots
+    from housing_lib.evaluation import METRICS
 
-    log_metrics(test_scores)
+    log_metrics(found.metrics)
     for row in scores.itertuples():
         values = {f"{row.part}_{name}": getattr(row, name) for name in METRICS}
         log_metrics({f"{row.family}.{name}": value for name, value in values.items()})
     log_table(scores, "scores")
+    log_table(found.slices, "slices")
     log_figure(plots.metric_grid(scores), "scores")
-    log_figure(plots.residuals(test.y, predicted), "residuals")
-    log_figure(plots.error_map(test.districts, predicted - test.y).figure, "error_map")
+    log_figure(plots.residuals(test.y, found.predicted), "residuals")
+    log_figure(plots.error_map(test.districts, found.predicted - test.y).figure, "error_map")
     return log_model(champion, test.districts)
+
+
+def log_card(run_id: str, card: str) -> None:
+    """Log a model card to a run."""
+    client().log_text(run_id, card, "model_card.md")
 
 
 def log_metrics(values: Mapping[str, float]) -> None:
@@ -332,9 +342,14 @@ def model_file(uri: str) -> Path:
 
 def load_model(uri: str) -> Any:
     """The model at an MLflow address, unpacked by our own list of trusted types."""
+    return unpack_model(model_file(uri).read_bytes())
+
+
+def unpack_model(content: bytes) -> Any:
+    """The model in the bytes of a model file, unpacked by our own list of trusted types."""
     import skops.io
 
-    return skops.io.load(model_file(uri), trusted=list(TRUSTED_TYPES))
+    return skops.io.loads(content, trusted=list(TRUSTED_TYPES))
 
 
 def test_metrics(run_id: str) -> dict[str, float]:

@@ -16,7 +16,17 @@ import pandas as pd
 import pytest
 from nbformat import v4
 
-from housing_lib import data, families, features, parts, pipeline, registry, tracking
+from housing_lib import (
+    data,
+    evaluation,
+    families,
+    features,
+    intervals,
+    parts,
+    pipeline,
+    registry,
+    tracking,
+)
 from housing_lib.graph import Plan, Recorded, Step
 from housing_lib.settings import get_settings
 
@@ -224,10 +234,13 @@ def _build(root: Path) -> Store:
         feature_names=features.feature_names(),
     )
     train = split["train"]
-    model = families.make_model("xgboost", {"n_estimators": 40, "max_depth": 5})
-    model.fit(train.districts, train.y)
+    small = families.make_model("xgboost", {"n_estimators": 40, "max_depth": 5}, repeats=1)
+    model = intervals.CalibratedModel(small).fit(train.districts, train.y)
     with tracking.run("evaluation", "small", params={}, tags={"family": "xgboost"}) as run_id:
         uri = tracking.log_model(model, train.districts)
+        test = split["test"]
+        predicted = model.predict(test.districts)
+        tracking.log_metrics(evaluation.metrics(test.y, predicted, prefix="test_"))
     tags = {"family": "xgboost", "run_id": run_id, "data_digest": manifest.data_digest}
     version = registry.register(uri, tags=tags)
     assert registry.promote(version).promoted

@@ -121,6 +121,31 @@ def test_history_tells_what_was_decided(smoke):
     assert "Production: 1" in text
 
 
+def test_the_ledger_as_json_replays_to_the_stages(smoke):
+    lines = json.loads(smoke.housing("history", "--json").stdout)
+    assert [line["line"] for line in lines] == list(range(1, len(lines) + 1))
+    assert lines[0]["decision"] == "registered"
+    assert all(line["settled"] for line in lines)
+    assert any(rule["name"] == "test RMSE" for rule in lines[1]["evidence"]["rules"])
+
+
+def test_the_gate_shows_its_table_and_changes_nothing(smoke):
+    before = smoke.housing("history").stdout
+    done = smoke.housing("gate", "1")
+    assert done.returncode == 3
+    assert "gain over version 1" in done.stdout
+    assert "would be held" in done.stdout
+    assert smoke.housing("history").stdout == before
+
+
+def test_a_registry_that_cannot_be_reached_holds_with_exit_code_3(housing, tmp_path):
+    (tmp_path / "mlflow.db").write_text("no database")
+    done = housing(tmp_path, "promote", "2")
+    assert done.returncode == 3
+    assert "the registry cannot be asked or written" in done.stdout
+    assert "Nothing was changed" in done.stdout
+
+
 def test_promoting_the_incumbent_again_holds_with_exit_code_3(smoke):
     done = smoke.housing("promote", "1")
     assert done.returncode == 3

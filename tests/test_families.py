@@ -59,7 +59,7 @@ def test_a_wrong_parameter_is_refused():
 def test_least_squares_uses_the_share_of_features_that_it_is_given(districts):
     model = families.make_model("linear_regression", {"percentile": 25})
     model.fit(districts, districts[data.TARGET])
-    used = np.mean(model.named_steps["estimator"].coef_ != 0)
+    used = np.mean(model.near_.coef_ != 0)
     assert used == pytest.approx(0.25, abs=0.05)
 
 

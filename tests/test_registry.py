@@ -1,11 +1,24 @@
-"""Versions, stages, promotion and the way back, on a real MLflow store."""
+"""Versions, promotion through the gate, and the way back, on a real MLflow store."""
 
 import shutil
+import sqlite3
+import time
 
 import numpy as np
 import pytest
 
-from housing_lib import data, families, parts, registry, tracking
+from housing_lib import (
+    data,
+    evaluation,
+    families,
+    features,
+    gate,
+    ledger,
+    parts,
+    registry,
+    tracking,
+)
+from housing_lib.settings import get_settings
 
 
 @pytest.fixture
@@ -16,69 +29,220 @@ def own(store, own_root):
     return own_root
 
 
-def _register(rows: int, *, family: str = "ridge") -> int:
+@pytest.fixture(scope="module")
+def better(store):
+    """A model that is clearly better than the one in Production."""
     train = parts.load_part("train")
-    model = families.make_model(family).fit(train.districts.head(rows), train.y[:rows])
-    with tracking.run("evaluation", family, params={}, tags={"family": family}) as run_id:
-        uri = tracking.log_model(model, train.districts)
+    params = {"n_estimators": 150, "max_depth": 6, "learning_rate": 0.15}
+    return families.make_model("xgboost", params).fit(train.districts, train.y)
+
+
+@pytest.fixture(scope="module")
+def poor(store):
+    """A model that is clearly worse."""
+    train = parts.load_part("train")
+    return families.make_model("ridge").fit(train.districts.head(500), train.y[:500])
+
+
+def _register(model, *, measured: bool = True) -> int:
+    test = parts.load_part("test")
+    with tracking.run("evaluation", "a test", params={}, tags={}) as run_id:
+        uri = tracking.log_model(model, test.districts)
+        if measured:
+            predicted = model.predict(test.districts)
+            tracking.log_metrics(evaluation.metrics(test.y, predicted, prefix="test_"))
     digest = parts.load_manifest().data_digest
-    tags = {"family": family, "run_id": run_id, "data_digest": digest}
-    return registry.register(uri, tags=tags)
+    return registry.register(uri, tags={"family": "test", "run_id": run_id, "data_digest": digest})
 
 
-def test_a_new_version_stands_in_staging_with_its_tags(own):
-    version = _register(500)
+def _forget_store(monkeypatch, uri=""):
+    if uri:
+        monkeypatch.setenv("HOUSING_TRACKING_URI", uri)
+    get_settings.cache_clear()
+    tracking.client.cache_clear()
+
+
+def test_a_new_version_stands_in_staging_with_its_tags(own, poor):
+    version = _register(poor)
     assert registry.stage_version("staging") == version
     tags = tracking.client().get_model_version("california-housing", str(version)).tags
     assert {"family", "run_id", "data_digest", "artifact_sha256", "decision"} <= set(tags)
 
 
-def test_a_worse_model_is_held_and_production_stays(own):
+def test_a_worse_model_is_held_for_every_reason_and_production_stays(own, poor):
     before = registry.stage_version("production")
-    decision = registry.promote(_register(500))
+    decision = registry.promote(_register(poor))
     assert decision.decision == "held"
-    assert "above that of version" in decision.reasons[0]
+    assert any(f"gain over version {before} is −$" in reason for reason in decision.reasons)
+    assert any("gain in Los Angeles" in reason for reason in decision.reasons)
     assert registry.stage_version("production") == before
 
 
-def test_a_better_model_goes_to_production_and_rollback_brings_the_old_one_back(own):
+def test_a_better_model_goes_to_production_and_rollback_brings_the_old_one_back(own, better):
     test = parts.load_part("test").districts
     old = registry.load()
     before = old.model.predict(test)
-    decision = registry.promote(_register(13_000, family="xgboost"))
+    decision = registry.promote(_register(better))
     assert decision.promoted
     assert registry.stage_version("production") == decision.version
     assert registry.stage_version("previous") == old.version
+    started = time.perf_counter()
     assert registry.rollback().version == old.version
+    assert time.perf_counter() - started < 2
     np.testing.assert_array_equal(registry.load().model.predict(test), before)
+    assert registry.rollback().version == decision.version
 
 
-def test_every_decision_is_in_the_history(own):
-    registry.promote(_register(500))
-    decisions = registry.history()
-    assert [one.decision for one in decisions] == ["promoted", "held"]
-    assert all(one.who and one.when and one.reasons[0] for one in decisions)
+def test_the_same_model_again_is_held(own, better):
+    assert registry.promote(_register(better)).promoted
+    again = registry.promote(_register(better))
+    assert again.reasons == ["the gain over version 2 is $0 to $0 (asked: lower end above $200)"]
 
 
-def test_a_changed_artifact_is_refused_before_it_is_unpacked(own):
-    version = _register(500)
+def test_the_gate_shows_its_table_without_deciding(own, better):
+    version = _register(better)
+    lines = len(registry.history())
+    found = registry.assess(version)
+    assert found.passed
+    assert {"ledger", "test RMSE", "gain over version 1", "gain in capped districts"} <= {
+        rule.name for rule in found.rules
+    }
+    assert len(registry.history()) == lines
+    assert registry.stage_version("production") == 1
+
+
+def test_the_gate_takes_under_twenty_seconds(own, better):
+    version = _register(better)
+    started = time.perf_counter()
+    registry.assess(version)
+    assert time.perf_counter() - started < 20
+
+
+def test_every_decision_is_in_the_ledger_with_its_evidence(own, poor):
+    registry.promote(_register(poor))
+    lines = registry.history()
+    assert [one.decision for one in lines] == ["registered", "promoted", "registered", "held"]
+    assert [one.line for one in lines] == [1, 2, 3, 4]
+    assert all(one.who and one.when and one.reasons[0] and one.command for one in lines)
+    assert {"test_rmse", "incumbent_test_rmse", "gain"} <= set(lines[-1].metrics)
+    assert lines[-1].evidence["data_digest"] == parts.load_manifest().data_digest
+    held = {rule["name"] for rule in lines[-1].rules if not rule["passed"]}
+    assert "gain over version 1" in held
+
+
+def test_a_changed_artifact_is_refused_before_it_is_unpacked(own, better):
+    version = _register(better)
     path = tracking.model_file(f"models:/california-housing/{version}")
     changed = bytearray(path.read_bytes())
     changed[len(changed) // 2] ^= 1
     path.write_bytes(changed)
     with pytest.raises(registry.RegistryError, match=f"version {version}: model.skops is not"):
         registry.load_version(version)
-    assert registry.promote(version).decision == "held"
+    _is_held(version, "model.skops is not the one that was registered")
+    path.unlink()
+    _is_held(version, "No such file")
 
 
-def test_what_goes_wrong_in_the_gate_holds(own):
-    version = _register(13_000, family="xgboost")
-    before = registry.stage_version("production")
-    (own / "data" / "processed" / "manifest.json").unlink()
+def _is_held(version, why):
     decision = registry.promote(version)
     assert decision.decision == "held"
-    assert "the gate could not judge" in decision.reasons[0]
-    assert registry.stage_version("production") == before
+    assert why in decision.reasons[0]
+    assert registry.stage_version("production") == 1
+    assert registry.history()[-1].reasons == decision.reasons
+
+
+def test_a_metric_that_was_never_recorded_holds(own, better):
+    _is_held(_register(better, measured=False), "the recorded test RMSE is missing")
+
+
+def test_an_exception_in_a_rule_holds(own, better, monkeypatch):
+    def broken(*arguments, **options):
+        raise ZeroDivisionError("no such thing")
+
+    monkeypatch.setattr(gate, "gains", broken)
+    _is_held(_register(better), "gains cannot be asked: no such thing")
+
+
+def test_rows_that_changed_hold(own, better):
+    version = _register(better)
+    districts = parts.load_part("test").districts
+    whole = data.acquire()
+    changed = whole.assign(MedHouseVal=whole["MedHouseVal"] + 1)
+    split = features.preprocess(changed, data.split(changed))
+    parts.write_parts(
+        split,
+        source="other",
+        test_share=0.20,
+        validation_share=0.16,
+        feature_names=features.feature_names(),
+    )
+    assert len(parts.load_part("test").districts) == len(districts)
+    _is_held(version, "the gate cannot be asked")
+    (own / "data" / "processed" / "manifest.json").unlink()
+    _is_held(version, "the gate cannot be asked")
+
+
+def test_a_store_that_is_locked_holds(own, better, monkeypatch):
+    version = _register(better)
+    _forget_store(monkeypatch)
+    with sqlite3.connect(own / "mlflow.db") as blocker:
+        blocker.execute("BEGIN EXCLUSIVE")
+        _is_held_without_a_line(version)
+        blocker.rollback()
+    blocker.close()
+    assert registry.stage_version("production") == 1
+
+
+def _is_held_without_a_line(version):
+    decision = registry.promote(version)
+    assert decision.decision == "held"
+    assert "the registry cannot be asked or written" in decision.reasons[0]
+    assert "`housing history` tells" in decision.reasons[1]
+
+
+def test_a_store_that_is_gone_or_cannot_be_written_holds(own, better, monkeypatch):
+    version = _register(better)
+    _forget_store(monkeypatch, f"sqlite:///file:{own / 'mlflow.db'}?mode=ro&uri=true")
+    _is_held_without_a_line(version)
+    (own / "mlflow.db").rename(own / "away.db")
+    _forget_store(monkeypatch)
+    _is_held_without_a_line(version)
+    (own / "away.db").rename(own / "mlflow.db")
+    _forget_store(monkeypatch, f"sqlite:///{own / 'mlflow.db'}")
+    assert registry.stage_version("production") == 1
+
+
+def test_there_is_no_way_back_to_a_version_that_never_stood_there(own, better):
+    version = _register(better)
+    with pytest.raises(registry.RegistryError, match="never stood in Production"):
+        registry.rollback(version)
+    with pytest.raises(registry.RegistryError, match="stands in Production already"):
+        registry.rollback(1)
+    assert registry.stage_version("production") == 1
+
+
+def test_a_version_put_into_production_past_the_gate_holds_until_a_person_says_it_shall_stand(
+    own, better, poor
+):
+    smuggled, version = _register(poor), _register(better)
+    tracking.client().set_registered_model_alias("california-housing", "production", str(smuggled))
+    decision = registry.promote(version)
+    assert "not whole: Production is at version 2, not 1" in decision.reasons[0]
+    assert registry.stage_version("production") == smuggled
+    assert registry.rollback(1).promoted
+    assert ledger.damage() == []
+    assert registry.promote(version).promoted
+
+
+def test_a_line_that_was_removed_or_changed_is_named(own, poor):
+    registry.promote(_register(poor))
+    opened = tracking.client()
+    opened.delete_model_version("california-housing-ledger", "3")
+    opened.set_model_version_tag("california-housing-ledger", "4", "evidence", "{}")
+    assert ledger.damage() == [
+        "line 3 is missing",
+        "line 4 does not hold the evidence that was written",
+    ]
 
 
 def test_an_empty_registry_says_what_to_do(own_root):

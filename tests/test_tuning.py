@@ -6,6 +6,8 @@ import pytest
 from housing_lib import data, families, features, tuning
 from housing_lib.evaluation import metrics
 
+pytestmark = pytest.mark.usefixtures("own_root")
+
 
 @pytest.fixture(scope="module")
 def split():
@@ -24,13 +26,51 @@ def test_the_same_seed_gives_the_same_trials(split, family):
 
 
 @pytest.mark.parametrize("family", ["ridge", "random_forest", "gradient_boosting", "xgboost"])
-def test_the_model_of_the_best_trial_scores_what_the_trial_scored(split, family):
+def test_the_estimator_of_the_best_trial_scores_what_the_trial_scored(split, family):
     search = tuning.tune(family, split["train"], split["val"], n_trials=2, seed=0)
     train, val = split["train"], split["val"]
-    again = families.make_model(family, search.best.params, seed=0).fit(train.districts, train.y)
+    again = families.make_model(family, search.best.params, seed=0, repeats=1)
+    again.fit(train.districts, train.y)
     for model in (again, search.best_model(train)):
-        found = metrics(val.y, model.predict(val.districts), prefix="val_")
+        near = model.near_.predict(model.transform(val.districts))
+        found = metrics(val.y, near, prefix="val_")
         assert found["val_rmse"] == pytest.approx(search.best.metrics["val_rmse"], abs=1e-9)
+
+
+def test_the_number_of_trials_is_a_total_and_a_stopped_search_comes_to_the_same(split, own_root):
+    def searched(n_trials):
+        return tuning.tune("decision_tree", split["train"], split["val"], n_trials=n_trials, seed=5)
+
+    stopped = searched(3)
+    resumed = searched(6)
+    assert len(resumed.trials) == 6
+    assert resumed.trials[:3] == stopped.trials
+    for file in (own_root / "data" / "studies").glob("*.log"):
+        file.unlink()
+    straight = searched(6)
+    assert [one.metrics for one in straight.trials] == [one.metrics for one in resumed.trials]
+    model = resumed.best_model(split["train"])
+    assert model.near_.get_params() == straight.estimator.get_params()
+
+
+def test_a_trial_whose_process_was_killed_is_tried_again(split, own_root):
+    train, val = split["train"], split["val"]
+    straight = tuning.tune("lasso", train, val, n_trials=4, seed=1)
+    for file in (own_root / "data" / "studies").glob("*.log"):
+        file.unlink()
+
+    class KilledError(Exception):
+        pass
+
+    def die(trial):
+        if trial.number == 1:
+            raise KilledError
+
+    with pytest.raises(KilledError):
+        tuning.tune("lasso", train, val, n_trials=4, seed=1, on_trial=die)
+    tuning._open_study("lasso", train, val, 1).ask()  # and one that is still running, for ever
+    resumed = tuning.tune("lasso", train, val, n_trials=4, seed=1)
+    assert [one.metrics for one in resumed.trials] == [one.metrics for one in straight.trials]
 
 
 def test_the_first_trial_tries_the_shipped_parameters(split):

@@ -1,0 +1,323 @@
+"""The gate's judgement: rules over predictions on the locked rows, apart from any registry."""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from housing_lib.data import USD_PER_UNIT, Floats, capped
+from housing_lib.geography import REGIONS, regions
+from housing_lib.settings import get_settings
+
+RESAMPLES = 2_000
+LEVEL = 0.95
+LEAST_ROWS = 50  # a smaller slice holds too few districts to tell harm from chance
+_CHUNK = 500
+Mask = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Limits:
+    """The gate's bars, by default those of the settings."""
+
+    margin_usd: float = field(default_factory=lambda: get_settings().gate_margin_usd)
+    rmse_usd: float = field(default_factory=lambda: get_settings().gate_rmse_usd)
+    coverage: float = field(default_factory=lambda: get_settings().gate_coverage)
+    interval_required: bool = field(default_factory=lambda: get_settings().gate_interval_required)
+    latency_ms: float = field(default_factory=lambda: get_settings().gate_latency_ms)
+    size_mb: float = field(default_factory=lambda: get_settings().gate_size_mb)
+    memory_mb: float = field(default_factory=lambda: get_settings().gate_memory_mb)
+
+
+@dataclass(frozen=True)
+class Interval:
+    """The bounds that a model gave, meant to hold the price of a share `level` of districts."""
+
+    low: Floats
+    high: Floats
+    level: float = 0.90
+
+
+@dataclass(frozen=True)
+class Incumbent:
+    """The version in Production and its predictions on the same rows."""
+
+    version: int
+    predicted: Floats
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """All that the gate looks at; prices and predictions in 100,000 USD on the locked rows."""
+
+    prices: Floats
+    predicted: Floats
+    slices: Mapping[str, Mask]
+    baselines: Mapping[str, Floats]
+    recorded_rmse: float | None
+    latency_ms: float
+    size_mb: float
+    memory_mb: float
+    incumbent: Incumbent | None = None
+    interval: Interval | None = None
+
+
+@dataclass(frozen=True)
+class Rule:
+    """One row of the gate's table: what was found, what was asked, and whether it passed."""
+
+    name: str
+    figure: str
+    bar: str
+    passed: bool
+
+    @property
+    def verdict(self) -> str:
+        """The last word of the row."""
+        return "passed" if self.passed else "held"
+
+    @property
+    def reason(self) -> str:
+        """The row as part of a sentence."""
+        if not self.bar:
+            return f"{self.name} {self.figure}"
+        return f"the {self.name} is {self.figure} (asked: {self.bar})"
+
+
+@dataclass(frozen=True)
+class Gain:
+    """How much lower an RMSE is than another on the same rows, with its bootstrap interval."""
+
+    value: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        return f"{dollars(self.low)} to {dollars(self.high)}"
+
+
+@dataclass(frozen=True)
+class Rival:
+    """Predictions to be better than, on which rows, and how sure the interval of the gain is."""
+
+    role: str
+    predicted: Floats
+    rows: Mask
+    level: float = LEVEL
+
+
+def judge(evidence: Evidence, limits: Limits, *, seed: int) -> list[Rule]:
+    """The gate's table: every rule is asked, so that a hold comes with all its reasons.
+
+    A rule that cannot be asked is held, with what went wrong as its figure.
+    """
+    groups: dict[str, Callable[[], Iterable[Rule]]] = {
+        "districts with a price": lambda: _finite(evidence),
+        "recorded test RMSE": lambda: _as_evaluated(evidence),
+        "test RMSE": lambda: _absolute(evidence, limits),
+        "gains": lambda: _gains(evidence, limits, seed),
+        "prediction interval": lambda: _coverage(evidence, limits),
+        "costs": lambda: _costs(evidence, limits),
+    }
+    return [rule for name, group in groups.items() for rule in _ask(name, group)]
+
+
+def _ask(name: str, group: Callable[[], Iterable[Rule]]) -> list[Rule]:
+    try:
+        return list(group())
+    except Exception as error:
+        return [failure(name, error)]
+
+
+def failure(name: str, error: BaseException) -> Rule:
+    """The row of a rule that could not be asked."""
+    lines = str(error).splitlines()
+    said = lines[0].rstrip(".") if lines else type(error).__name__
+    return Rule(name, f"cannot be asked: {said}", "", False)
+
+
+def _finite(evidence: Evidence) -> list[Rule]:
+    priced, count = int(np.isfinite(evidence.predicted).sum()), len(evidence.prices)
+    figure = f"{priced:,} of {count:,}"
+    return [Rule("number of districts with a price", figure, "all", priced == count)]
+
+
+def _as_evaluated(evidence: Evidence) -> list[Rule]:
+    found, recorded = _rmse(evidence.prices, evidence.predicted), evidence.recorded_rmse
+    if recorded is None:
+        return [Rule("recorded test RMSE", "missing", "the same as now", False)]
+    same = abs(found - recorded) * USD_PER_UNIT < 1
+    figure = f"{dollars(recorded)}, now {dollars(found)}"
+    return [Rule("recorded test RMSE", figure, "the same as now", same)]
+
+
+def _absolute(evidence: Evidence, limits: Limits) -> list[Rule]:
+    found = _rmse(evidence.prices, evidence.predicted)
+    passed = found * USD_PER_UNIT <= limits.rmse_usd
+    return [Rule("test RMSE", dollars(found), f"at most ${limits.rmse_usd:,.0f}", passed)]
+
+
+def _gains(evidence: Evidence, limits: Limits, seed: int) -> list[Rule]:
+    found = gains(evidence.prices, evidence.predicted, _rivals(evidence), seed=seed)
+    bars = {"baseline": 0.0, "incumbent": limits.margin_usd}
+    return [
+        _guarded(name, gain) if rival.role == "slice" else _ahead(name, gain, bars[rival.role])
+        for (name, rival), gain in zip(_rivals(evidence).items(), found, strict=True)
+    ]
+
+
+def _ahead(name: str, gain: Gain, bar_usd: float) -> Rule:
+    passed = gain.low * USD_PER_UNIT > bar_usd
+    return Rule(f"gain over {name}", str(gain), f"lower end above ${bar_usd:,.0f}", passed)
+
+
+def _guarded(name: str, gain: Gain) -> Rule:
+    return Rule(f"gain in {name}", str(gain), "upper end at least $0", gain.high >= 0)
+
+
+def _rivals(evidence: Evidence) -> dict[str, Rival]:
+    everywhere = np.ones(len(evidence.prices), dtype=bool)
+    rivals = {
+        name: Rival("baseline", predicted, everywhere)
+        for name, predicted in evidence.baselines.items()
+    }
+    incumbent = evidence.incumbent
+    if incumbent is None:
+        return rivals
+    rivals[f"version {incumbent.version}"] = Rival("incumbent", incumbent.predicted, everywhere)
+    # One of many slices falls out by chance, so that all their intervals together hold at 95 %.
+    level = 1 - (1 - LEVEL) / max(len(evidence.slices), 1)
+    return rivals | {
+        name: Rival("slice", incumbent.predicted, mask, level)
+        for name, mask in evidence.slices.items()
+    }
+
+
+def _coverage(evidence: Evidence, limits: Limits) -> list[Rule]:
+    interval = evidence.interval
+    if interval is None:
+        bar = "one that covers" if limits.interval_required else "none demanded"
+        return [Rule("prediction interval", "no interval", bar, not limits.interval_required)]
+    prices = evidence.prices
+    covered = float(((interval.low <= prices) & (prices <= interval.high)).mean())
+    name = f"coverage of the {interval.level * 100:.0f} % interval"
+    bar = f"at least {limits.coverage * 100:.1f} %"
+    return [Rule(name, f"{covered * 100:.1f} %", bar, covered >= limits.coverage)]
+
+
+def _costs(evidence: Evidence, limits: Limits) -> list[Rule]:
+    asked = (
+        ("time of one prediction", "ms", evidence.latency_ms, limits.latency_ms),
+        ("size of the file", "MB", evidence.size_mb, limits.size_mb),
+        ("memory taken", "MB", evidence.memory_mb, limits.memory_mb),
+    )
+    return [
+        Rule(name, f"{found:,.1f} {unit}", f"at most {bar:,.0f} {unit}", found <= bar)
+        for name, unit, found, bar in asked
+    ]
+
+
+def gains(
+    prices: Floats, predicted: Floats, rivals: Mapping[str, Rival], *, seed: int
+) -> list[Gain]:
+    """The fall of RMSE from each rival to `predicted`, on the rival's rows.
+
+    Paired bootstrap (Efron & Tibshirani 1993): both predictions are resampled
+    with the same rows, so that what is hard for both cancels out.
+    """
+    rows = np.column_stack([rival.rows for rival in rivals.values()]).astype(float)
+    squares = np.column_stack([(rival.predicted - prices) ** 2 for rival in rivals.values()])
+    lower = squares - ((predicted - prices) ** 2)[:, None]
+    table = np.hstack([rows, rows * squares, rows * lower])
+    once = _falls(np.ones((1, len(prices))), table)[0]
+    drawn = np.concatenate([_falls(weights, table) for weights in _weights(len(prices), seed)])
+    return [
+        Gain(float(value), *_tails(column, rival.level))
+        for value, column, rival in zip(once, drawn.T, rivals.values(), strict=True)
+    ]
+
+
+def _tails(values: Floats, level: float) -> tuple[float, float]:
+    low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
+
+
+def _falls(weights: Floats, table: Floats) -> Floats:
+    """The fall of RMSE against each rival (columns) under each weighting of the rows."""
+    counts, squares, lower = np.split(weights @ table, 3, axis=1)
+    counts = np.maximum(counts, 1)  # a resample may have no row of a slice
+    before, fall = squares / counts, lower / counts
+    both = np.sqrt(before) + np.sqrt(np.maximum(before - fall, 0))
+    # The same as the difference of the roots, and exactly 0 where the predictions are equal.
+    return fall / np.maximum(both, np.finfo(float).tiny)  # type: ignore[no-any-return]
+
+
+def _weights(rows: int, seed: int) -> Iterable[Floats]:
+    """How often each row is drawn, `RESAMPLES` times, in pieces that fit into memory."""
+    rng = np.random.default_rng(seed)
+    starts = np.arange(_CHUNK)[:, None] * rows
+    for _ in range(RESAMPLES // _CHUNK):
+        drawn = rng.integers(0, rows, (_CHUNK, rows)) + starts
+        counts = np.bincount(drawn.ravel(), minlength=_CHUNK * rows)
+        yield counts.reshape(_CHUNK, rows).astype(float)
+
+
+def slices_of(districts: pd.DataFrame, prices: Floats) -> dict[str, Mask]:
+    """The guarded slices: regions around cities, quarters of the known prices, capped districts.
+
+    A slice of fewer than `LEAST_ROWS` districts is left out.
+    """
+    masks = {**_regions(districts), **_price_bands(prices), "capped districts": capped(prices)}
+    return {name: mask for name, mask in masks.items() if mask.sum() >= LEAST_ROWS}
+
+
+def _regions(districts: pd.DataFrame) -> dict[str, Mask]:
+    found = regions(districts["Latitude"].to_numpy(), districts["Longitude"].to_numpy())
+    return {name: found == name for name in REGIONS}
+
+
+def _price_bands(prices: Floats) -> dict[str, Mask]:
+    known = ~capped(prices)
+    edges = np.quantile(prices[known], [0, 0.25, 0.5, 0.75, 1])
+    band = np.clip(np.searchsorted(edges, prices, side="left") - 1, 0, 3)
+    return {
+        f"{dollars(edges[k])} to {dollars(edges[k + 1])}": known & (band == k) for k in range(4)
+    }
+
+
+def _rmse(prices: Floats, predicted: Floats) -> float:
+    return float(np.sqrt(np.mean((predicted - prices) ** 2)))
+
+
+def dollars(value: float) -> str:
+    """A price difference in 100,000 USD, written in whole dollars."""
+    if not np.isfinite(value):
+        return "no number"
+    amount = round(float(value) * USD_PER_UNIT)
+    return f"{'−' if amount < 0 else ''}${abs(amount):,}"
+
+
+def figures(evidence: Evidence) -> dict[str, float]:
+    """What the gate found as numbers, in 100,000 USD: the test metrics, and the gain if any."""
+    from housing_lib.evaluation import metrics
+
+    found = metrics(evidence.prices, evidence.predicted, prefix="test_")
+    if evidence.incumbent is None:
+        return found
+    before = _rmse(evidence.prices, evidence.incumbent.predicted)
+    return found | {"incumbent_test_rmse": before, "gain": before - found["test_rmse"]}
+
+
+def styled(rules: Iterable[Rule]) -> Any:
+    """The gate's table for a page."""
+    rows = [(rule.name, rule.figure, rule.bar, rule.verdict) for rule in rules]
+    shown = pd.DataFrame(rows, columns=["rule", "found", "asked", "verdict"]).set_index("rule")
+    style = shown.rename_axis(None).style.map(_bold, subset=["verdict"])
+    return style.set_table_styles([{"selector": "th, td", "props": "text-align: left"}])
+
+
+def _bold(verdict: Any) -> str:
+    return "font-weight: bold" if verdict == "held" else ""

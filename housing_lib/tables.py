@@ -1,0 +1,203 @@
+"""Results as a reader sees them: sentences and tables in dollars, and records for the run."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from housing_lib.blend import Choice
+from housing_lib.data import USD_PER_UNIT, Floats
+from housing_lib.evaluation import (
+    METRICS,
+    Judgement,
+    metric_intervals,
+    metrics,
+    rmse_difference,
+)
+from housing_lib.families import BLEND, title
+
+
+def verdict(choice: Choice, scores: Mapping[str, float], version: int) -> str:
+    """The result of an evaluation in a few sentences, in Markdown."""
+    ends = f"{usd(scores['test_mae_low'])} to {usd(scores['test_mae_high'])}"
+    return (
+        f"**{title(choice.name)} is chosen, and now version {version}. On districts that it never "
+        f"saw it is off by {usd(scores['test_mae'])} on average** (MAE; 95 % interval {ends}); "
+        f"its RMSE, which weighs large errors more, is {usd(scores['test_rmse'])}. It explains "
+        f"{scores['test_r2']:.1%} of the differences in price. In a region that nobody sampled, "
+        f"expect an RMSE of {usd(scores['block_rmse'])}. Its 90 % intervals hold "
+        f"{scores['test_coverage']:.1%} of the true prices."
+    )
+
+
+def blend_verdict(choice: Choice) -> str:
+    """What the blend gained, what it costs, and whether it was taken, in Markdown."""
+    shares = ", ".join(f"{title(name)} {weight:.0%}" for name, weight in choice.weights.items())
+    gain = choice.gain
+    ends = f"{usd(gain['low'])} to {usd(gain['high'])}"
+    taken = "It is taken." if choice.name == BLEND else "That is not enough; it is not taken."
+    return (
+        f"Blend: {shares}. Its validation RMSE is {usd(gain['difference'])} below the best "
+        f"family's (95 % interval {ends}), and a prediction takes {choice.slowness:.1f} times as "
+        f"long. {taken}"
+    )
+
+
+def styled_leaderboard(board: pd.DataFrame) -> Any:
+    """The leaderboard for a reader: a row a family and part, errors in dollars."""
+    parts = {"val": "validation", "test": "test", "train": "training"}
+    rows = {
+        (title(str(family)), words): [row[f"{part}_{metric}"] for metric in METRICS]
+        for family, row in board.iterrows()
+        for part, words in parts.items()
+    }
+    shown = pd.DataFrame.from_dict(
+        rows, orient="index", columns=["RMSE ($)", "MAE ($)", "MSE", "R²"]
+    )
+    shown.index = pd.MultiIndex.from_tuples(rows, names=["family", "districts"])
+    money: Any = ["RMSE ($)", "MAE ($)"]
+    shown[money] = shown[money] * USD_PER_UNIT
+    formats: Any = {"MSE": "{:.3f}", "R²": "{:.3f}"}
+    return shown.style.format(formats | dict.fromkeys(money, "{:,.0f}"))
+
+
+def comparison_table(
+    prices: Floats, answers: Mapping[str, Floats], champion: Floats, *, seed: int
+) -> Any:
+    """One row an answer: test RMSE and MAE in dollars, and how far its RMSE is from the champion's.
+
+    `answers` are predictions of the same districts by others, by name.
+    """
+    rows = {}
+    for name, predicted in {"the champion": champion, **answers}.items():
+        found = metrics(prices, predicted) | metric_intervals(prices, predicted, seed=seed)
+        row = {
+            "RMSE ($)": _dollars(found["rmse"]),
+            "95 % interval": _ends(found["rmse_low"], found["rmse_high"]),
+            "MAE ($)": _dollars(found["mae"]),
+            "R²": f"{found['r2']:.3f}",
+            "RMSE above the champion ($)": "",
+            "95 % interval of that": "",
+        }
+        if name != "the champion":
+            apart = rmse_difference(prices, predicted, champion, seed=seed)
+            row["RMSE above the champion ($)"] = _dollars(apart["difference"])
+            row["95 % interval of that"] = _ends(apart["low"], apart["high"])
+        rows[name] = row
+    return pd.DataFrame(rows).T.rename_axis("answer").style
+
+
+def slice_table(found: pd.DataFrame) -> Any:
+    """The slices for a reader: errors in dollars, coverage in per cent."""
+    shown = pd.DataFrame(
+        {
+            "districts": found["districts"].map("{:,.0f}".format),
+            "RMSE ($)": found["rmse"].map(_dollars),
+            "95 % interval": [
+                _ends(low, high)
+                for low, high in zip(found["rmse_low"], found["rmse_high"], strict=True)
+            ],
+            "mean error ($)": found["bias"].map(_dollars),
+            "prices inside the 90 % interval": found["coverage"].map("{:.0%}".format),
+        }
+    )
+    return shown.style
+
+
+def worst_table(found: pd.DataFrame) -> Any:
+    """The worst districts for a reader, prices in dollars."""
+    money = {"MedHouseVal": "true price ($)", "predicted": "predicted ($)", "error": "error ($)"}
+    shown = found.rename(columns=money)
+    columns: Any = list(money.values())
+    shown[columns] = shown[columns] * USD_PER_UNIT
+    kept = [*columns, "MedInc", "HouseAge", "AveRooms", "Population", "AveOccup"]
+    shown = shown[[*kept, "Latitude", "Longitude"]].reset_index(drop=True)
+    shown.index += 1
+    formats: Any = dict.fromkeys(columns, "{:,.0f}") | {"Population": "{:,.0f}"}
+    return shown.style.format(precision=2).format(formats)
+
+
+def random_and_blocks(found: Judgement, prices: Floats) -> Any:
+    """One row a model: RMSE in dollars among known districts, and with blocks held out."""
+    among = {"the champion": found.predicted, **found.baselines}
+    shown = pd.DataFrame(
+        {
+            "among known districts ($)": {
+                name: metrics(prices, among[name])["rmse"] for name in found.in_blocks
+            },
+            "blocks held out ($)": found.in_blocks,
+        }
+    )
+    return (shown * USD_PER_UNIT).rename_axis("RMSE of").style.format("{:,.0f}")
+
+
+def answer_table(answers: pd.DataFrame) -> Any:
+    """Answers for a reader: prices, intervals and expected errors in dollars."""
+    shown = pd.DataFrame(
+        {
+            "price ($)": answers["price"].map(_dollars),
+            "90 % interval ($)": [
+                _ends(low, high) for low, high in zip(answers["low"], answers["high"], strict=True)
+            ],
+            "expected error ($)": answers["expected_error"].map(_dollars),
+            "region": answers["region"],
+            "flags": answers["flags"],
+        }
+    )
+    shown.index = pd.RangeIndex(1, len(shown) + 1)
+    return shown.style
+
+
+def champion_record(
+    choice: Choice, board: pd.DataFrame, scores: Mapping[str, float], version: int, run_id: str
+) -> dict[str, Any]:
+    """What a run keeps of its champion."""
+    others = board[board.index != choice.name]
+    own = board["val_rmse"].iloc[0]
+    if choice.name == BLEND:
+        own -= choice.gain["difference"]
+    runner_up = None
+    if len(others):
+        gain = (others["val_rmse"].iloc[0] - own) * USD_PER_UNIT
+        runner_up = {"title": title(str(others.index[0])), "val_rmse_gain_usd": gain}
+    return {
+        "family": choice.name,
+        "title": title(choice.name),
+        "version": version,
+        "run_id": run_id,
+        "metrics": {**scores, "val_rmse": own},
+        "runner_up": runner_up,
+    }
+
+
+def leaderboard_records(board: pd.DataFrame, *, linear: Sequence[str]) -> list[dict[str, Any]]:
+    """The leaderboard as plain records, best first, with the `linear` families marked."""
+    named = board.assign(title=board.index.map(title), linear=board.index.isin(list(linear)))
+    records: Any = named.reset_index().to_dict("records")
+    return list(records)
+
+
+def usd(value: float) -> str:
+    """A price difference in 100,000 USD, written in dollars."""
+    return f"{value * USD_PER_UNIT:,.0f} dollars"
+
+
+def describe_fit(scores: Mapping[str, float]) -> pd.DataFrame:
+    """One row a metric: on the training districts, on the validation districts."""
+    rows = {
+        metric.upper().replace("R2", "R²"): {
+            "training": scores[f"train_{metric}"],
+            "validation": scores[f"val_{metric}"],
+        }
+        for metric in METRICS
+    }
+    return pd.DataFrame(rows).T.rename_axis("metric (100,000 USD)")
+
+
+def _dollars(value: float) -> str:
+    return f"{value * USD_PER_UNIT:,.0f}"
+
+
+def _ends(low: float, high: float) -> str:
+    return "" if np.isnan(low) else f"{_dollars(low)} to {_dollars(high)}"

@@ -1,0 +1,187 @@
+"""How good a model is, and how sure that is."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.metrics import r2_score
+
+from housing_lib import card, data, evaluation, families, features, intervals, tables
+from housing_lib.blend import BlendedModel, Choice, choose, cross_weighed, weigh
+
+
+@pytest.fixture(scope="module")
+def prices():
+    return np.random.default_rng(0).uniform(0.5, 5, 2_000)
+
+
+@pytest.fixture(scope="module")
+def predicted(prices):
+    return prices + np.random.default_rng(1).normal(0, 0.4, len(prices))
+
+
+@pytest.fixture(scope="module")
+def split():
+    districts = data.acquire().sample(3_000, random_state=0)
+    return features.preprocess(districts, data.split(districts))
+
+
+@pytest.fixture(scope="module")
+def models(split):
+    small = {"xgboost": {"n_estimators": 60, "max_depth": 4}, "ridge": None}
+    train = split["train"]
+    return {
+        name: families.make_model(name, params, repeats=1).fit(train.districts, train.y)
+        for name, params in small.items()
+    }
+
+
+def test_intervals_of_metrics_hold_the_metrics_and_shrink_with_more_districts(prices, predicted):
+    ends = evaluation.metric_intervals(prices, predicted, seed=0)
+    for name, value in evaluation.metrics(prices, predicted).items():
+        assert ends[f"{name}_low"] < value < ends[f"{name}_high"]
+    few = evaluation.metric_intervals(prices[:200], predicted[:200], seed=0)
+    assert few["rmse_high"] - few["rmse_low"] > 2 * (ends["rmse_high"] - ends["rmse_low"])
+
+
+def test_the_interval_of_rmse_is_as_wide_as_theory_says(prices, predicted):
+    ends = evaluation.metric_intervals(prices, predicted, seed=0)
+    sampling = 0.4 / np.sqrt(2 * len(prices))  # of the spread of normal errors
+    assert ends["rmse_high"] - ends["rmse_low"] == pytest.approx(2 * 1.96 * sampling, rel=0.15)
+
+
+def test_a_real_difference_is_told_from_chance(prices, predicted):
+    noise = np.random.default_rng(2).normal(0, 0.02, len(prices))
+    same = evaluation.rmse_difference(prices, predicted + noise, predicted - noise, seed=0)
+    assert same["low"] < 0 < same["high"]
+    worse = evaluation.rmse_difference(prices, predicted + 0.2, predicted, seed=0)
+    assert 0 < worse["low"] < worse["difference"] < worse["high"]
+
+
+def test_blocks_are_held_out_whole(split):
+    districts = split["train"].districts
+    numbers = evaluation.blocks(districts)
+    table = districts.assign(block=numbers).groupby("block")[["Latitude", "Longitude"]]
+    assert (table.max() - table.min()).max().max() <= 0.5
+
+    seen = []
+
+    class Spy:
+        def get_params(self, deep=True):
+            return {}
+
+        def fit(self, X, y):
+            self.fitted = set(evaluation.blocks(X))
+            return self
+
+        def predict(self, X):
+            seen.append((self.fitted, set(evaluation.blocks(X))))
+            return np.zeros(len(X))
+
+    evaluation.block_predictions(Spy(), districts, split["train"].y)
+    assert len(seen) == evaluation.BLOCK_FOLDS
+    assert all(not fitted & held for fitted, held in seen)
+
+
+def test_slices_cover_every_district_once_each_way(split):
+    test = split["test"]
+    predicted = test.y + 0.1
+    interval = (predicted - 0.2, predicted + 0.2)
+    found = evaluation.slices(test.districts, test.y, predicted, interval, seed=0)
+    assert (found["districts"].groupby("by").sum() == len(test.y)).all()
+    np.testing.assert_allclose(found["rmse"], 0.1)
+    np.testing.assert_allclose(found["bias"], 0.1)
+    assert (found["coverage"] == 1).all()
+
+
+def test_the_worst_come_first(split):
+    test = split["test"]
+    predicted = test.y.copy()
+    predicted[7] += 2
+    predicted[3] -= 3
+    worst = evaluation.worst(test.districts, predicted, count=2)
+    assert worst["error"].tolist() == pytest.approx([-3, 2])
+
+
+def test_contributions_add_up_to_the_prediction(split, models):
+    val = split["val"]
+    champion = intervals.CalibratedModel(models["xgboost"])
+    champion.model_ = models["xgboost"]
+    found = evaluation.contributions(champion, val.districts.head(50), features.feature_names())
+    np.testing.assert_allclose(
+        found.sum(axis=1), models["xgboost"].predict(val.districts.head(50)), atol=1e-4
+    )
+    champion.model_ = models["ridge"]
+    assert evaluation.contributions(champion, val.districts, features.feature_names()) is None
+
+
+def test_every_baseline_answers_for_every_district(split):
+    found = evaluation.baselines(split["train"], split["val"], split["test"])
+    assert len(found) == 4
+    errors = {name: r2_score(split["test"].y, one) for name, one in found.items()}
+    assert errors["the mean price"] < 0.01
+    assert errors[evaluation.RAW_NAME] > errors["linear regression on the eight columns"] > 0.4
+
+
+def test_weights_find_the_mixture_that_made_the_prices(prices):
+    rng = np.random.default_rng(3)
+    noisy = {name: prices + rng.normal(0, 0.3, len(prices)) for name in "ab"}
+    weights = weigh({**noisy, "constant": np.full(len(prices), 2.0)}, prices)
+    assert weights.get("a", 0) == pytest.approx(0.5, abs=0.05)
+    assert sum(weights.values()) == pytest.approx(1)
+
+
+def test_a_blend_is_judged_on_predictions_that_had_no_part_in_its_weights(prices):
+    useless = {"a": np.random.default_rng(4).uniform(0.5, 5, len(prices))}
+    changed = prices.copy()
+    changed[0] = 50
+    one, other = (cross_weighed(useless, y, seed=0)[0] for y in (prices, changed))
+    assert one == other
+
+
+def test_a_blend_predicts_the_weighted_mean(split, models):
+    districts = split["val"].districts.head(20)
+    blended = BlendedModel.of_fitted(list(models.values()), [0.25, 0.75]).predict(districts)
+    first, second = (model.predict(districts) for model in models.values())
+    np.testing.assert_allclose(blended, 0.25 * first + 0.75 * second)
+
+
+def test_the_best_family_is_chosen_unless_the_blend_earns_its_time(split, models):
+    choice = choose(models, split["val"], seed=0)
+    errors = {
+        name: evaluation.metrics(split["val"].y, one)["rmse"]
+        for name, one in evaluation.predictions(models, split["val"]).items()
+    }
+    best = min(errors, key=errors.get)
+    assert choice.name in (best, families.BLEND)
+    assert (choice.name == families.BLEND) == (
+        choice.gain["low"] > 0.001 * max(choice.slowness - 1, 0)
+    )
+    assert choice.unfitted({best: {}}, seed=0) is not choice.model
+
+
+def test_every_figure_of_the_model_card_is_a_logged_metric(split):
+    metrics = {
+        f"test_{name}{end}": 0.1234 + place / 1000
+        for place, name in enumerate(evaluation.METRICS)
+        for end in ("", "_low", "_high")
+    }
+    metrics |= {"block_rmse": 0.5678, "baseline_rmse": 0.4321, "test_coverage": 0.903}
+    metrics |= {"rows_fit": 16527.0, "rows_test": 4113.0, "capped_share": 0.047}
+    test = split["test"]
+    found = evaluation.slices(
+        test.districts, test.y, test.y + 0.1, (test.y - 1, test.y + 1), seed=0
+    )
+    text = card.model_card("xgboost", 3, "abcd", metrics, found)
+    for shown in ("$12,340", "$56,780", "$43,210", "90.3%", "16,527", "4,113", "version 3", "abcd"):
+        assert shown in text
+    assert len([line for line in text.splitlines() if line.startswith("| ")]) >= 7 + len(found)
+
+
+def test_a_champion_made_of_several_families_says_how_far_it_leads():
+    board = pd.DataFrame({"val_rmse": [0.40, 0.42]}, index=["xgboost", "ridge"])
+    gain = {"difference": 0.01, "low": 0.005, "high": 0.015}
+    choice = Choice(families.BLEND, None, {"xgboost": 0.7, "ridge": 0.3}, gain, 2.0)
+    kept = tables.champion_record(choice, board, {"test_rmse": 0.39}, 1, "run")
+    assert kept["title"] == "Blend"
+    assert kept["runner_up"]["val_rmse_gain_usd"] == pytest.approx(1_000)
+    assert "taken" in tables.blend_verdict(choice)
