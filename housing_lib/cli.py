@@ -1,26 +1,20 @@
 """The `housing` command: each subcommand is one job of the project."""
 
 import os
-import signal
 import sys
-from collections.abc import Callable
 from dataclasses import asdict
-from difflib import get_close_matches
-from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 from rich import box
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from housing_lib.pipeline import EXIT_HELD, EXIT_WRONG_USE
-from housing_lib.settings import HousingError, get_settings
-
-if TYPE_CHECKING:
-    from housing_lib.pipeline import Plan, Run
+from housing_lib import run_commands
+from housing_lib.settings import get_settings
+from housing_lib.terminal import EXIT_HELD, err, out
+from housing_lib.terminal import say_errors as _say_errors
 
 app = typer.Typer(
     help="Predict median house values in Californian districts, and keep the predictions honest.",
@@ -28,22 +22,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
-out = Console(highlight=False)
-err = Console(stderr=True, highlight=False)
-
-
-def _say_errors(command: Callable[..., Any]) -> Callable[..., Any]:
-    """`command`, with the project's errors shown as text and an exit code of 2."""
-
-    @wraps(command)
-    def wrapped(*arguments: Any, **options: Any) -> Any:
-        try:
-            return command(*arguments, **options)
-        except HousingError as error:
-            err.print(f"{type(error).__name__}: {error}", markup=False, soft_wrap=True)
-            raise typer.Exit(EXIT_WRONG_USE) from None
-
-    return wrapped
+run_commands.add_to(app)
 
 
 @app.command()
@@ -77,86 +56,6 @@ def data(
 
 @app.command()
 @_say_errors
-def run(
-    budget: Annotated[str, typer.Option(help="smoke, standard or thorough")] = "standard",
-    trials: Annotated[
-        int | None, typer.Option(min=1, help="trials a family, instead of the budget's")
-    ] = None,
-    models: Annotated[str, typer.Option(help="families, separated by commas (default: all)")] = "",
-    source: Annotated[
-        str, typer.Option(help="bundled, sklearn, or a CSV or Parquet file")
-    ] = "bundled",
-    jobs: Annotated[
-        int | None, typer.Option(min=1, help="notebooks at once (default: one a core)")
-    ] = None,
-    seed: Annotated[
-        int | None, typer.Option(min=0, max=2**32 - 1, help="the seed of every random choice")
-    ] = None,
-) -> None:
-    """Run everything: look, preprocess, tune, evaluate, promote, monitor, report."""
-    from housing_lib import compute, console, pipeline
-
-    workers = jobs or min(os.cpu_count() or 1, 8)
-    plan = _plan(budget, trials, models, source, workers, seed)
-    compute.warm_up(jobs=workers)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends like Ctrl-C
-    with console.watching(out) as watch:
-        finished = pipeline.run(plan, watch=watch)
-    _conclude(finished)
-
-
-def _plan(
-    budget: str, trials: int | None, models: str, source: str, jobs: int, seed: int | None
-) -> "Plan":
-    from housing_lib import data as districts_data
-    from housing_lib.pipeline import BUDGETS, Plan
-
-    names = _families(models)
-    if budget not in BUDGETS:
-        near = get_close_matches(budget, BUDGETS, n=1, cutoff=0.4)
-        hint = f" Did you mean '{near[0]}'?" if near else ""
-        known = ", ".join(BUDGETS)
-        raise HousingError(
-            f"there is no budget '{budget}'; expected {known}.{hint} Nothing was run."
-        )
-    source = districts_data.resolve_source(source)
-    if source not in districts_data.SOURCES:
-        districts_data.split(districts_data.acquire(source))
-    count = BUDGETS[budget] if trials is None else trials
-    return Plan(names, count, source, get_settings().seed if seed is None else seed, jobs)
-
-
-def _families(models: str) -> list[str]:
-    from housing_lib.families import FAMILIES, FamilyError, get_family
-
-    if not models:
-        return list(FAMILIES)
-    names = list(dict.fromkeys(name.strip() for name in models.split(",") if name.strip()))
-    if not names:
-        raise FamilyError(f"'{models}' names no family; expected some of {', '.join(FAMILIES)}.")
-    for name in names:
-        get_family(name)
-    return names
-
-
-def _conclude(finished: "Run") -> None:
-    for step in finished.steps.values():
-        if step.state in ("failed", "skipped", "killed"):
-            err.print(f"\n{step.id} {step.state}: {step.reason}", style="red", markup=False)
-    champion = finished.champion
-    if champion:
-        decided = f"version {champion['version']} {champion.get('decision', 'registered')}"
-        verdict = f"\n{champion['title']}: {decided}; {champion.get('reason', '')}."
-        out.print(verdict, markup=False, soft_wrap=True)
-    out.print(f"Report   {finished.folder / 'index.html'}", soft_wrap=True)
-    if champion:
-        out.print("Serve    make serve   (then http://127.0.0.1:8000/docs)")
-        out.print("Runs     make ui")
-    raise typer.Exit(finished.exit_code)
-
-
-@app.command()
-@_say_errors
 def predict(
     source: Annotated[Path, typer.Argument(help="CSV or Parquet file with the eight columns")],
     target: Annotated[Path | None, typer.Argument(help="default: data/predictions/")] = None,
@@ -171,30 +70,6 @@ def predict(
     )
     done = f"{scored.rows:,} districts by version {scored.model_version} in {scored.seconds:.1f} s"
     out.print(f"{done}: {scored.path}", soft_wrap=True)
-
-
-@app.command()
-@_say_errors
-def monitor(
-    source: Annotated[
-        str, typer.Argument(help="CSV or Parquet file with prices (default: the test districts)")
-    ] = "test",
-    batch_rows: Annotated[int, typer.Option(min=1, help="districts a batch")] = 10,
-) -> None:
-    """Compare the Production model with true prices, batch by batch, into MLflow and a report."""
-    from housing_lib import compute, console, pipeline, reports
-
-    notebook = "05_monitoring.ipynb"
-    from housing_lib import monitoring, registry
-
-    found = monitoring.resolve_source(source)
-    registry.load_first("production", "staging")
-    given = {"source": found, "batch_rows": batch_rows}
-    reports.check_parameters(get_settings().notebooks / notebook, given)
-    compute.warm_up(jobs=1)
-    with console.watching(out) as watch:
-        finished = pipeline.run_one("monitoring", notebook, given, watch=watch)
-    _conclude(finished)
 
 
 @app.command()

@@ -3,76 +3,151 @@
 import multiprocessing
 import os
 import threading
+import time
 from collections.abc import Callable
+from contextlib import suppress
 from functools import lru_cache
-from multiprocessing import forkserver
-from multiprocessing.connection import Connection
+from multiprocessing.connection import Connection, wait
 from multiprocessing.context import BaseContext
 from multiprocessing.process import BaseProcess
 from typing import Any
 
-from housing_lib.settings import HousingError
+from housing_lib.settings import HousingError, get_settings
 
-_living: set[BaseProcess] = set()
+_living: dict[BaseProcess, Connection] = {}
 
 
 class ProcessDiedError(HousingError):
     """A process that ended without an answer."""
 
 
+class Channel:
+    """The way from a called function back to its caller, who may say that it has to stop."""
+
+    def __init__(self, connection: Connection) -> None:
+        self.stopped = threading.Event()
+        self.reason = ""
+        self._connection = connection
+        self._sending = threading.Lock()
+
+    def __call__(self, *content: Any) -> None:
+        """Send something to `on_message` of the caller."""
+        self.send("message", content)
+
+    def send(self, kind: str, content: Any) -> None:
+        """Send a message, an answer or an error."""
+        with self._sending:
+            self._connection.send((kind, content))
+
+    def listen(self) -> None:
+        """Wait for the word to stop, and end with the caller, however that one ended."""
+        parent = multiprocessing.parent_process()
+        ends: list[Any] = [self._connection, *([parent.sentinel] if parent else [])]
+        while True:
+            for end in wait(ends):
+                if end is not self._connection or not self._heard():
+                    kill_tree(os.getpid())  # nothing may go on working behind the caller's back
+
+    def _heard(self) -> bool:
+        try:
+            self.reason = self._connection.recv()
+        except (EOFError, OSError):
+            return False
+        self.stopped.set()
+        return True
+
+
 def call_in_process(
     function: Callable[..., Any], *arguments: Any, on_message: Callable[..., None]
 ) -> Any:
-    """What `function(*arguments, send)` returns, called in a process of its own.
+    """What `function(*arguments, channel)` returns, called in a process of its own.
 
-    Whatever the function sends reaches `on_message`, and what it raises is
-    raised here.
+    Whatever the function sends through the `Channel` reaches `on_message`, and
+    what it raises is raised here.
 
     Raises
     ------
     ProcessDiedError
         If the process ended without an answer, killed for lack of memory for example.
     """
-    ours, theirs = multiprocessing.Pipe(duplex=False)
-    process = _context().Process(target=_serve, args=(theirs, function, arguments))  # type: ignore[attr-defined]
+    ours, theirs = multiprocessing.Pipe()
+    process = _context().Process(  # type: ignore[attr-defined]
+        target=_serve, args=(theirs, dict(os.environ), function, arguments)
+    )
     process.start()
-    _living.add(process)
+    _living[process] = ours
     theirs.close()
     try:
-        return _receive(ours, on_message)
-    except EOFError:
-        process.join()
-        raise ProcessDiedError(
-            f"the process ended without an answer ({process.exitcode})."
-        ) from None
+        return _receive(ours, process, on_message)
     finally:
         process.join(timeout=10)
-        process.kill()
-        _living.discard(process)
+        if process.is_alive():
+            kill_tree(process.pid)
+        _living.pop(process, None)
 
 
-def stop_all() -> None:
-    """Kill every process that `call_in_process` waits for; their kernels end with them."""
-    for process in list(_living):
-        process.kill()
+def stop_all(reason: str, *, grace_s: float) -> None:
+    """End every process that `call_in_process` waits for, and all that they started.
+
+    They are told why, and have some seconds to keep what they have.
+    """
+    for connection in list(_living.values()):
+        with suppress(OSError):
+            connection.send(reason)
+    deadline = time.monotonic() + grace_s
+    try:
+        while _living and time.monotonic() < deadline:
+            time.sleep(0.05)
+    finally:
+        for process in list(_living):
+            kill_tree(process.pid)
 
 
-def warm_up(*, jobs: int) -> None:
-    """Let the process that others are forked from do its slow imports, in the background.
+def kill_tree(pid: int | None) -> None:
+    """Kill a process and all that descend from it, also those that left its group."""
+    import psutil
 
-    With several jobs each fit gets one thread: two OpenMP fits at once on the
-    same cores take many times as long.
+    if pid is None:
+        return
+    with suppress(psutil.NoSuchProcess):
+        root = psutil.Process(pid)
+        family = [*root.children(recursive=True), root]
+        sessions = {_session(one.pid) for one in family if one.pid == _session(one.pid)}
+        strays = [one for one in psutil.process_iter() if _session(one.pid) in sessions]
+        for one in dict.fromkeys([*strays, *family]):  # itself last: it may be this very process
+            with suppress(psutil.NoSuchProcess):
+                one.kill()
+
+
+def _session(pid: int) -> int:
+    try:
+        return os.getsid(pid)
+    except (AttributeError, OSError):
+        return -1
+
+
+def share_cores(*, jobs: int) -> None:
+    """Let each of several jobs use its share of the cores, and no more.
+
+    Two OpenMP fits at once on the same cores take many times as long.
     """
     if jobs > 1:
-        os.environ["OMP_NUM_THREADS"] = "1"
-    context = _context()
-    if context.get_start_method() == "forkserver":
-        forkserver.ensure_running()
+        os.environ["OMP_NUM_THREADS"] = str(max(1, cores() // jobs))
 
 
-def _receive(connection: Connection, on_message: Callable[..., None]) -> Any:
+def cores() -> int:
+    """The number of processors that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _receive(connection: Connection, process: BaseProcess, on_message: Callable[..., None]) -> Any:
     while True:
-        kind, content = connection.recv()
+        try:
+            kind, content = connection.recv()
+        except (EOFError, OSError):
+            process.join()
+            code = process.exitcode
+            raise ProcessDiedError(f"the process ended without an answer ({code}).") from None
         if kind == "message":
             on_message(*content)
         elif kind == "error":
@@ -82,25 +157,30 @@ def _receive(connection: Connection, on_message: Callable[..., None]) -> Any:
 
 
 def _serve(
-    connection: Connection, function: Callable[..., Any], arguments: tuple[Any, ...]
+    connection: Connection,
+    environment: dict[str, str],
+    function: Callable[..., Any],
+    arguments: tuple[Any, ...],
 ) -> None:
     os.setpgid(0, 0)  # Ctrl-C in the terminal is for the first process, which ends this one
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    _use_environment(environment)
+    channel = Channel(connection)
+    threading.Thread(target=channel.listen, daemon=True).start()
     try:
-        answer = function(*arguments, lambda *content: connection.send(("message", content)))
-        connection.send(("answer", answer))
+        channel.send("answer", function(*arguments, channel))
     except HousingError as error:
-        connection.send(("error", error))
+        channel.send("error", error)
     except BaseException as error:
-        connection.send(("error", HousingError(f"{type(error).__name__}: {error}")))
+        channel.send("error", HousingError(f"{type(error).__name__}: {error}"))
 
 
-def _end_with_parent() -> None:
-    # Even when the first process is killed, nothing may go on working behind its back.
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
+def _use_environment(environment: dict[str, str]) -> None:
+    # The fork server has the environment of an earlier moment.
+    for name in set(os.environ) - set(environment):
+        if name.startswith(("HOUSING_", "MLFLOW_TRACKING")):
+            del os.environ[name]
+    os.environ.update(environment)
+    get_settings.cache_clear()
 
 
 @lru_cache(maxsize=1)

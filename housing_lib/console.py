@@ -1,19 +1,23 @@
 """What a person sees of a run: a live table, or plain lines where there is no terminal."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from housing_lib.pipeline import Run, Step, Watcher
+from housing_lib.pipeline import Watcher
+from housing_lib.runs import Run, to_json
+from housing_lib.terminal import clock
 
 STYLES = {
     "waiting": "dim",
     "running": "bold cyan",
     "done": "green",
+    "reused": "green",
     "failed": "bold red",
     "skipped": "yellow",
     "killed": "yellow",
@@ -27,34 +31,48 @@ def watching(console: Console) -> Iterator[Watcher]:
         yield _line_writer(console)
         return
     with Live(console=console, refresh_per_second=4, transient=False) as live:
-        yield lambda run: live.update(table(run))
+        yield lambda run: live.update(table(to_json(run)))
 
 
-def table(run: Run) -> Table:
-    """One row a step: its state, how far it is, and the time it took."""
-    shown = Table(title=f"Run {run.id}", title_justify="left", expand=False)
-    widest = max(len(name) for name in run.steps)
+def table(run: Mapping[str, Any]) -> Table:
+    """One row a step of what `run.json` holds: state, how far it is, time, time it took last."""
+    shown = Table(title=_title(run), title_justify="left", expand=False)
+    widest = max((len(step["id"]) for step in run["steps"]), default=0)
     shown.add_column("step", no_wrap=True, min_width=widest)
     shown.add_column("state", no_wrap=True, min_width=len("waiting"))
     shown.add_column("progress", no_wrap=True, overflow="ellipsis")
     shown.add_column("time", justify="right", no_wrap=True, min_width=len("00:00"))
-    for step in run.steps.values():
-        state = Text(step.state, style=STYLES[step.state])
-        shown.add_row(step.id, state, _progress(step), _clock(step.elapsed))
+    shown.add_column("last", justify="right", no_wrap=True, style="dim", min_width=len("00:00"))
+    for step in run["steps"]:
+        state = Text(step["state"], style=STYLES[step["state"]])
+        times = clock(step["seconds"]), clock(step.get("expected_s"))
+        shown.add_row(step["id"], state, Text(_progress(step)), *times)
     return shown
 
 
-def _progress(step: Step) -> str:
-    if step.reason:
-        return step.reason.splitlines()[0]
-    k, n, heading = step.cell
-    if step.state == "running":
-        return f"cell {k} of {n}  {heading}" if n else "starting"
-    return _result(step)
+def _title(run: Mapping[str, Any]) -> str:
+    left = _time_left(run)
+    more = f", what is running needs about {clock(left)} more" if left else ""
+    return f"Run {run['id']}{more}"
 
 
-def _result(step: Step) -> str:
-    record = step.record
+def _time_left(run: Mapping[str, Any]) -> float:
+    """The seconds until the last of the running steps ends, by the times they took before."""
+    running = [step for step in run["steps"] if step["state"] == "running"]
+    known = [step["expected_s"] - step["seconds"] for step in running if step.get("expected_s")]
+    return max(known, default=0)
+
+
+def _progress(step: Mapping[str, Any]) -> str:
+    if step["reason"]:
+        return str(step["reason"].splitlines()[0])
+    k, n, heading = step["cell"]
+    if step["state"] == "running":
+        return f"cell {k} of {n}  {heading}" if n else f"starting: {step['why']}"
+    return _result(step["record"])
+
+
+def _result(record: Mapping[str, Any]) -> str:
     if "val_rmse" in record:
         return f"validation RMSE {record['val_rmse']:.4f}"
     if "decision" in record:
@@ -65,19 +83,15 @@ def _result(step: Step) -> str:
     return ""
 
 
-def _clock(seconds: float) -> str:
-    minutes, rest = divmod(int(seconds), 60)
-    return f"{minutes}:{rest:02d}" if seconds else ""
-
-
 def _line_writer(console: Console) -> Watcher:
     seen: dict[str, str] = {}
 
     def write(run: Run) -> None:
-        for step in run.steps.values():
-            if seen.get(step.id, "waiting") != step.state:
-                seen[step.id] = step.state
-                line = f"{_clock(run.seconds) or '0:00':>6}  {step.id:<26} {step.state:<8}"
-                console.print(f"{line} {_progress(step)}".rstrip(), soft_wrap=True, highlight=False)
+        for step in to_json(run)["steps"]:
+            if seen.get(step["id"], "waiting") != step["state"]:
+                seen[step["id"]] = step["state"]
+                line = f"{clock(run.seconds) or '0:00':>6}  {step['id']:<26} {step['state']:<8}"
+                shown = f"{line} {_progress(step)}".rstrip()
+                console.print(shown, soft_wrap=True, highlight=False, markup=False)
 
     return write

@@ -29,6 +29,13 @@ def file_digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def folder_digest(folder: Path) -> str:
+    """The SHA-256 over the names and bytes of a folder's own files; empty if there are none."""
+    files = sorted(path for path in folder.glob("*") if path.is_file())
+    digests = "".join(f"{path.name} {file_digest(path)}\n" for path in files)
+    return hashlib.sha256(digests.encode()).hexdigest() if files else ""
+
+
 def read_json(path: Path) -> Any:
     """What a JSON file holds."""
     return json.loads(path.read_text())

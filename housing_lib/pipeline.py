@@ -1,228 +1,220 @@
-"""The graph of steps, and a run through it: order, processes, failure, and the record of it all."""
+"""A run through the graph: order, processes, reuse, failure, and an end whatever happens."""
 
 import time
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from contextlib import closing
-from dataclasses import asdict, dataclass, field
-from datetime import datetime
+from contextlib import nullcontext, suppress
 from graphlib import TopologicalSorter
-from itertools import count
 from pathlib import Path
 from typing import Any
 
-from housing_lib import provenance
-from housing_lib.compute import call_in_process, stop_all
-from housing_lib.files import write_json
+from housing_lib import notify, privacy, reuse, runs, store, work
+from housing_lib.compute import Channel, call_in_process, share_cores, stop_all
+from housing_lib.files import file_digest
+from housing_lib.graph import (
+    Plan,
+    Selection,
+    Step,
+    StepError,
+    in_order,
+    make_steps,
+    missing,
+    parameters_now,
+    select,
+)
+from housing_lib.parameters import parameters_of
+from housing_lib.runs import Journal, Run, RunError
 from housing_lib.settings import HousingError, get_settings
+from housing_lib.terminal import EXIT_FAILED
 
-BUDGETS = {"smoke": 2, "standard": 50, "thorough": 200}
-EXIT_DONE, EXIT_FAILED, EXIT_WRONG_USE, EXIT_HELD = 0, 1, 2, 3
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What a run shall do."""
-
-    models: Sequence[str]
-    trials: int
-    source: str = "bundled"
-    seed: int = 42
-    jobs: int = 1
-
-
-@dataclass
-class Step:
-    """One step of a run: what it executes, what it waits for, and how it went."""
-
-    name: str
-    notebook: str = ""
-    variant: str = ""
-    parameters: Mapping[str, Any] = field(default_factory=dict)
-    after: Sequence[str] = ()
-    needs_all: bool = True
-    state: str = "waiting"
-    reason: str = ""
-    key: str = ""
-    seconds: float = 0.0
-    started: float = 0.0
-    cell: tuple[int, int, str] = (0, 0, "")
-    report: str | None = None
-    record: dict[str, Any] = field(default_factory=dict)
-
-    @property
-    def id(self) -> str:
-        """The step's name in the graph."""
-        return f"{self.name}-{self.variant}" if self.variant else self.name
-
-    @property
-    def file_stem(self) -> str:
-        """The name of the step's files in the run's folder."""
-        stem = Path(self.notebook).stem
-        return f"{stem}-{self.variant}" if self.variant else stem
-
-    @property
-    def elapsed(self) -> float:
-        """The seconds that the step has taken so far."""
-        return time.time() - self.started if self.state == "running" else self.seconds
-
-
-@dataclass
-class Run:
-    """One run: its steps in the order of the table, and what came of them."""
-
-    id: str
-    plan: Plan
-    steps: dict[str, Step]
-    state: str = "running"
-    started: float = field(default_factory=time.time)
-    seconds: float = 0.0
-
-    @property
-    def folder(self) -> Path:
-        """The folder of the run's reports."""
-        return get_settings().reports / self.id
-
-    def record_of(self, step_id: str) -> dict[str, Any]:
-        """What a step recorded; empty if it did not run or failed."""
-        step = self.steps.get(step_id)
-        return step.record if step and step.state == "done" else {}
-
-    @property
-    def parameters(self) -> dict[str, Any]:
-        """What was asked for: the plan, or the parameters of the one notebook."""
-        if self.plan.models:
-            return asdict(self.plan)
-        return {
-            key: value for step in self.steps.values() for key, value in step.parameters.items()
-        }
-
-    @property
-    def champion(self) -> dict[str, Any] | None:
-        """The chosen model with its metrics and what the registry decided on it."""
-        chosen = self.record_of("evaluation").get("champion")
-        return chosen and {**chosen, **self.record_of("promotion")}
-
-    @property
-    def exit_code(self) -> int:
-        """0 done, 1 a step failed, 3 done and the gate held."""
-        if self.state != "done":
-            return EXIT_FAILED
-        held = self.record_of("promotion").get("decision") == "held"
-        return EXIT_HELD if held else EXIT_DONE
-
+BY_HAND = "stopped by hand"
+GRACE_S = 8.0  # for a step that is stopped, to write down what it has
 
 Watcher = Callable[[Run], None]
+
+
+class RunStoppedError(HousingError):
+    """A run that could not go on, because its own record could not be written for example."""
+
+    exit_code = EXIT_FAILED
 
 
 def ignore(current: Run) -> None:
     """Watch a run without showing anything."""
 
 
-def make_steps(plan: Plan, run_id: str) -> list[Step]:
-    """The steps of a run: the graph, as data."""
-    common = {"run": run_id, "seed": plan.seed, "data_digest": ""}
-    tuning = [
-        Step(
-            "tuning",
-            notebook="03_tuning.ipynb",
-            variant=model,
-            parameters={**common, "model_name": model, "n_trials": plan.trials},
-            after=["preprocessing"],
-        )
-        for model in plan.models
-    ]
-    return [
-        Step("eda", notebook="01_eda.ipynb", parameters={"source": plan.source}),
-        Step(
-            "preprocessing", notebook="02_preprocessing.ipynb", parameters={"source": plan.source}
-        ),
-        *tuning,
-        Step(
-            "evaluation",
-            notebook="04_evaluation.ipynb",
-            parameters=common,
-            after=[step.id for step in tuning],
-            needs_all=False,
-        ),
-        Step("promotion", after=["evaluation"]),
-        Step("monitoring", notebook="05_monitoring.ipynb", after=["promotion"]),
-    ]
+def run(
+    plan: Plan,
+    *,
+    choice: Selection = Selection(),  # noqa: B008 (it is frozen)
+    wait_for_others: bool = False,
+    watch: Watcher = ignore,
+) -> Run:
+    """A finished run of the graph, with its folder of reports.
+
+    Steps whose key was finished before are taken from there. One run holds the
+    root at a time.
+    """
+    refuse_impossible(select(make_steps(plan, ""), choice))  # before anything is written
+    with runs.holding_root(wait=wait_for_others):
+        run_id = runs.new_id()
+        steps = select(make_steps(plan, run_id), choice)
+        refuse_impossible(steps)  # another run may have changed it meanwhile
+        return run_steps(run_id, plan, steps, watch=watch)
 
 
-def run(plan: Plan, *, watch: Watcher = ignore) -> Run:
-    """A finished run of the whole graph, with its folder of reports."""
-    run_id = new_id()
-    return run_steps(run_id, plan, make_steps(plan, run_id), watch=watch)
+def resume(
+    *, jobs: int | None = None, wait_for_others: bool = False, watch: Watcher = ignore
+) -> Run:
+    """The newest run of the graph that did not finish, finished in its own folder.
+
+    Raises
+    ------
+    RunError
+        If there is none.
+    """
+    runs.unfinished()  # before anything is written
+    with runs.holding_root(wait=wait_for_others):
+        past = runs.unfinished()
+        plan = runs.plan_of(past, jobs=jobs)
+        return run_steps(past.id, plan, make_steps(plan, past.id), watch=watch)
 
 
-def run_one(name: str, notebook: str, parameters: Mapping[str, Any], *, watch: Watcher) -> Run:
-    """A finished run of a single notebook, in a folder of its own."""
-    step = Step(name, notebook=notebook, parameters=parameters)
-    return run_steps(new_id(), Plan(models=(), trials=0), [step], watch=watch)
+def run_one(
+    notebook: Path,
+    parameters: Mapping[str, Any],
+    *,
+    limit_s: float | None = None,
+    alone: bool = True,
+    wait_for_others: bool = False,
+    watch: Watcher = ignore,
+) -> Run:
+    """A finished run of a single notebook, in a folder of its own.
 
-
-def new_id() -> str:
-    """The id of a run that starts now: local date and time."""
-    now = datetime.now().strftime("%Y-%m-%d_%H%M%S")
-    names = (now if number == 1 else f"{now}-{number}" for number in count(1))
-    return next(name for name in names if not (get_settings().reports / name).exists())
+    It holds the root like any other run, unless it may run beside one: `alone` is off.
+    """
+    with runs.holding_root(wait=wait_for_others) if alone else nullcontext():
+        run_id = runs.new_id()
+        own = {"run": run_id} if "run" in parameters_of(notebook) else {}
+        name = notebook.stem.partition("_")[2] or notebook.stem
+        given = {**own, **parameters}
+        step = Step(name, notebook=str(notebook), parameters=given, forced=True)
+        plan = Plan(models=(), trials=0, step_timeout_s=limit_s)
+        return run_steps(run_id, plan, [step], watch=watch)
 
 
 def run_steps(run_id: str, plan: Plan, steps: Sequence[Step], *, watch: Watcher = ignore) -> Run:
     """A finished run of some steps.
 
-    A failed step stops only what needs it; the others go on. Ctrl-C kills what
-    is running and keeps what is done. `watch` is called whenever something changed.
+    A failed step stops only what needs it; the others go on. Ctrl-C and time
+    limits end what is running and keep what is done. `watch` is called whenever
+    something may have changed.
+
+    Raises
+    ------
+    RunStoppedError
+        If the run's own record cannot be written.
     """
     current = Run(run_id, plan, {step.id: step for step in steps})
     _make_folder(current.folder)
+    journal = Journal(current)
+    share_cores(jobs=plan.jobs)
     try:
-        with closing(_execute(current)) as changes:
-            for _ in changes:
-                _save(current)
-                watch(current)
-    except KeyboardInterrupt:
-        _mark_killed(current)
-    _finish(current)
+        dead = runs.mend()
+        journal.begin()
+        _close_open_runs(dead)
+        _execute(current, journal, watch)
+        _finish(current, journal)
+    except OSError as error:
+        journal.leave()
+        raise RunStoppedError(
+            f"{current.folder}: {error.strerror or error}. The run was stopped; what was finished "
+            "until then is kept. Make room, then `housing run --resume`."
+        ) from error
     watch(current)
     return current
 
 
 def _make_folder(folder: Path) -> None:
     try:
-        folder.mkdir(parents=True)
+        folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise HousingError(
+        raise RunError(
             f"{folder} cannot be made: {error.strerror}. Reports need a folder that can be "
             "written; HOUSING_ROOT names another place. Nothing was run."
         ) from error
 
 
-def _mark_killed(current: Run) -> None:
-    for step in current.steps.values():
-        if step.state != "done":
-            step.state, step.reason = "killed", "stopped by hand"
+def refuse_impossible(steps: Sequence[Step]) -> None:
+    """Refuse a choice of steps that need results which are not there.
+
+    Raises
+    ------
+    StepError
+        With each of them, and why it has no result that could be taken.
+    """
+    if all(step.may_run for step in steps):
+        return
+    archive = reuse.Archive()
+    by_id = {step.id: step for step in steps}
+    reasons = {}
+    for step in (one for one in in_order(steps) if not one.may_run):
+        reuse.identify(by_id, step)
+        found, why = archive.find(step)
+        if found:
+            step.state, step.record = "reused", found.step["record"]
+        else:
+            reasons[step.id] = why
+    lacking = {name for step in steps if step.may_run for name in missing(by_id, step)}
+    told = [f"  {name}: {reasons[name]}" for name in by_id if name in lacking & set(reasons)]
+    for step in steps:
+        step.state, step.record = "waiting", {}
+    if told:
+        lines = "\n".join(told)
+        raise StepError(
+            f"--only needs results that are not there:\n{lines}\n"
+            f"`housing run --from {min(lacking)}` makes them. Nothing was run."
+        )
 
 
-def _execute(current: Run) -> Generator[None]:
+def _execute(current: Run, journal: Journal, watch: Watcher) -> None:
     sorter = TopologicalSorter({step.id: step.after for step in current.steps.values()})
     sorter.prepare()
+    archive = reuse.Archive()
     waiting: list[Step] = []
     running: dict[Future[None], Step] = {}
     with ThreadPoolExecutor(current.plan.jobs) as pool:
         try:
             while sorter.is_active():
                 waiting += [current.steps[name] for name in sorter.get_ready()]
-                waiting.sort(key=_urgency)
+                waiting.sort(key=lambda step: step.urgency)
                 while waiting and len(running) < current.plan.jobs:
                     step = waiting.pop(0)
-                    running[pool.submit(_run_step, current, step)] = step
+                    running[pool.submit(_run_step, current, step, archive)] = step
                 for step in _finished(running):
                     sorter.done(step.id)
-                yield
-        finally:
-            stop_all()
+                journal.keep()
+                watch(current)
+                _refuse_overtime(current)
+        except KeyboardInterrupt:
+            _stop(current, current.stopping or BY_HAND)
+        except BaseException:
+            _stop(current, "the run could not go on")
+            raise
+
+
+def _refuse_overtime(current: Run) -> None:
+    limit = current.plan.timeout_s
+    if limit and time.time() - current.started > limit:
+        current.stopping = f"the run took longer than {limit:g} seconds"
+        raise KeyboardInterrupt
+
+
+def _stop(current: Run, reason: str) -> None:
+    """Let what is running write down what it has, and end it; a second Ctrl-C ends it at once."""
+    current.stopping = reason
+    with suppress(KeyboardInterrupt):
+        stop_all(reason, grace_s=GRACE_S)
 
 
 def _finished(running: dict[Future[None], Step]) -> list[Step]:
@@ -233,87 +225,88 @@ def _finished(running: dict[Future[None], Step]) -> list[Step]:
     return [running.pop(future) for future in done]
 
 
-# The long ones first, so that nobody waits for a straggler at the end; looking at data can wait.
-SLOWEST_FIRST = ("gradient_boosting", "random_forest", "xgboost", "decision_tree")
-
-
-def _urgency(step: Step) -> int:
-    if step.name == "eda":
-        return len(SLOWEST_FIRST) + 1
-    slow = step.variant in SLOWEST_FIRST
-    return SLOWEST_FIRST.index(step.variant) if slow else len(SLOWEST_FIRST)
-
-
-def missing(current: Run, step: Step) -> list[str]:
-    """The steps without whose results this one cannot run."""
-    absent = [name for name in step.after if current.steps[name].state != "done"]
-    return absent if step.needs_all or len(absent) == len(step.after) else []
-
-
-def _run_step(current: Run, step: Step) -> None:
-    absent = missing(current, step)
+def _run_step(current: Run, step: Step, archive: reuse.Archive) -> None:
+    absent = missing(current.steps, step)
     if absent:
         step.state, step.reason = "skipped", f"needs {', '.join(absent)}"
         return
-    step.state, step.started = "running", time.time()
+    if current.stopping:
+        return
+    step.started = time.time()
     try:
-        step.record = _call(current, step)
-        step.state = "done"
-    except HousingError as error:
-        step.state, step.reason = "failed", str(error)
-    step.seconds = time.time() - step.started
+        step.state = _reuse_or_run(current, step, archive)
+    except (HousingError, OSError) as error:
+        step.state = "killed" if current.stopping else "failed"
+        step.reason = privacy.hide(str(error), privacy.secret_values())
+    step.seconds = step.seconds or time.time() - step.started
     page = current.folder / f"{step.file_stem}.html"
     step.report = page.name if step.notebook and page.exists() else None
+
+
+def _reuse_or_run(current: Run, step: Step, archive: reuse.Archive) -> str:
+    """The state that a step ends in, after its result was taken from before or made."""
+    reuse.identify(current.steps, step)
+    found, why = (None, "asked for") if step.forced else archive.find(step)
+    if found:
+        reuse.take(found, step, current.folder)
+        if step.notebook and _page_is_old(found, step, current.folder):
+            _write_page_again(found, step, current)
+        return _state_of_taken(found, step, current)
+    if not step.may_run:
+        step.reason = f"not among --only, and there is no result to take: {why}"
+        return "skipped"
+    step.why, step.expected_s, step.state = why, archive.seconds(step), "running"
+    step.record = _call(current, step)
+    ipynb = current.folder / f"{step.file_stem}.ipynb"
+    step.files = {ipynb.name: file_digest(ipynb)} if step.notebook else {}
+    step.outputs = {name: reuse.read_digest(name, {}) for name in step.writes}
+    step.origin = current.id
+    return "done"
+
+
+def _state_of_taken(found: reuse.Finished, step: Step, current: Run) -> str:
+    if found.run.id != current.id:
+        return "reused"
+    step.reason, step.seconds = "", float(found.step["seconds"])  # of this run, before it resumed
+    return str(found.step["state"])
+
+
+def _page_is_old(found: reuse.Finished, step: Step, folder: Path) -> bool:
+    page = folder / f"{step.file_stem}.html"
+    return found.step["words"] != step.words or not page.exists()
 
 
 def _call(current: Run, step: Step) -> dict[str, Any]:
     def on_cell(k: int, n: int, heading: str) -> None:
         step.cell = (k, n, heading)
 
+    given = parameters_now(current.steps, step)
     answer: dict[str, Any]
-    given = dict(step.parameters)
-    if "data_digest" in given:  # known only since the preprocessing of this run
-        given["data_digest"] = current.record_of("preprocessing").get("data_digest", "")
-    if step.notebook:
-        answer = call_in_process(
-            run_notebook,
-            get_settings().notebooks / step.notebook,
-            given,
-            current.folder / f"{step.file_stem}.ipynb",
-            on_message=on_cell,
-        )
+    if not step.notebook:
+        answer = call_in_process(run_promotion, given["version"], on_message=on_cell)
         return answer
-    version = current.record_of("evaluation").get("version")
-    answer = call_in_process(run_promotion, version, on_message=on_cell)
+    answer = call_in_process(
+        work.run_notebook,
+        get_settings().notebooks / step.notebook,
+        given,
+        current.folder / f"{step.file_stem}.ipynb",
+        current.plan.step_timeout_s,
+        on_message=on_cell,
+    )
     return answer
 
 
-def run_notebook(
-    notebook: Path, parameters: Mapping[str, Any], ipynb: Path, send: Callable[..., None]
-) -> dict[str, Any]:
-    """What a notebook recorded, after executing it and writing its page, whole or FAILED."""
-    from housing_lib import kernels, rendering, reports, tracking
-
-    kernels.use_forked_kernels()
-    started = time.time()
-    failed = None
-    try:
-        reports.execute(notebook, parameters, ipynb, on_cell=send)
-        found = reports.read_record(ipynb)
-    except HousingError as error:
-        failed = str(error)
-        raise
-    finally:
-        if ipynb.exists():
-            shown = {"notebook": notebook.name, **{k: str(v) for k, v in parameters.items()}}
-            shown |= {**provenance.describe(), "seconds": f"{time.time() - started:.0f}"}
-            rendering.render(ipynb, ipynb.with_suffix(".html"), provenance=shown, failed=failed)
-    if "mlflow_run" in found:
-        tracking.log_report(found["mlflow_run"], ipynb.with_suffix(".html"))
-    return found
+def _write_page_again(found: reuse.Finished, step: Step, current: Run) -> None:
+    """Write the page of a result that was taken, whose words or looks have changed since."""
+    notebook = get_settings().notebooks / step.notebook
+    ipynb = current.folder / f"{step.file_stem}.ipynb"
+    executed = found.run.folder / ipynb.name
+    call_in_process(work.renew_page, notebook, executed, ipynb, on_message=lambda *message: None)
+    step.files = {ipynb.name: file_digest(ipynb)}
+    step.reason += "; its page was written anew, for its words or looks had changed"
 
 
-def run_promotion(version: int | None, send: Callable[..., None]) -> dict[str, Any]:
+def run_promotion(version: int | None, channel: Channel) -> dict[str, Any]:
     """What the registry decided on a version."""
     from housing_lib import registry
     from housing_lib.data import USD_PER_UNIT
@@ -331,40 +324,39 @@ def run_promotion(version: int | None, send: Callable[..., None]) -> dict[str, A
     }
 
 
-def _finish(current: Run) -> None:
+def _finish(current: Run, journal: Journal) -> None:
     from housing_lib import pages
 
+    for step in current.steps.values():
+        if step.state in ("waiting", "running"):
+            step.state, step.reason = "killed", current.stopping
     states = {step.state for step in current.steps.values()}
     current.state = "done"
     for worst in ("failed", "killed"):
         if worst in states:
             current.state = worst
-    _save(current)
-    pages.write_index(to_json(current), current.folder)
+    if current.state != "done":
+        _close_open_runs([current.id])
+    journal.end()
+    pages.write_index(runs.to_json(current), current.folder)
     pages.write_overview(get_settings().reports)
+    if current.exit_code:
+        current.untold = notify.tell("run", **_news(current))
 
 
-def _save(current: Run) -> None:
-    current.seconds = time.time() - current.started
-    write_json(current.folder / "run.json", to_json(current))
-
-
-def to_json(current: Run) -> dict[str, Any]:
-    """A run as `run.json` holds it."""
+def _news(current: Run) -> dict[str, Any]:
+    unfinished = [step for step in current.steps.values() if not step.finished]
     return {
-        **provenance.describe(),
-        "id": current.id,
-        "state": current.state,
-        "started": datetime.fromtimestamp(current.started).isoformat(timespec="seconds"),
-        "seconds": round(current.seconds, 1),
-        "data_digest": current.record_of("preprocessing").get("data_digest", ""),
-        "parameters": current.parameters,
-        "steps": [_step_json(step) for step in current.steps.values()],
-        "champion": current.champion,
-        "leaderboard": current.record_of("evaluation").get("leaderboard", []),
+        "run": current.id,
+        "state": "held" if current.state == "done" else current.state,
+        "steps": {step.id: step.reason for step in unfinished},
+        "report": str(current.folder / "index.html"),
     }
 
 
-def _step_json(step: Step) -> dict[str, Any]:
-    keys = ("name", "variant", "state", "reason", "key", "report", "record")
-    return {key: getattr(step, key) for key in keys} | {"seconds": round(step.elapsed, 1)}
+def _close_open_runs(ids: Sequence[str]) -> None:
+    """Let MLflow know of the runs that ended without telling it."""
+    for run_id in ids:
+        with suppress(HousingError):  # a store that is away must not keep a run from its end
+            if store.has_open_runs(run_id):
+                call_in_process(work.close_open_runs, run_id, on_message=lambda *message: None)

@@ -15,6 +15,7 @@ import papermill
 import skops.io
 import sqlalchemy.orm
 
+import housing_lib.execution
 import housing_lib.exploration
 import housing_lib.geography
 import housing_lib.monitoring

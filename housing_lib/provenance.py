@@ -4,8 +4,9 @@ import getpass
 import platform
 import subprocess
 from functools import lru_cache
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import PackageNotFoundError, distributions, version
 
+from housing_lib.files import file_digest
 from housing_lib.settings import PROJECT
 
 MODEL_PACKAGES = {
@@ -30,12 +31,26 @@ def requirements() -> list[str]:
     return [f"{name}=={_version(names)}" for name, names in MODEL_PACKAGES.items()]
 
 
+@lru_cache(maxsize=1)
+def lock_digest() -> str:
+    """The digest of the file that pins every package; empty if there is none."""
+    path = PROJECT / "requirements.lock"
+    return file_digest(path)[:16] if path.exists() else ""
+
+
+def packages() -> dict[str, str]:
+    """The version of every installed package, by name."""
+    found = {one.metadata["Name"]: one.version for one in distributions()}
+    return dict(sorted(found.items(), key=lambda item: item[0].lower()))
+
+
 def describe() -> dict[str, str]:
-    """User, commit, Python and package versions, as tags and footers show them."""
+    """User, commit, versions and lock file's digest, as tags and footers show them."""
     return {
         "user": getpass.getuser(),
         "commit": commit(),
         "versions": " ".join([f"python=={platform.python_version()}", *requirements()]),
+        "lock_file": lock_digest(),
     }
 
 
@@ -49,7 +64,8 @@ def _version(names: tuple[str, ...]) -> str:
 
 
 def _git(*arguments: str) -> str:
-    command = ["git", "-C", str(PROJECT), *arguments]
+    # Without optional locks: a run that is killed meanwhile would leave the repository locked.
+    command = ["git", "--no-optional-locks", "-C", str(PROJECT), *arguments]
     try:
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
     except (OSError, subprocess.CalledProcessError):

@@ -41,6 +41,9 @@ class Settings(BaseSettings):
     gate_size_mb: float = Field(default=200, gt=0)
     gate_memory_mb: float = Field(default=1_000, gt=0)
 
+    notify_url: str = ""
+    notify_command: str = ""
+
     @property
     def notebooks(self) -> Path:
         """The folder of the notebooks."""

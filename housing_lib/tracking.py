@@ -3,7 +3,7 @@
 import json
 import os
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
@@ -136,6 +136,34 @@ def run(
     with mlflow.start_run(run_name=name, tags={**provenance.describe(), **tags}) as active:
         mlflow.log_params(dict(params))
         yield active.info.run_id
+
+
+def finished_runs(ids: Iterable[str]) -> set[str]:
+    """Those of the runs that are finished and not deleted."""
+    from mlflow.exceptions import MlflowException
+
+    found = set()
+    for one in ids:
+        try:
+            info = client().get_run(one).info
+        except MlflowException:
+            continue
+        found |= {one} if (info.status, info.lifecycle_stage) == ("FINISHED", "active") else set()
+    return found
+
+
+def close_open_runs(pipeline_run: str) -> int:
+    """How many runs a pipeline run had left open; they are KILLED now, with their trials."""
+    experiments = [experiment_id(kind) for kind in EXPERIMENTS]
+    still_open = client().search_runs(
+        experiments, filter_string="attributes.status = 'RUNNING'", max_results=1000
+    )
+    own = [run for run in still_open if run.data.tags.get("pipeline_run") == pipeline_run]
+    parents = {run.info.run_id for run in own}
+    trials = [run for run in still_open if run.data.tags.get("mlflow.parentRunId") in parents]
+    for run in [*trials, *own]:
+        client().set_terminated(run.info.run_id, "KILLED")
+    return len(own) + len(trials)
 
 
 def log_trial(parent: str, trial: "Trial", *, family: str) -> None:
@@ -340,13 +368,13 @@ def load_models(searches: pd.DataFrame) -> dict[str, Any]:
     return {str(family): load_model(uri) for family, uri in searches["model_uri"].items()}
 
 
-def tuned_families(*, data_digest: str, run: str = "") -> pd.DataFrame:
+def tuned_families(*, data_digest: str, runs: str = "") -> pd.DataFrame:
     """The newest finished search of each family on these data, best validation RMSE first.
 
     Parameters
     ----------
-    run
-        Only searches of this pipeline run; empty for any.
+    runs
+        Only these MLflow runs, by commas; empty for any.
 
     Raises
     ------
@@ -354,19 +382,21 @@ def tuned_families(*, data_digest: str, run: str = "") -> pd.DataFrame:
         If there is none.
     """
     wanted = f"tags.data_digest = '{data_digest}' and tags.role = 'search'"
-    wanted += f" and tags.pipeline_run = '{run}'" if run else ""
     found = client().search_runs(
         [experiment_id("tuning")],
         filter_string=f"attributes.status = 'FINISHED' and {wanted}",
         order_by=["attributes.start_time DESC"],
         max_results=1000,
     )
-    if not found:
+    wanted_runs = [one for one in runs.split(",") if one]
+    own = [one for one in found if one.info.run_id in wanted_runs or not wanted_runs]
+    if not own:
+        among = f" in the runs {runs}" if runs else ""
         raise TrackingError(
-            f"no family was tuned on the data {data_digest}{f' in run {run}' if run else ''}. "
+            f"no family was tuned on the data {data_digest}{among}. "
             "Run `03_tuning.ipynb` for at least one family first."
         )
-    rows = [{"run_id": one.info.run_id, **one.data.tags, **one.data.metrics} for one in found]
+    rows = [{"run_id": one.info.run_id, **one.data.tags, **one.data.metrics} for one in own]
     newest = pd.DataFrame(rows).drop_duplicates("family").set_index("family")
     newest["best_params"] = newest["best_params"].map(json.loads)
     return newest.sort_values("val_rmse")

@@ -2,15 +2,19 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
+import nbformat
 import pandas as pd
 import pytest
+from nbformat import v4
 
 from housing_lib import (
     data,
@@ -19,11 +23,14 @@ from housing_lib import (
     features,
     intervals,
     parts,
+    pipeline,
     registry,
     tracking,
 )
+from housing_lib.graph import Plan, Recorded, Step
 from housing_lib.settings import get_settings
 
+KERNEL = {"name": "python3", "display_name": "Python 3 (ipykernel)", "language": "python"}
 STORE_VARIABLES = ("HOUSING_TRACKING_URI", "MLFLOW_TRACKING_URI", "HOUSING_MODEL_NAME")
 
 
@@ -55,6 +62,7 @@ class SmokeRun:
     printed: str
     record: dict[str, Any]
     folder: Path
+    canary: str
 
     def housing(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Run the command line in the same root."""
@@ -65,20 +73,50 @@ class SmokeRun:
 def smoke(tmp_path_factory: pytest.TempPathFactory) -> SmokeRun:
     """One smoke run of everything for the whole session; only to be read and added to."""
     root = tmp_path_factory.mktemp("smoke")
-    done = run_housing(root, "run", "--budget", "smoke")
+    canary = f"canary-{uuid4().hex}"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HOUSING_TEST_TOKEN", canary)
+        done = run_housing(root, "run", "--budget", "smoke")
     (folder,) = {path.resolve() for path in root.glob("reports/*/run.json")}
     record = json.loads(folder.read_text())
-    return SmokeRun(root, done.returncode, done.stdout + done.stderr, record, folder.parent)
+    return SmokeRun(root, done.returncode, done.stdout + done.stderr, record, folder.parent, canary)
 
 
 def run_housing(root: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     """Run the installed `housing` command with another root."""
-    environment = {key: value for key, value in os.environ.items() if key not in STORE_VARIABLES}
-    environment |= {"HOUSING_ROOT": str(root), "COLUMNS": "200"}
     command = [str(Path(sys.executable).with_name("housing")), *arguments]
     return subprocess.run(
-        command, capture_output=True, text=True, env=environment, cwd=root, check=False, timeout=600
+        command,
+        capture_output=True,
+        text=True,
+        env=environment_of(root),
+        cwd=root,
+        check=False,
+        timeout=600,
     )
+
+
+def environment_of(root: Path) -> dict[str, str]:
+    """The environment of these tests, for a command in another root."""
+    kept = {key: value for key, value in os.environ.items() if key not in STORE_VARIABLES}
+    return kept | {"HOUSING_ROOT": str(root), "COLUMNS": "200"}
+
+
+@pytest.fixture
+def start_housing() -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
+    """The `housing` command, started and not waited for; it is killed at the end of the test."""
+    started = []
+
+    def start(root: Path, *arguments: str) -> subprocess.Popen[bytes]:
+        command = [str(Path(sys.executable).with_name("housing")), *arguments]
+        quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+        started.append(subprocess.Popen(command, env=environment_of(root), cwd=root, **quiet))
+        return started[-1]
+
+    yield start
+    for process in started:
+        process.kill()
+        process.wait()
 
 
 @pytest.fixture(scope="session")
@@ -103,6 +141,72 @@ def own_root(tmp_path: Path) -> Iterator[Path]:
         use_root(patch, tmp_path)
         yield tmp_path
     clear_caches()
+
+
+@dataclass(frozen=True)
+class TinySteps:
+    """Steps of small notebooks, which leave a line in a file whenever they are executed."""
+
+    folder: Path
+
+    def make(
+        self, name: str, *sources: str, words: str = "# Tiny", recorded: Any = None, **more: Any
+    ) -> Step:
+        """A step of a notebook that runs `sources` and records something."""
+        record = recorded or {"x": 1}
+        note = f"with open({str(self.folder / 'executed')!r}, 'a') as f: f.write('{name}\\n')"
+        start = "from housing_lib import reports", note, *sources, f"reports.record(**{record})"
+        given = v4.new_code_cell("seen: str = ''", metadata={"tags": ["parameters"]})
+        cells = [v4.new_markdown_cell(words), given, *map(v4.new_code_cell, start)]
+        for number, cell in enumerate(cells):
+            cell["id"] = f"{name}-{number}"
+        path = self.folder / f"00_{name}.ipynb"
+        nbformat.write(v4.new_notebook(cells=cells, metadata={"kernelspec": KERNEL}), path)
+        return Step(name, notebook=str(path), **more)
+
+    def three(self, *, first: Any = (), second: Any = (), words: str = "# Tiny") -> list[Step]:
+        """A step, one that is given what it recorded, and one beside them."""
+        seen = {"seen": Recorded(["first"], "x")}
+        return [
+            self.make("first", *first),
+            self.make("second", *second, words=words, after=["first"], parameters=seen),
+            self.make("beside"),
+        ]
+
+    @property
+    def executed(self) -> list[str]:
+        """The names of the steps that were executed, in order; forgotten by asking."""
+        path = self.folder / "executed"
+        names = path.read_text().split() if path.exists() else []
+        path.unlink(missing_ok=True)
+        return names
+
+
+@pytest.fixture
+def tiny(own_root: Path, tmp_path_factory: pytest.TempPathFactory) -> TinySteps:
+    """Small steps, to be run in a root of their own."""
+    return TinySteps(tmp_path_factory.mktemp("tiny"))
+
+
+@pytest.fixture(scope="session")
+def _three_done(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, TinySteps]:
+    root, steps = tmp_path_factory.mktemp("root"), TinySteps(tmp_path_factory.mktemp("tiny"))
+    with pytest.MonkeyPatch.context() as patch:
+        use_root(patch, root)
+        done = pipeline.run_steps("first-run", Plan((), 0, jobs=2), steps.three())
+    clear_caches()
+    assert done.state == "done"
+    assert sorted(steps.executed) == ["beside", "first", "second"]
+    return root, steps
+
+
+@pytest.fixture
+def tiny_done(_three_done: tuple[Path, TinySteps], own_root: Path) -> TinySteps:
+    """The three small steps, in a root of its own where `first-run` finished them."""
+    root, steps = _three_done
+    shutil.copytree(root, own_root, dirs_exist_ok=True)
+    (steps.folder / "executed").unlink(missing_ok=True)
+    return steps
 
 
 def use_root(patch: pytest.MonkeyPatch, root: Path) -> None:

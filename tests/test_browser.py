@@ -14,7 +14,7 @@ from axe_playwright_python.sync_playwright import Axe
 from nbformat import v4
 from playwright.sync_api import Browser, ElementHandle, Page, sync_playwright
 
-from housing_lib import pages, printing, rendering, reports, tracking
+from housing_lib import execution, pages, printing, rendering, tracking
 from housing_lib.summary import dollars
 
 WIDTHS = (360, 820, 1600)
@@ -56,8 +56,8 @@ def _write_failed_run(run: dict, folder: Path) -> None:
     notebook, ipynb = folder.parent / "01_eda.ipynb", folder / "01_eda.ipynb"
     cells = [v4.new_markdown_cell("# Why?\n## Division"), v4.new_code_cell("1 / 0")]
     nbformat.write(v4.new_notebook(cells=cells, metadata={"kernelspec": KERNEL}), notebook)
-    with pytest.raises(reports.StepFailedError) as error:
-        reports.execute(notebook, {}, ipynb)
+    with pytest.raises(execution.StepFailedError) as error:
+        execution.execute(notebook, {}, ipynb)
     reason = str(error.value)
     rendering.render(ipynb, ipynb.with_suffix(".html"), provenance={}, failed=reason)
     told = {"state": "failed", "reason": reason, "report": "01_eda.html"}

@@ -5,13 +5,15 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
+import typer
 
-from housing_lib import data
+from housing_lib import data, terminal
 
 
 def test_help_lists_every_command(housing, tmp_path):
     text = housing(tmp_path, "--help").stdout
-    for command in ("data", "run", "predict", "monitor", "promote", "rollback", "history", "serve"):
+    commands = "data run notebook monitor status logs runs diff clean predict promote rollback"
+    for command in [*commands.split(), "history", "serve", "ui"]:
         assert f" {command} " in text
 
 
@@ -28,6 +30,22 @@ def test_help_lists_every_command(housing, tmp_path):
         (["run", "--trials", "many"], "Invalid value for '--trials'"),
         (["run", "--trails", "3"], "--trials"),
         (["run", "--source", "none.csv"], "found no such file"),
+        (["run", "--only", "tunning", "--models", "ridge"], "Did you mean 'tuning'?"),
+        (["run", "--only", "evaluation", "--models", "ridge"], "it has not been run yet"),
+        (["run", "--from", "premotion"], "Did you mean 'promotion'?"),
+        (["run", "--resume"], "nothing to resume"),
+        (["run", "--resume", "--trials", "3"], "--resume goes on with what that run"),
+        (["run", "--timeout", "soon"], "no length of time"),
+        (["notebook", "03_tunning"], "Did you mean '03_tuning'?"),
+        (["notebook", "tuning", "-p", "n_trails", "3"], "Did you mean 'n_trials'?"),
+        (["notebook", "tuning", "-p", "n_trials=0"], "expected 1 to 100000"),
+        (["notebook", "tuning", "-p", "model_name", "rige"], "Did you mean 'ridge'?"),
+        (["notebook", "tuning", "-p", "api_token", "x"], "environment variable"),
+        (["notebook", "tuning", "-p", "n_trials"], "has no value"),
+        (["notebook", "tuning", "3"], "belongs to no -p"),
+        (["status"], "there is no run 'latest'"),
+        (["logs", "tuning-ridge"], "there is no run 'latest'"),
+        (["diff", "latest", "2026"], "there is no run"),
         (["monitor", "none.csv"], "found no such file"),
         (["monitor", "--batch-rows", "0"], "Invalid value for '--batch-rows'"),
         (["monitor"], "stands in Production"),
@@ -132,3 +150,55 @@ def test_promoting_the_incumbent_again_holds_with_exit_code_3(smoke):
     done = smoke.housing("promote", "1")
     assert done.returncode == 3
     assert "it stands in Production already" in done.stdout
+
+
+@pytest.mark.parametrize("command", [["run", "--help-notebook", "03_tuning"], ["notebook", "03"]])
+def test_parameters_of_a_notebook_are_listed_and_nothing_is_run(housing, tmp_path, command):
+    flag = [] if command[0] == "run" else ["--help-notebook"]
+    done = housing(tmp_path, *command, *flag)
+    assert done.returncode == 0, done.stderr
+    assert "one of families.FAMILIES" in done.stdout
+    for name in ("model_name", "n_trials", "seed"):
+        assert name in done.stdout
+    assert not list(tmp_path.iterdir())
+
+
+def test_one_notebook_runs_into_a_report_of_its_own_and_is_told_of(housing, tmp_path):
+    done = housing(tmp_path, "notebook", "02_preprocessing", "-p", "test_share", "0.3")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "preprocessing              done" in done.stdout
+    told = json.loads(housing(tmp_path, "status", "--json").stdout)
+    assert (told["state"], told["parameters"]) == ("done", {"test_share": 0.3})
+    assert "done" in housing(tmp_path, "status").stdout
+    assert "── code cell 1 of" in housing(tmp_path, "logs", "preprocessing").stdout
+    (row,) = json.loads(housing(tmp_path, "runs", "--json").stdout)["runs"]
+    assert row["steps"] == "1 of 1"
+    assert "do not differ" in housing(tmp_path, "diff", "latest", row["run"]).stdout
+    assert "Nothing to remove" in housing(tmp_path, "clean").stdout
+
+
+def test_clean_shows_what_it_would_remove_before_it_does(housing, tmp_path):
+    for number in range(3):
+        folder = tmp_path / "reports" / f"2026-01-0{number + 1}_000000"
+        folder.mkdir(parents=True)
+        content = {"id": folder.name, "state": "done", "started": folder.name, "steps": []}
+        (folder / "run.json").write_text(json.dumps(content | {"champion": None, "seconds": 1}))
+    shown = housing(tmp_path, "clean", "--keep", "1")
+    assert "2026-01-01" in shown.stdout
+    assert "Nothing was removed; --yes" in shown.stdout
+    assert len(list(tmp_path.glob("reports/*/run.json"))) == 3
+    assert "2 runs removed" in housing(tmp_path, "clean", "--keep", "1", "--yes").stdout
+    assert [path.name[:10] for path in tmp_path.glob("reports/2026*")] == ["2026-01-03"]
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("90", 90), ("90s", 90), ("10m", 600), ("1.5h", 5400)]
+)
+def test_a_length_of_time_is_read_as_people_write_it(text, seconds):
+    assert terminal.seconds_of(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "soon", "-5m", "0", "nan", "1e99h"])
+def test_what_is_no_length_of_time_is_refused(text):
+    with pytest.raises(typer.BadParameter, match="no length of time"):
+        terminal.seconds_of(text)

@@ -9,7 +9,7 @@ import sys
 import nbformat
 import pytest
 
-from housing_lib import reports
+from housing_lib import parameters
 from housing_lib.settings import PROJECT
 
 PATHS = sorted((PROJECT / "notebooks").glob("*.ipynb"))
@@ -55,7 +55,7 @@ def test_it_has_one_parameters_cell_of_typed_and_explained_literals(notebook, re
     for statement in ast.parse(cell.source).body:
         assert isinstance(statement, ast.AnnAssign)
         ast.literal_eval(statement.value)
-    known = reports.parameters_of(request.node.callspec.params["notebook"])
+    known = parameters.parameters_of(request.node.callspec.params["notebook"])
     assert len(known) == len(ast.parse(cell.source).body)
     assert all(parameter.help and parameter.type for parameter in known.values())
 

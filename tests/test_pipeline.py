@@ -1,24 +1,18 @@
 """`housing run`, end to end on the real data, and what happens when a part fails."""
 
-import contextlib
 import json
-import os
 import re
-import signal
-import subprocess
-import sys
+import sqlite3
 import time
-from pathlib import Path
 
 import nbformat
 import numpy as np
 import pandas as pd
-import psutil
 import pytest
 
-from housing_lib import data, families, pipeline, tracking, tuning
+from housing_lib import data, families, graph, pipeline, runs, tracking, tuning
+from housing_lib.graph import Plan, Step
 from housing_lib.parts import Part
-from housing_lib.pipeline import Plan, Step
 
 LINEAR = {"linear_regression", "lasso", "ridge", "elastic_net"}
 BOOSTED = {"gradient_boosting", "xgboost"}
@@ -57,7 +51,7 @@ def test_the_same_seed_gives_the_same_numbers_in_the_notebook_and_in_the_library
     processed = smoke.root / "data" / "processed"
     train, val = (_arrays(processed / f"{name}_data.npz") for name in ("train", "val"))
     for family in ("xgboost", "ridge"):
-        search = tuning.tune(family, train, val, n_trials=pipeline.BUDGETS["smoke"], seed=42)
+        search = tuning.tune(family, train, val, n_trials=graph.BUDGETS["smoke"], seed=42)
         assert search.best.metrics["val_rmse"] == _validation_errors(smoke)[family]
 
 
@@ -101,7 +95,7 @@ def test_mlflow_holds_every_trial_below_its_family(smoke_store):
     parents = {run.info.run_id: run for run in runs if run.data.tags.get("role") == "search"}
     children = [run for run in runs if "mlflow.parentRunId" in run.data.tags]
     assert {run.data.tags["family"] for run in parents.values()} == set(families.FAMILIES)
-    assert len(children) == len(families.FAMILIES) * pipeline.BUDGETS["smoke"]
+    assert len(children) == len(families.FAMILIES) * graph.BUDGETS["smoke"]
     assert {run.data.tags["mlflow.parentRunId"] for run in children} == set(parents)
     finished = [run for run in children if run.info.status == "FINISHED"]
     names = [f"{part}_{metric}" for part in ("train", "val") for metric in tuning.METRICS]
@@ -181,52 +175,70 @@ def test_a_kernel_that_dies_fails_its_step_alone(own_root, tmp_path):
     assert "its process ended" in run.steps["dead"].reason
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
-def test_a_run_that_is_stopped_leaves_no_process_and_says_what_is_done(tmp_path, number):
-    command = [Path(sys.executable).with_name("housing"), "run", "--models", "random_forest"]
-    environment = os.environ | {"HOUSING_ROOT": str(tmp_path)}
-    process = subprocess.Popen(
-        command, env=environment, stdout=subprocess.DEVNULL, preexec_fn=_hear_interrupts
-    )
-    try:
-        _wait_for(lambda: _states(tmp_path).get("tuning") == "running")
-        time.sleep(3)  # the kernel is at work
-        assert len(_processes_of(tmp_path)) > 2
-        process.send_signal(number)
-        process.wait(timeout=30)
-        _wait_for(lambda: not _processes_of(tmp_path))
-    finally:
-        process.kill()
-    assert _states(tmp_path)["preprocessing"] == "done"
-    assert _states(tmp_path)["tuning"] == "killed" or number == signal.SIGKILL
-    assert process.returncode == (1 if number == signal.SIGINT else -signal.SIGKILL)
+def test_a_killed_run_is_resumed_in_its_own_folder_with_what_is_left(
+    tmp_path, housing, start_housing
+):
+    process = start_housing(tmp_path, "run", "--models", "ridge", "--trials", "40")
+    logs = "reports/2*/03_tuning-ridge.log"
+    _wait_for(lambda: any("trial   3" in path.read_text() for path in tmp_path.glob(logs)))
+    process.kill()
+    process.wait()
+    told = json.loads(housing(tmp_path, "status", "--json").stdout)
+    assert told["state"] == "killed"
+    done = housing(tmp_path, "run", "--resume")
+    assert done.returncode == 0, done.stdout + done.stderr
+    (folder,) = tmp_path.glob("reports/2*")
+    record = json.loads((folder / "run.json").read_text())
+    assert record["state"] == "done"
+    assert record["id"] == told["id"]
+    assert " preprocessing              running" not in done.stdout
+    assert " tuning-ridge               running" in done.stdout
+    with sqlite3.connect(tmp_path / "mlflow.db") as store:
+        states = dict(store.execute("SELECT status, count(*) FROM runs GROUP BY status").fetchall())
+    assert "RUNNING" not in states
+    assert states["KILLED"] >= 1
+    refused = housing(tmp_path, "run", "--resume")
+    assert refused.returncode == 2
+    assert "nothing to resume" in refused.stderr
 
 
-def _hear_interrupts() -> None:
-    # A shell lets what it starts in the background ignore Ctrl-C, and that is inherited.
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-
-
-def _states(root) -> dict[str, str]:
-    for path in root.glob("reports/2*/run.json"):
-        return {step["name"]: step["state"] for step in json.loads(path.read_text())["steps"]}
-    return {}
-
-
-def _processes_of(root) -> list[psutil.Process]:
-    found = []
-    for process in psutil.process_iter():
-        with contextlib.suppress(psutil.Error):
-            if process.environ().get("HOUSING_ROOT") == str(root):
-                found.append(process)
-    return found
-
-
-def _wait_for(condition, timeout_s: float = 60) -> None:
+def _wait_for(condition, timeout_s: float = 90) -> None:
     deadline = time.monotonic() + timeout_s
     while not condition():
         assert time.monotonic() < deadline, "it did not come true in time"
-        time.sleep(0.2)
+        time.sleep(0.1)
+
+
+def test_a_second_run_executes_no_notebook_and_starts_no_process(smoke):
+    done = smoke.housing("run", "--budget", "smoke")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert " running " not in done.stdout
+    newest = sorted(smoke.root.glob("reports/2*/run.json"))[-1]
+    record = json.loads(newest.read_text())
+    assert {step["state"] for step in record["steps"]} == {"reused"}
+    assert all(f"as in run {smoke.record['id']}" in step["reason"] for step in record["steps"])
+    assert record["champion"] == smoke.record["champion"]
+    for step in record["steps"]:
+        assert step["report"] is None or (newest.parent / step["report"]).exists()
+
+
+def test_a_secret_of_the_environment_is_nowhere_in_what_a_run_leaves(smoke):
+    kept = [path for path in smoke.root.rglob("*") if path.is_file()]
+    assert len(kept) > 100
+    canary = smoke.canary.encode()
+    assert not [path for path in kept if canary in path.read_bytes()]
+
+
+def test_every_artifact_leads_to_commit_data_parameters_and_lock_file(smoke, smoke_store):
+    wanted = {"commit", "lock_file", "user", "versions"}
+    assert wanted <= set(smoke.record)
+    book = nbformat.read(smoke.folder / "03_tuning-ridge.ipynb", as_version=4)
+    assert wanted | {"n_trials", "seed", "data_digest"} <= set(book.metadata["housing"])
+    page = (smoke.folder / "03_tuning-ridge.html").read_text()
+    assert smoke.record["lock_file"] in page
+    assert smoke.record["data_digest"] in page
+    for run in tracking.client().search_runs([tracking.experiment_id("evaluation")]):
+        assert wanted | {"data_digest", "pipeline_run"} <= set(run.data.tags)
 
 
 def _notebook(path, *sources: str) -> str:
@@ -236,7 +248,7 @@ def _notebook(path, *sources: str) -> str:
 
 
 def test_the_graph_is_that_of_the_design():
-    steps = {step.id: step for step in pipeline.make_steps(Plan(["ridge", "lasso"], 1), "run")}
+    steps = {step.id: step for step in graph.make_steps(Plan(["ridge", "lasso"], 1), "run")}
     assert list(steps) == [
         "eda",
         "preprocessing",
@@ -253,8 +265,8 @@ def test_the_graph_is_that_of_the_design():
 @pytest.mark.parametrize("states", [("done", "failed"), ("failed", "done")])
 def test_evaluation_goes_on_with_the_families_that_finished(states, tmp_path):
     plan = Plan(["ridge", "lasso"], 1)
-    run = pipeline.Run("x", plan, {step.id: step for step in pipeline.make_steps(plan, "x")})
+    run = runs.Run("x", plan, {step.id: step for step in graph.make_steps(plan, "x")})
     for name, state in zip(("tuning-ridge", "tuning-lasso"), states, strict=True):
         run.steps[name].state = state
-    assert pipeline.missing(run, run.steps["evaluation"]) == []
-    assert pipeline.missing(run, run.steps["tuning-ridge"]) == ["preprocessing"]
+    assert graph.missing(run.steps, run.steps["evaluation"]) == []
+    assert graph.missing(run.steps, run.steps["tuning-ridge"]) == ["preprocessing"]

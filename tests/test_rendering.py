@@ -8,7 +8,7 @@ import pytest
 from bs4 import BeautifulSoup
 from nbformat import v4
 
-from housing_lib import rendering, reports
+from housing_lib import execution, rendering
 
 KERNEL = {"name": "python3", "display_name": "Python 3 (ipykernel)", "language": "python"}
 CELLS = {
@@ -36,8 +36,8 @@ def page_of(cells: list[Any], folder: Path, *, parameters: dict[str, Any]) -> Be
     nbformat.write(v4.new_notebook(cells=cells, metadata={"kernelspec": KERNEL}), notebook)
     failed = None
     try:
-        reports.execute(notebook, parameters, ipynb)
-    except reports.StepFailedError as error:
+        execution.execute(notebook, parameters, ipynb)
+    except execution.StepFailedError as error:
         failed = str(error)
     html = ipynb.with_suffix(".html")
     rendering.render(ipynb, html, provenance={"commit": "<abc>"}, failed=failed)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from nbformat import v4
 
-from housing_lib import reports
+from housing_lib import execution, reports
 
 KERNEL = {"name": "python3", "display_name": "Python 3 (ipykernel)", "language": "python"}
 PARAMETERS = """\
@@ -68,7 +68,7 @@ def executed(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MPLBACKEND", "Agg")
         given = {"n_trials": 7}
-        reports.execute(notebook, given, ipynb, on_cell=lambda *place: heard.append(place))
+        execution.execute(notebook, given, ipynb, on_cell=lambda *place: heard.append(place))
     return ipynb, heard
 
 
@@ -104,8 +104,8 @@ def failed(tmp_path_factory):
         code("print('NEVER')"),
     )
     ipynb = folder / "out" / "03_bad.ipynb"
-    with pytest.raises(reports.StepFailedError) as error:
-        reports.execute(notebook, {}, ipynb)
+    with pytest.raises(execution.StepFailedError) as error:
+        execution.execute(notebook, {}, ipynb)
     return str(error.value), ipynb
 
 
@@ -124,81 +124,7 @@ def test_a_notebook_that_recorded_nothing_says_what_to_do(failed):
         reports.read_record(failed[1])
 
 
-def test_a_cell_that_takes_too_long_is_a_failure_and_its_notebook_is_kept(tmp_path):
-    notebook = write_notebook(tmp_path / "slow.ipynb", code("import time; time.sleep(60)"))
-    with pytest.raises(reports.StepFailedError, match="longer than 1 seconds"):
-        reports.execute(notebook, {}, tmp_path / "out" / "slow.ipynb", timeout_s=1)
-    assert (tmp_path / "out" / "slow.ipynb").exists()
-
-
-def test_a_process_that_ends_is_a_failure(tmp_path):
-    notebook = write_notebook(tmp_path / "dead.ipynb", code("import os; os._exit(1)"))
-    with pytest.raises(reports.StepFailedError, match=r"its process ended.*Kernel died"):
-        reports.execute(notebook, {}, tmp_path / "out" / "dead.ipynb")
-
-
-def test_what_is_no_notebook_is_refused_by_name(tmp_path):
-    (tmp_path / "empty.ipynb").write_text("")
-    for name in ("empty.ipynb", "missing.ipynb"):
-        with pytest.raises(reports.ReportError, match=rf"{name} is not a notebook"):
-            reports.execute(tmp_path / name, {}, tmp_path / "out.ipynb")
-
-
 @pytest.mark.parametrize("value", [float("nan"), object(), {1: np.float64("inf")}])
 def test_a_value_without_a_place_in_json_is_not_recorded(value):
     with pytest.raises(reports.ReportError, match="Nothing was recorded"):
         reports.record(value=value)
-
-
-@pytest.fixture
-def tuning(tmp_path):
-    cells = [code(PARAMETERS, "parameters"), code("1")]
-    return write_notebook(tmp_path / "03_tuning.ipynb", *cells)
-
-
-def test_parameters_are_read_with_type_default_and_help(tuning):
-    found = reports.parameters_of(tuning)
-    assert list(found) == ["n_trials", "model_name", "rate", "quick", "limit"]
-    expected = reports.Parameter("n_trials", "int", "5", 'how many, as in "#5"')
-    assert found["n_trials"] == expected
-    assert found["model_name"] == reports.Parameter("model_name", "str", "'a#b'", "which one")
-    assert found["rate"].help == ""
-
-
-def test_a_notebook_without_a_parameters_cell_takes_no_parameters(tmp_path):
-    notebook = write_notebook(tmp_path / "plain.ipynb", code("1"))
-    assert reports.parameters_of(notebook) == {}
-    with pytest.raises(reports.ParameterError, match="It takes: no parameters"):
-        reports.check_parameters(notebook, {"seed": 1})
-
-
-def test_an_unknown_parameter_is_refused_with_the_nearest_name(tuning):
-    with pytest.raises(reports.ParameterError) as error:
-        reports.check_parameters(tuning, {"n_trails": 3})
-    assert str(error.value) == (
-        "03_tuning.ipynb has no parameter 'n_trails'. Did you mean 'n_trials'?\n"
-        "It takes: n_trials, model_name, rate, quick, limit. Nothing was run."
-    )
-
-
-WRONG = {
-    "n_trials": ("5", 5.0, True),
-    "model_name": (3,),
-    "rate": ("0.1", False),
-    "quick": ("false", 0),
-    "limit": ("none",),
-}
-
-
-@pytest.mark.parametrize(("name", "value"), [(n, v) for n, values in WRONG.items() for v in values])
-def test_a_value_of_another_type_is_refused(tuning, name, value):
-    with pytest.raises(reports.ParameterError, match=rf"'{name}' as .*\n?Nothing was run\."):
-        reports.check_parameters(tuning, {name: value})
-
-
-@pytest.mark.parametrize(
-    ("name", "value"),
-    [("n_trials", 5), ("rate", 1), ("rate", 0.5), ("quick", True), ("limit", None), ("limit", 3)],
-)
-def test_a_value_of_the_written_type_is_taken(tuning, name, value):
-    reports.check_parameters(tuning, {name: value})

@@ -1,0 +1,51 @@
+"""What must not be kept: names that say secret, and the values of such environment variables."""
+
+import os
+import re
+from collections.abc import Mapping
+from typing import Any
+
+SECRET_WORDS = {"secret", "token", "password", "passwd", "key", "apikey", "credential"}
+SHORTEST = 6  # what is shorter stands in too many innocent texts
+HIDDEN = "[hidden]"
+# What a notebook's file is built of: nobody's secret, whatever somebody chose for a password.
+FORM = {"code", "markdown", "stream", "stdout", "stderr", "error", "display_data", "execute_result"}
+
+
+def is_secret_name(name: str) -> bool:
+    """Whether a name says that its value is a secret.
+
+    Examples
+    --------
+    >>> is_secret_name("api_key"), is_secret_name("monkeys")
+    (True, False)
+    """
+    words = re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+", name)
+    return any(word.lower().rstrip("s") in SECRET_WORDS for word in words)
+
+
+def secret_values() -> list[str]:
+    """The secrets in this process's environment, longest first.
+
+    They are the values of variables with a secret name, and passwords in addresses.
+    """
+    named = [value for name, value in os.environ.items() if is_secret_name(name)]
+    addresses = " ".join(os.environ.values())
+    in_addresses = re.findall(r"://[^/@:\s]*:([^/@\s]+)@", addresses)
+    found = {value for value in [*named, *in_addresses] if len(value) >= SHORTEST}
+    return sorted(found, key=len, reverse=True)
+
+
+def hide(content: Any, secrets: list[str]) -> Any:
+    """Text, or lists and dictionaries of it, without the secrets."""
+    if not secrets:
+        return content
+    if isinstance(content, str):
+        for secret in secrets if content not in FORM else ():
+            content = content.replace(secret, HIDDEN)
+        return content
+    if isinstance(content, Mapping):
+        return {key: hide(value, secrets) for key, value in content.items()}
+    if isinstance(content, list | tuple):
+        return [hide(value, secrets) for value in content]
+    return content

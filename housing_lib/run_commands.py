@@ -1,0 +1,371 @@
+"""The commands about runs: start and resume them, watch, list, compare and remove them."""
+
+import json
+import signal
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from housing_lib.settings import HousingError, get_settings
+from housing_lib.terminal import clock, err, out, say_errors, seconds_of
+
+if TYPE_CHECKING:
+    from housing_lib.graph import Plan
+    from housing_lib.runs import Run
+
+Json = Annotated[bool, typer.Option("--json", help="for machines")]
+Limit = Annotated[
+    float | None,
+    typer.Option(parser=seconds_of, metavar="TIME", help="kill it after 90s, 10m or 1.5h"),
+]
+Help = Annotated[
+    str, typer.Option("--help-notebook", metavar="NAME", help="list a notebook's parameters")
+]
+Wait = Annotated[bool, typer.Option("--wait", help="wait for a run that holds the folder")]
+
+
+def add_to(app: typer.Typer) -> None:
+    """Make these functions commands of `app`."""
+    for command in (run, notebook, monitor, status, logs, runs, diff, clean):
+        app.command()(say_errors(command))
+
+
+def run(
+    budget: Annotated[str, typer.Option(help="smoke, standard or thorough")] = "standard",
+    trials: Annotated[
+        int | None, typer.Option(min=1, help="trials a family, instead of the budget's")
+    ] = None,
+    models: Annotated[str, typer.Option(help="families, separated by commas (default: all)")] = "",
+    source: Annotated[
+        str, typer.Option(help="bundled, sklearn, or a CSV or Parquet file")
+    ] = "bundled",
+    jobs: Annotated[
+        int | None, typer.Option(min=1, help="notebooks at once (default: one a core)")
+    ] = None,
+    seed: Annotated[
+        int | None, typer.Option(min=0, max=2**32 - 1, help="the seed of every random choice")
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="run every step again")] = False,
+    only: Annotated[
+        str, typer.Option(metavar="STEPS", help="run these steps again, and no other")
+    ] = "",
+    start: Annotated[
+        str, typer.Option("--from", metavar="STEP", help="run it and all that follow it again")
+    ] = "",
+    resume: Annotated[
+        bool, typer.Option("--resume", help="finish the last run, which did not")
+    ] = False,
+    wait: Wait = False,
+    step_timeout: Limit = None,
+    timeout: Limit = None,
+    help_notebook: Help = "",
+) -> None:
+    """Run everything: look, preprocess, tune, evaluate, promote, monitor, report.
+
+    What was run before from the same code, data and parameters is taken from there.
+    """
+    if help_notebook:
+        _show_parameters(help_notebook)
+        return
+    from housing_lib import compute, console, pipeline
+    from housing_lib.graph import Selection
+
+    if resume:
+        others = (trials, seed, step_timeout, timeout)
+        _refuse_other_options(budget, models, source, force, only, start, *others)
+    workers = jobs or min(compute.cores(), 8)
+    choice = Selection(force, _split(only), start)
+    limits = {"step_timeout_s": step_timeout, "timeout_s": timeout}
+    plan = None if resume else _plan(budget, trials, models, source, workers, seed, limits)
+    _end_like_ctrl_c()
+    with console.watching(out) as watch:
+        if plan is None:
+            finished = pipeline.resume(jobs=jobs, wait_for_others=wait, watch=watch)
+        else:
+            finished = pipeline.run(plan, choice=choice, wait_for_others=wait, watch=watch)
+    _conclude(finished)
+
+
+def _refuse_other_options(budget: str, models: str, source: str, *others: Any) -> None:
+    if (budget, models, source) != ("standard", "", "bundled") or any(
+        other not in (None, False, "") for other in others
+    ):
+        raise HousingError(
+            "--resume goes on with what that run was asked for; of the other options it takes "
+            "--jobs and --wait. Nothing was run."
+        )
+
+
+def _end_like_ctrl_c() -> None:
+    for name in ("SIGINT", "SIGTERM", "SIGHUP"):
+        number = getattr(signal, name, None)
+        # What nohup, or a shell in the background, lets it ignore stays ignored.
+        if number and signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, signal.default_int_handler)
+
+
+def _split(names: str) -> list[str]:
+    return list(dict.fromkeys(name.strip() for name in names.split(",") if name.strip()))
+
+
+def _plan(
+    budget: str,
+    trials: int | None,
+    models: str,
+    source: str,
+    jobs: int,
+    seed: int | None,
+    limits: dict[str, float | None],
+) -> "Plan":
+    from difflib import get_close_matches
+
+    from housing_lib.graph import BUDGETS, Plan
+
+    names = _families(models)
+    if budget not in BUDGETS:
+        near = get_close_matches(budget, BUDGETS, n=1, cutoff=0.4)
+        hint = f" Did you mean '{near[0]}'?" if near else ""
+        known = ", ".join(BUDGETS)
+        raise HousingError(
+            f"there is no budget '{budget}'; expected {known}.{hint} Nothing was run."
+        )
+    if source != "bundled":
+        source = _checked(source)
+    count = BUDGETS[budget] if trials is None else trials
+    chosen = get_settings().seed if seed is None else seed
+    return Plan(names, count, source, chosen, jobs, **limits)
+
+
+def _checked(source: str) -> str:
+    """The source as it is found from any folder, after holding its districts to the contract."""
+    from housing_lib import data
+
+    found = data.resolve_source(source)
+    if found not in data.SOURCES:
+        data.split(data.acquire(found))
+    return found
+
+
+def _families(models: str) -> list[str]:
+    from housing_lib.families import FAMILIES, FamilyError, get_family
+
+    if not models:
+        return list(FAMILIES)
+    names = _split(models)
+    if not names:
+        raise FamilyError(f"'{models}' names no family; expected some of {', '.join(FAMILIES)}.")
+    for name in names:
+        get_family(name)
+    return names
+
+
+def _conclude(finished: "Run") -> None:
+    for step in finished.steps.values():
+        if step.state in ("failed", "skipped", "killed"):
+            err.print(f"\n{step.id} {step.state}: {step.reason}", style="red", markup=False)
+    for fault in finished.untold:
+        err.print(fault, markup=False)
+    champion = finished.champion
+    if champion:
+        decided = f"version {champion['version']} {champion.get('decision', 'registered')}"
+        verdict = f"\n{champion['title']}: {decided}; {champion.get('reason', '')}."
+        out.print(verdict, markup=False, soft_wrap=True)
+    out.print(f"Report   {finished.folder / 'index.html'}", soft_wrap=True)
+    if champion:
+        out.print("Serve    make serve   (then http://127.0.0.1:8000/docs)")
+        out.print("Runs     make ui")
+    if finished.state != "done" and finished.plan.models:
+        out.print("Resume   housing run --resume")
+    raise typer.Exit(finished.exit_code)
+
+
+def notebook(
+    name: Annotated[str, typer.Argument(help="as 03_tuning, 03 or tuning")],
+    values: Annotated[list[str] | None, typer.Argument(metavar="", hidden=True)] = None,
+    parameter: Annotated[
+        list[str] | None, typer.Option("-p", metavar="KEY VALUE", help="a parameter; repeatable")
+    ] = None,
+    timeout: Limit = None,
+    wait: Wait = False,
+    help_notebook: Annotated[
+        bool, typer.Option("--help-notebook", help="list its parameters, and run nothing")
+    ] = False,
+) -> None:
+    """Run a single notebook into a report of its own."""
+    from housing_lib import parameters
+
+    if help_notebook:
+        _show_parameters(name)
+        return
+    found = parameters.find_notebook(name)
+    given = parameters.read_values(found, _pairs(parameter or [], values or []))
+    _run_alone(found, given, limit_s=timeout, wait=wait)
+
+
+def _pairs(keys: list[str], values: list[str]) -> list[tuple[str, str]]:
+    """What `-p key value -p key=value` says, in pairs."""
+    left = list(values)
+    pairs = []
+    for key in keys:
+        name, equals, value = key.partition("=")
+        pairs.append((name, value if equals or not left else left.pop(0)))
+        if not equals and len(pairs) > len(values) + sum("=" in one for one in keys):
+            raise typer.BadParameter(f"-p {key} has no value; expected -p {key} VALUE")
+    if left:
+        raise typer.BadParameter(f"'{left[0]}' belongs to no -p; expected -p KEY {left[0]}")
+    return pairs
+
+
+def _show_parameters(name: str) -> None:
+    from rich.table import Table
+    from rich.text import Text
+
+    from housing_lib import parameters
+
+    found = parameters.find_notebook(name)
+    shown = Table(title=found.name, title_justify="left")
+    for column in ("parameter", "type", "default", "what it is"):
+        shown.add_column(column, overflow="fold")
+    for one in parameters.parameters_of(found).values():
+        shown.add_row(*map(Text, (one.name, one.type, one.default, one.help)))
+    out.print(shown)
+    out.print(f"housing notebook {found.stem} -p KEY VALUE ...", markup=False)
+
+
+def _run_alone(
+    path: Path, given: dict[str, Any], *, limit_s: float | None, wait: bool, alone: bool = True
+) -> None:
+    from housing_lib import console, pipeline
+
+    _end_like_ctrl_c()
+    with console.watching(out) as watch:
+        finished = pipeline.run_one(
+            path, given, limit_s=limit_s, alone=alone, wait_for_others=wait, watch=watch
+        )
+    _conclude(finished)
+
+
+def monitor(
+    source: Annotated[
+        str, typer.Argument(help="CSV or Parquet file with prices (default: the test districts)")
+    ] = "test",
+    batch_rows: Annotated[int, typer.Option(min=1, help="districts a batch")] = 10,
+) -> None:
+    """Compare the Production model with true prices, batch by batch, into MLflow and a report."""
+    from housing_lib import monitoring, parameters, registry
+
+    given = {"source": monitoring.resolve_source(source), "batch_rows": batch_rows}
+    registry.load_first("production", "staging")
+    path = parameters.find_notebook("05_monitoring")
+    parameters.check_parameters(path, given)
+    _run_alone(path, given, limit_s=None, wait=False, alone=False)
+
+
+def status(
+    name: Annotated[str, typer.Argument(metavar="RUN", help="an id, or its beginning")] = "latest",
+    as_json: Json = False,
+) -> None:
+    """Show how far a run is, also from another terminal."""
+    from housing_lib import console
+    from housing_lib import runs as records
+
+    found = records.find(name)
+    content = found.content | {"state": found.state}
+    if as_json:
+        print(json.dumps(content, indent=2))
+        return
+    out.print(console.table(content))
+    out.print(f"{found.state}, started {content['started'].replace('T', ' ')}, {found.folder}")
+
+
+def logs(
+    step: Annotated[str, typer.Argument(help="as tuning-ridge, or 03_tuning-ridge")],
+    name: Annotated[str, typer.Option("--run", help="an id, or its beginning")] = "latest",
+    follow: Annotated[bool, typer.Option("-f", help="go on until the step ends")] = False,
+) -> None:
+    """Show what a step printed, also while it runs."""
+    from housing_lib import runs as records
+
+    found = records.find(name)
+    path = records.log_of(found, step)
+    with path.open(encoding="utf-8") as file:
+        while True:
+            text = file.read()
+            print(text, end="", flush=True)
+            if not text and (not follow or not records.is_running(found, path)):
+                return
+            time.sleep(0 if text else 0.3)
+
+
+def runs(as_json: Json = False) -> None:
+    """List all runs, newest first."""
+    from rich.table import Table
+
+    from housing_lib import runs as records
+
+    damaged: dict[str, str] = {}
+    known = records.past_runs(lambda path, why: damaged.update({str(path): why}))
+    rows = [records.summary(run) for run in known]
+    if as_json:
+        print(json.dumps({"runs": rows, "damaged": damaged}, indent=2))
+        return
+    shown = Table(title=f"{len(rows)} {'run' if len(rows) == 1 else 'runs'}", title_justify="left")
+    for column in ("run", "state", "took", "steps", "champion", "test RMSE", "decision"):
+        shown.add_column(column, no_wrap=column == "run")
+    for row in rows:
+        rmse = f"{row['test_rmse']:.4f}" if row["test_rmse"] else ""
+        told = {**row, "seconds": clock(row["seconds"]), "test_rmse": rmse}
+        shown.add_row(*told.values())
+    out.print(shown)
+    for path, why in damaged.items():
+        out.print(f"{path} cannot be read: {why}", markup=False, soft_wrap=True)
+
+
+def diff(
+    first: Annotated[str, typer.Argument(help="a run's id, its beginning, or latest")],
+    second: Annotated[str, typer.Argument(help="another one")],
+    as_json: Json = False,
+) -> None:
+    """Show what differs between two runs: data, code, parameters, packages, metrics, champion."""
+    from rich.table import Table
+    from rich.text import Text
+
+    from housing_lib import comparison
+    from housing_lib import runs as records
+
+    old, new = records.find(first), records.find(second)
+    rows = comparison.compare(old, new)
+    if as_json:
+        print(json.dumps([row.__dict__ for row in rows], indent=2))
+        return
+    if not rows:
+        out.print(f"{old.id} and {new.id} do not differ.")
+        return
+    shown = Table(title="What differs", title_justify="left")
+    for column in ("", "what", old.id, new.id):
+        shown.add_column(column, overflow="fold")
+    for row in rows:
+        shown.add_row(*map(Text, (row.kind, row.name, row.old, row.new)))
+    out.print(shown)
+
+
+def clean(
+    keep: Annotated[int, typer.Option(min=1, help="how many of the newest runs stay")] = 10,
+    yes: Annotated[bool, typer.Option("--yes", help="remove without asking")] = False,
+) -> None:
+    """Remove old runs with their files, never the one that Production came from."""
+    from housing_lib import housekeeping
+
+    old = housekeeping.removable(keep=keep)
+    for run_, size in old.items():
+        out.print(f"{run_.id}  {run_.state:<7} {size / 1e6:8.1f} MB")
+    total = sum(old.values()) / 1e6
+    if not old:
+        out.print(f"Nothing to remove: there are no more than {keep} runs, or all are needed.")
+    elif yes or (out.is_terminal and typer.confirm(f"Remove {len(old)} runs, {total:.1f} MB?")):
+        housekeeping.remove(old)
+        out.print(f"{len(old)} runs removed, {total:.1f} MB.")
+    else:
+        out.print(f"{len(old)} runs, {total:.1f} MB. Nothing was removed; --yes removes them.")

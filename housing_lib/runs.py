@@ -1,0 +1,397 @@
+"""The record of a run on disk: `run.json` is its truth, `events.jsonl` tells it as it happens."""
+
+import getpass
+import json
+import os
+import platform
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, field, fields
+from datetime import datetime
+from difflib import get_close_matches
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+from housing_lib import provenance
+from housing_lib.files import read_json, write_json
+from housing_lib.graph import FINISHED, Plan, Step
+from housing_lib.settings import HousingError, get_settings
+from housing_lib.terminal import EXIT_DONE, EXIT_FAILED, EXIT_HELD
+
+PACKAGES_FILE = "packages.json"
+PROCESS_FILE = "process.json"  # whose run it is; it is there while the run is
+
+
+class RunError(HousingError):
+    """A run that is not there, cannot be read, or stands in the way of another."""
+
+
+@dataclass
+class Run:
+    """One run: its steps in the order of the table, and what came of them."""
+
+    id: str
+    plan: Plan
+    steps: dict[str, Step]
+    state: str = "running"
+    stopping: str = ""
+    untold: list[str] = field(default_factory=list)
+    started: float = field(default_factory=time.time)
+    seconds: float = 0.0
+
+    @property
+    def folder(self) -> Path:
+        """The folder of the run's reports."""
+        return get_settings().reports / self.id
+
+    def record_of(self, step_id: str) -> dict[str, Any]:
+        """What a step recorded; empty if it did not run or failed."""
+        step = self.steps.get(step_id)
+        return step.record if step and step.finished else {}
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """What was asked for: the plan, or the parameters of the one notebook."""
+        if self.plan.models:
+            return {name: value for name, value in asdict(self.plan).items() if value is not None}
+        return {
+            key: value for step in self.steps.values() for key, value in step.parameters.items()
+        }
+
+    @property
+    def champion(self) -> dict[str, Any] | None:
+        """The chosen model with its metrics and what the registry decided on it."""
+        chosen = self.record_of("evaluation").get("champion")
+        return chosen and {**chosen, **self.record_of("promotion")}
+
+    @property
+    def exit_code(self) -> int:
+        """0 done, 1 a step failed, 3 done and the gate held."""
+        if self.state != "done":
+            return EXIT_FAILED
+        held = self.record_of("promotion").get("decision") == "held"
+        return EXIT_HELD if held else EXIT_DONE
+
+
+@dataclass(frozen=True, eq=False)
+class PastRun:
+    """A run as its folder tells it, finished or not."""
+
+    folder: Path
+    content: dict[str, Any]
+
+    @property
+    def id(self) -> str:
+        """The run's id, which is its folder's name."""
+        return self.folder.name
+
+    @property
+    def state(self) -> str:
+        """Its state; a run whose process is gone was killed, whatever it wrote last."""
+        written = str(self.content["state"])
+        return "killed" if written == "running" and not self.is_alive else written
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether the process that runs it still does."""
+        return _is_alive(self.process)
+
+    @property
+    def process(self) -> dict[str, Any]:
+        """Whose run it is, while it is one: process, machine, user, command."""
+        with suppress(OSError, ValueError):
+            return dict(read_json(self.folder / PROCESS_FILE))
+        return {}
+
+    @property
+    def packages(self) -> dict[str, str]:
+        """The versions of all packages that were installed when it ran."""
+        with suppress(OSError, ValueError):
+            return dict(read_json(self.folder / PACKAGES_FILE))
+        return {}
+
+    @property
+    def steps(self) -> list[dict[str, Any]]:
+        """Its steps as `run.json` holds them."""
+        return list(self.content["steps"])
+
+
+class Journal:
+    """Keeps a run's files in step with it: what changed is written, what did not is not."""
+
+    def __init__(self, current: Run) -> None:
+        self.run = current
+        self._written: dict[str, Any] = {}
+        self._told: dict[str, Any] = {}
+
+    def begin(self) -> None:
+        """Say whose run it is, for others to see that it is alive."""
+        write_json(self.run.folder / PROCESS_FILE, _this_process())
+        write_json(self.run.folder / PACKAGES_FILE, provenance.packages())
+        self._tell({"event": "run", "run": self.run.id, "state": "running"})
+
+    def keep(self) -> None:
+        """Write `run.json` and new events, if anything changed."""
+        self.run.seconds = time.time() - self.run.started
+        for step in self.run.steps.values():
+            self._tell_of(step)
+        content = to_json(self.run)
+        if _lasting(content) != self._written:
+            write_json(self.run.folder / "run.json", content)
+            self._written = _lasting(content)
+
+    def end(self) -> None:
+        """Write what is left, and leave."""
+        self.keep()
+        self._tell({"event": "run", "run": self.run.id, "state": self.run.state})
+        self.leave()
+
+    def leave(self) -> None:
+        """Say that nobody is at it any more."""
+        (self.run.folder / PROCESS_FILE).unlink(missing_ok=True)
+
+    def _tell_of(self, step: Step) -> None:
+        news: dict[str, Any] = {"event": "step", "step": step.id, "state": step.state}
+        if self._told.get(step.id, "waiting") != step.state:
+            self._told[step.id] = step.state
+            self._tell(news | {"reason": step.reason, "seconds": round(step.seconds, 1)})
+        k, n, heading = step.cell
+        if k and self._told.get(f"{step.id} cell") != k:
+            self._told[f"{step.id} cell"] = k
+            place = {"event": "cell", "step": step.id, "cell": k, "of": n, "heading": heading}
+            self._tell(place)
+
+    def _tell(self, event: dict[str, Any]) -> None:
+        now = datetime.now().astimezone().isoformat(timespec="milliseconds")
+        with (self.run.folder / "events.jsonl").open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"time": now, **event}) + "\n")
+
+
+def new_id() -> str:
+    """The id of a run that starts now, local date and time; its folder is there afterwards."""
+    now = datetime.now().strftime("%Y-%m-%d_%H%M%S")
+    folder = _reports_folder()
+    for name in (now if number == 1 else f"{now}-{number}" for number in count(1)):
+        with suppress(FileExistsError):
+            (folder / name).mkdir()
+            break
+    return name
+
+
+def to_json(current: Run) -> dict[str, Any]:
+    """A run as `run.json` holds it."""
+    return {
+        **provenance.describe(),
+        "id": current.id,
+        "state": current.state,
+        "started": datetime.fromtimestamp(current.started).isoformat(timespec="seconds"),
+        "seconds": round(current.seconds, 1),
+        "data_digest": current.record_of("preprocessing").get("data_digest", ""),
+        "parameters": current.parameters,
+        "steps": [_step_json(step) for step in current.steps.values()],
+        "champion": current.champion,
+        "leaderboard": current.record_of("evaluation").get("leaderboard", []),
+    }
+
+
+def _step_json(step: Step) -> dict[str, Any]:
+    keys = ("name", "variant", "state", "reason", "key", "report", "record", "cell", "origin")
+    more = ("why", "words", "made_of", "files", "outputs")
+    found = {key: getattr(step, key) for key in (*keys, *more, "expected_s")}
+    return {"id": step.id, **found, "seconds": round(step.elapsed, 1)}
+
+
+def _lasting(content: dict[str, Any]) -> dict[str, Any]:
+    """What is worth writing for: all but the seconds, which pass by themselves."""
+    steps = [{**step, "seconds": step["state"] == "running"} for step in content["steps"]]
+    return {**content, "seconds": 0, "steps": steps}
+
+
+def _this_process() -> dict[str, Any]:
+    import psutil
+
+    return {
+        "pid": os.getpid(),
+        "created": psutil.Process().create_time(),
+        "host": platform.node(),
+        "user": getpass.getuser(),
+        "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]])[:500],
+        "since": datetime.now().isoformat(timespec="seconds"),
+    }
+
+
+def _is_alive(process: dict[str, Any]) -> bool:
+    import psutil
+
+    if not process:
+        return False
+    if process.get("host") != platform.node():
+        return True  # nobody can tell from here
+    with suppress(psutil.Error, KeyError, TypeError):
+        return bool(abs(psutil.Process(process["pid"]).create_time() - process["created"]) < 2)
+    return False
+
+
+@contextmanager
+def holding_root(*, wait: bool) -> Iterator[None]:
+    """Hold the root, so that no other run changes its processed data and models meanwhile.
+
+    Raises
+    ------
+    RunError
+        If another run holds it, and `wait` is off; it is named.
+    """
+    from filelock import FileLock, Timeout
+
+    lock = FileLock(_reports_folder() / ".lock")
+    try:
+        lock.acquire(timeout=-1 if wait else 0)
+    except Timeout:
+        raise RunError(_who_holds()) from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _reports_folder() -> Path:
+    folder = get_settings().reports
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunError(
+            f"{folder} cannot be made: {error.strerror}. Reports need a folder that can be "
+            "written; HOUSING_ROOT names another place. Nothing was run."
+        ) from error
+    return folder
+
+
+def _who_holds() -> str:
+    alive = [run for run in past_runs() if run.is_alive]
+    told = [
+        f"run {run.id} ({run.process['command']}), process {run.process['pid']} of "
+        f"{run.process['user']} on {run.process['host']} since {run.process['since']}"
+        for run in alive
+    ]
+    return (
+        f"{get_settings().root} is held by {told[0] if told else 'another run that just starts'}. "
+        "`--wait` waits for its end; HOUSING_ROOT names another place. Nothing was run."
+    )
+
+
+def past_runs(on_damage: Callable[[Path, str], None] = lambda path, why: None) -> list[PastRun]:
+    """The runs of this root that can be read, newest first."""
+    found = []
+    for path in get_settings().reports.glob("*/run.json"):
+        if path.parent.is_symlink():
+            continue
+        try:
+            content = read_json(path)
+            run = PastRun(path.parent, content)
+            _ = content["state"], content["started"], [step["state"] for step in run.steps]
+            found.append(run)
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            on_damage(path, f"{type(error).__name__}: {error}")
+    return sorted(found, key=lambda run: (run.content["started"], run.id), reverse=True)
+
+
+def find(name: str) -> PastRun:
+    """The run of an id, of the beginning of one, or `latest`.
+
+    Raises
+    ------
+    RunError
+        If there is none, or more than one.
+    """
+    known = past_runs()
+    if name == "latest":
+        matching = known[:1]
+    else:
+        matching = [run for run in known if run.id == name] or [
+            run for run in known if run.id.startswith(name)
+        ]
+    if len(matching) != 1:
+        many = f"{len(matching)} runs begin with" if matching else "there is no run"
+        newest = ", ".join(run.id for run in (matching or known)[:5]) or "none yet"
+        raise RunError(f"{many} '{name}'. Found: {newest}. `housing runs` lists all.")
+    return matching[0]
+
+
+def mend() -> list[str]:
+    """The ids of the runs whose process is gone; their records say now that they were killed."""
+    dead = [run for run in past_runs() if run.content["state"] == "running" and not run.is_alive]
+    for run in dead:
+        for step in run.steps:
+            if step["state"] in ("running", "waiting"):
+                step |= {"state": "killed", "reason": "the run was killed"}
+        write_json(run.folder / "run.json", run.content | {"state": "killed"})
+        (run.folder / PROCESS_FILE).unlink(missing_ok=True)
+    return [run.id for run in dead]
+
+
+def unfinished() -> PastRun:
+    """The newest run of the graph, if it did not finish.
+
+    Raises
+    ------
+    RunError
+        If it did, or there is none.
+    """
+    whole = [run for run in past_runs() if "models" in run.content.get("parameters", {})]
+    if not whole or whole[0].state == "done":
+        last = f"the last run, {whole[0].id}, is done" if whole else "there is no run yet"
+        raise RunError(f"nothing to resume: {last}. `housing run` starts one. Nothing was run.")
+    return whole[0]
+
+
+def plan_of(past: PastRun, *, jobs: int | None) -> Plan:
+    """What a run was asked to do, with another number of jobs if given."""
+    known = {field.name for field in fields(Plan)}
+    given = {name: value for name, value in past.content["parameters"].items() if name in known}
+    return Plan(**(given | ({"jobs": jobs} if jobs else {})))
+
+
+def summary(run: PastRun) -> dict[str, Any]:
+    """What a list of runs says of one."""
+    champion = run.content.get("champion") or {}
+    metrics = champion.get("metrics", {})
+    finished = sum(step["state"] in FINISHED for step in run.steps)
+    return {
+        "run": run.id,
+        "state": run.state,
+        "seconds": run.content["seconds"],
+        "steps": f"{finished} of {len(run.steps)}",
+        "champion": champion.get("title", ""),
+        "test_rmse": metrics.get("test_rmse"),
+        "decision": champion.get("decision", ""),
+    }
+
+
+def log_of(run: PastRun, name: str) -> Path:
+    """The file of what a step printed.
+
+    Raises
+    ------
+    RunError
+        If the run has no such step, or it printed nothing yet.
+    """
+    known = {path.stem: path for path in sorted(run.folder.glob("*.log"))}
+    ids = [step["id"] for step in run.steps]
+    found = [path for stem, path in known.items() if name in (stem, stem.partition("_")[2])]
+    if found:
+        return found[0]
+    if name in ids:
+        raise RunError(f"{name} of run {run.id} has printed nothing yet.")
+    near = get_close_matches(name, [*ids, *known], n=1)
+    hint = f" Did you mean '{near[0]}'?" if near else ""
+    raise RunError(f"run {run.id} has no step '{name}'.{hint}\nIts steps: {', '.join(ids)}.")
+
+
+def is_running(run: PastRun, log: Path) -> bool:
+    """Whether a step may still write to its log."""
+    now = PastRun(run.folder, read_json(run.folder / "run.json"))
+    own = [step for step in now.steps if log.stem.partition("_")[2] == step["id"]]
+    return now.state == "running" and any(step["state"] == "running" for step in own)

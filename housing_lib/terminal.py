@@ -1,0 +1,56 @@
+"""What all commands share: where they write, and how an error becomes text and an exit code."""
+
+from collections.abc import Callable
+from functools import wraps
+from typing import Any
+
+import typer
+from rich.console import Console
+
+from housing_lib.settings import HousingError
+
+EXIT_DONE, EXIT_FAILED, EXIT_WRONG_USE, EXIT_HELD = 0, 1, 2, 3
+
+out = Console(highlight=False)
+err = Console(stderr=True, highlight=False)
+
+
+def say_errors(command: Callable[..., Any]) -> Callable[..., Any]:
+    """`command`, with the project's errors shown as text; exit code 2 if they name no other."""
+
+    @wraps(command)
+    def wrapped(*arguments: Any, **options: Any) -> Any:
+        try:
+            return command(*arguments, **options)
+        except HousingError as error:
+            err.print(f"{type(error).__name__}: {error}", markup=False, soft_wrap=True)
+            raise typer.Exit(getattr(error, "exit_code", EXIT_WRONG_USE)) from None
+
+    return wrapped
+
+
+def seconds_of(text: str) -> float:
+    """The seconds in a length of time as people write it.
+
+    Examples
+    --------
+    >>> seconds_of("90"), seconds_of("10m"), seconds_of("1.5h")
+    (90.0, 600.0, 5400.0)
+    """
+    units = {"s": 1, "m": 60, "h": 3600}
+    number, unit = (text[:-1], units[text[-1]]) if text[-1:] in units else (text, 1)
+    try:
+        found = float(number) * unit
+    except ValueError:
+        found = 0
+    if not 0 < found < 1e9:
+        raise typer.BadParameter(f"'{text}' is no length of time; expected 90, 90s, 10m or 1.5h")
+    return found
+
+
+def clock(seconds: float | None) -> str:
+    """Seconds as a stopwatch shows them; empty if there are none."""
+    minutes, rest = divmod(int(seconds or 0), 60)
+    hours, minutes = divmod(minutes, 60)
+    shown = f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+    return shown if seconds else ""
