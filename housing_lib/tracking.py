@@ -276,9 +276,17 @@ def log_table(table: pd.DataFrame, name: str) -> None:
     mlflow.log_text(table.to_csv(), f"tables/{name}.csv")
 
 
-def log_report(run_id: str, page: Path) -> None:
-    """Attach the page of a notebook to the run that it made."""
-    client().log_artifact(run_id, str(page), "report")
+def log_report(run_id: str, page: Path) -> bool:
+    """Whether the page of a notebook is attached to the run that it made: not if that is gone."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        client().log_artifact(run_id, str(page), "report")
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+        return False
+    return True
 
 
 def log_model(model: Any, districts: pd.DataFrame) -> str:
