@@ -59,6 +59,7 @@ def _keep_newest() -> None:
 
 def main() -> None:
     """Look, tell, wait, until the server that started this process is gone."""
+    os.nice(10)  # those who answer come first
     sighting = read_sighting()
     while True:
         sighting = see(sighting)

@@ -5,7 +5,6 @@ import logging
 import re
 import time
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
-from ipaddress import ip_address
 from typing import Any
 from uuid import uuid4
 
@@ -15,7 +14,7 @@ from housing_lib.settings import Settings, get_settings
 from serve import metrics
 from serve.access_log import AccessLog
 from serve.champion import NoChampionError
-from serve.keys import find_key, parse_keys
+from serve.keys import find_key, is_loopback, parse_keys
 from serve.prediction_log import LogUnavailableError
 from serve.problems import RefusedError, refuse
 from serve.schemas import Notice, Problem
@@ -284,9 +283,4 @@ def _name_of(host: bytes) -> bytes:
 
 
 def _is_local(client: Any) -> bool:
-    if not client:
-        return True  # a Unix socket
-    try:
-        return ip_address(client[0]).is_loopback
-    except ValueError:
-        return False
+    return not client or is_loopback(client[0])  # none: a Unix socket

@@ -6,6 +6,7 @@ import re
 import secrets
 from collections.abc import Collection
 from dataclasses import dataclass
+from ipaddress import ip_address
 
 from housing_lib.settings import HousingError
 
@@ -78,3 +79,13 @@ def find_key(keys: Collection[Key], secret: str) -> Key | None:
         if hmac.compare_digest(key.digest, digest):
             found = key
     return found
+
+
+def is_loopback(address: str) -> bool:
+    """Whether an address can be reached from this machine alone."""
+    if address == "localhost":
+        return True
+    try:
+        return ip_address(address).is_loopback
+    except ValueError:
+        return False
