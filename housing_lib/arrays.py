@@ -50,7 +50,9 @@ def _part(hint: Any, flat: Mapping[str, Any], path: str) -> Any:
 
 def _one_of(kinds: tuple[Any, ...], flat: Mapping[str, Any], path: str) -> Any:
     for kind in kinds:
-        if kind is not NoneType and all(_is_there(name, flat, path) for name in get_type_hints(kind)):
+        if kind is not NoneType and all(
+            _is_there(name, flat, path) for name in get_type_hints(kind)
+        ):
             return restore(kind, flat, f"{path}.")
     if NoneType in kinds:
         return None

@@ -12,13 +12,13 @@ import numpy as np
 import numpy.typing as npt
 
 from housing_lib.arrays import flatten, restore
-from housing_lib.compiled_features import Around, Own, district_matrix
+from housing_lib.compiled_features import Around, Own, district_matrix, nearest, place_km
 from housing_lib.contract import Floats
 from housing_lib.files import atomic_path, file_digest
-from housing_lib.forests import Forest
+from housing_lib.forests import Forest, Mean
 from housing_lib.settings import HousingError
 
-FORMAT = 3
+FORMAT = 1
 TOLERANCE = 1e-6
 
 
@@ -57,6 +57,9 @@ class Linear:
         return values
 
 
+Estimator = Forest | Mean | Linear
+
+
 @dataclass(frozen=True)
 class Error:
     """The error to expect, and how many times it holds the true price in 90 % of districts."""
@@ -67,13 +70,35 @@ class Error:
 
     def half_width(self, evidence: Floats) -> Floats:
         """Half the interval's width, in 100,000 USD."""
-        expected: Floats = np.maximum(self.booster.predict(evidence), self.least)
+        expected: Floats = np.maximum(self.booster.predict(evidence).astype("float64"), self.least)
         return self.factor * expected
 
 
 @dataclass(frozen=True)
+class Member:
+    """One model of a weighted mean: an estimator among known districts, and one far from them."""
+
+    weight: float
+    near: Estimator
+    far: Estimator
+    trust: float
+    reach_km: float
+    sharpness: float
+
+    def both(self, matrix: Floats, far_columns: npt.NDArray[np.int64]) -> tuple[Floats, Floats]:
+        """What the two estimators say of the rows of the model matrix."""
+        near, far = self.near.predict(matrix), self.far.predict(matrix[:, far_columns])
+        return near.astype("float64"), far.astype("float64")
+
+    def near_share(self, kilometres: Floats) -> Floats:
+        """How much the first estimator counts, this far from known districts."""
+        share: Floats = self.trust / (1 + (kilometres / self.reach_km) ** self.sharpness)
+        return share
+
+
+@dataclass(frozen=True)
 class Compiled:
-    """A `model.DistrictModel` as arrays: complete the district, compute its features, ask.
+    """A champion as arrays: complete the district, compute its features, ask each member.
 
     Parameters
     ----------
@@ -81,8 +106,10 @@ class Compiled:
         What stands in for each of the eight columns where it is missing.
     mean, scale
         What features are centred on and divided by.
-    near, far
-        The estimators among known districts and far from them.
+    members
+        The models whose weighted mean counts; mostly one.
+    distance_column, far_columns
+        The columns with the distance to known districts, and with what is not of neighbours.
     error
         What the intervals are made of, if the model has any.
     districts
@@ -96,12 +123,9 @@ class Compiled:
     around: Around
     mean: Floats
     scale: Floats
-    near: Forest | Linear
-    far: Forest | Linear
+    members: tuple[Member, ...]
     far_columns: npt.NDArray[np.int64]
     distance_column: int
-    reach_km: float
-    sharpness: float
     error: Error | None
     districts: Floats
     golden: Floats
@@ -109,24 +133,34 @@ class Compiled:
 
     def answer(self, districts: Floats) -> Answers:
         """What the model says of districts of shape (rows, 8), whose missing values are NaN."""
-        complete = np.where(np.isfinite(districts), districts, self.medians)
+        complete = np.ascontiguousarray(np.where(np.isfinite(districts), districts, self.medians))
         features, nearest_km = district_matrix(complete, self.own, self.around)
         matrix = (features - self.mean) / self.scale
-        near, far = self.near.predict(matrix), self.far.predict(matrix[:, self.far_columns])
-        share = self._near_share(matrix)
-        prices = share * near + (1 - share) * far
+        prices, gaps = self._mean(matrix)
         if self.error is None:
             unknown = np.full(len(prices), np.nan)
             return Answers(prices, unknown, unknown, nearest_km)
-        evidence = np.column_stack([prices, np.abs(near - far), matrix])
-        half = self.error.half_width(evidence)
+        half = self.error.half_width(np.column_stack([prices, gaps, matrix]))
         return Answers(prices, np.maximum(prices - half, 0), prices + half, nearest_km)
 
-    def _near_share(self, matrix: Floats) -> Floats:
+    def _mean(self, matrix: Floats) -> tuple[Floats, Floats]:
+        """The members' mean price, and how far apart their two estimators are."""
         at = self.distance_column
         kilometres = np.exp(matrix[:, at] * self.scale[at] + self.mean[at])
-        share: Floats = 1 / (1 + (kilometres / self.reach_km) ** self.sharpness)
-        return share
+        prices, gaps = np.zeros(len(matrix)), np.zeros(len(matrix))
+        for member in self.members:
+            near, far = member.both(matrix, self.far_columns)
+            share = member.near_share(kilometres)
+            prices += member.weight * (share * near + (1 - share) * far)
+            gaps += member.weight * np.abs(near - far)
+        return prices, gaps
+
+    def nearest(self, latitude: float, longitude: float) -> tuple[int, float]:
+        """The row of the training district nearest to a place, and its distance in km."""
+        place = place_km(latitude, longitude, self.own.radius_km)
+        distances, rows = np.empty(1), np.empty(1, dtype="i8")
+        nearest(self.around.searches[0], place, 1, distances, rows)
+        return int(rows[0]), float(distances[0])
 
     def save(self, path: Path) -> str:
         """The SHA-256 of the file, after writing the arrays to it."""

@@ -76,17 +76,45 @@ class Around(NamedTuple):
     penalties: Floats
 
 
+def district_matrix(districts: Floats, own: Own, around: Around) -> tuple[Floats, Floats]:
+    """The unscaled matrix of complete districts, and the kilometres to the nearest known one.
+
+    Logarithms and arc sines are numpy's, whose last bit is not that of the C
+    library: a tree may cut between the two.
+    """
+    incomes = np.log(np.maximum(districts[:, 0], 0.1))
+    counts = np.log1p(np.maximum(districts[:, 2:6], 0))
+    matrix, kilometres = raw_matrix(districts, incomes, counts, own, around)
+    cities = slice(12 + len(own.angles), 12 + len(own.angles) + len(own.cities))
+    matrix[:, cities] = 2 * own.radius_km * np.arcsin(matrix[:, cities])
+    matrix[:, cities.stop] = matrix[:, cities].min(axis=1)
+    for columns in ([7, 9], slice(cities.start, cities.stop + 2)):
+        matrix[:, columns] = np.log1p(matrix[:, columns])
+    groups, at = len(around.counts), own_width(own)
+    for space in range(len(around.kilometres)):
+        columns = slice(at + 3 * groups, at + 4 * groups)
+        matrix[:, columns] = np.log(matrix[:, columns])
+        at += space_width(around, space)
+    return matrix, kilometres
+
+
 @njit(cache=True, nogil=True)
-def district_matrix(districts, own, around):  # type: ignore[no-untyped-def]
-    """The unscaled matrix of complete districts, and the kilometres to the nearest known one."""
-    width = own_width(own) + around_width(around)
+def raw_matrix(districts, incomes, counts, own, around):  # type: ignore[no-untyped-def]
+    """The matrix before logarithms are taken, and the kilometres to the nearest known district."""
+    width = own_width(own) + 2 * around.kinds.shape[1]
+    for space in range(len(around.kilometres)):
+        width += space_width(around, space)
     matrix, kilometres = np.empty((len(districts), width)), np.empty(len(districts))
+    kind = np.empty(5)
     for row in range(len(districts)):
-        place = place_km(districts[row, 6], districts[row, 7], own.radius_km)
-        own_features(districts[row], place, own, matrix[row])
-        kilometres[row] = around_features(
-            districts[row], place, around, matrix[row, own_width(own) :]
-        )
+        district, out = districts[row], matrix[row]
+        place = place_km(district[6], district[7], own.radius_km)
+        own_features(district, counts[row], place, own, out)
+        kind[0], kind[1] = incomes[row], district[1]
+        kind[2], kind[3], kind[4] = counts[row, 0], counts[row, 1], counts[row, 3]
+        scaled = (kind - around.mean) / around.spread
+        income = max(district[0], 0.1)
+        kilometres[row] = around_features(income, scaled, place, around, out[own_width(own) :])
     return matrix, kilometres
 
 
@@ -97,11 +125,9 @@ def own_width(own):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True)
-def around_width(around):  # type: ignore[no-untyped-def]
-    """The number of features that its neighbours add."""
-    of_space = 5 * len(around.counts) - FIRST_SPREAD + 4
-    regressions = np.isfinite(around.penalties).sum()
-    return of_space * len(around.kilometres) + regressions + 2 * around.kinds.shape[1]
+def space_width(around, space):  # type: ignore[no-untyped-def]
+    """The number of features that the neighbours in one space add."""
+    return 5 * len(around.counts) - FIRST_SPREAD + 4 + np.isfinite(around.penalties[space]).sum()
 
 
 @njit(cache=True)
@@ -117,54 +143,40 @@ def place_km(latitude, longitude, radius):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True)
-def own_features(district, place, own, out):  # type: ignore[no-untyped-def]
-    """Fill in what `features.DistrictFeatures` computes."""
+def own_features(district, counts, place, own, out):  # type: ignore[no-untyped-def]
+    """Fill in what `features.DistrictFeatures` computes, before the other logarithms."""
     income, age, rooms, bedrooms, people, occupants, latitude, longitude = district
-    out[0], out[1] = income, age
-    out[2], out[3], out[4], out[5] = log_of(rooms), log_of(bedrooms), log_of(people), log_of(occupants)
+    out[0], out[1], out[2:6] = income, age, counts
     out[6] = bedrooms / max(rooms, 0.1)
-    out[7] = log_of(occupants / max(rooms, 0.1))
+    out[7] = max(occupants / max(rooms, 0.1), 0)
     out[8] = income / max(rooms, 0.1)
-    out[9] = math.log1p(people / max(occupants, 0.1))
+    out[9] = people / max(occupants, 0.1)
     out[10], out[11] = latitude, longitude
     at = 12
     for angle in own.angles:
         out[at] = math.cos(angle) * longitude + math.sin(angle) * latitude
         at += 1
-    least = np.inf
     for city in range(len(own.cities)):
-        km = haversine_km(latitude, longitude, own.cities[city, 0], own.cities[city, 1], own.radius_km)
-        out[at + city] = math.log1p(km)
-        least = min(least, km)
-    at += len(own.cities)
+        out[at] = half_chord(latitude, longitude, own.cities[city, 0], own.cities[city, 1])
+        at += 1
     distances, found = np.empty(1), np.empty(1, np.int64)
     nearest(own.coast, place, 1, distances, found)
-    out[at] = math.log1p(least)
-    out[at + 1] = math.log1p(distances[0])
+    out[at + 1] = distances[0]
     out[at + 2] = found[0] / (len(own.coast.points) - 1)
 
 
 @njit(cache=True)
-def log_of(value):  # type: ignore[no-untyped-def]
-    """The logarithm of one more than a value."""
-    return math.log1p(max(value, 0.0))
-
-
-@njit(cache=True)
-def haversine_km(latitude, longitude, to_latitude, to_longitude, radius):  # type: ignore[no-untyped-def]
-    """The great-circle distance, as `geography.distance_km` computes it."""
+def half_chord(latitude, longitude, to_latitude, to_longitude):  # type: ignore[no-untyped-def]
+    """The sine of half the angle between two places, as `geography.distance_km` computes it."""
     phi, to_phi = latitude * RADIAN, to_latitude * RADIAN
     rise = math.sin((to_phi - phi) / 2)
     turn = math.sin((to_longitude - longitude) * RADIAN / 2)
-    chord = rise * rise + math.cos(phi) * math.cos(to_phi) * (turn * turn)
-    return 2 * radius * math.asin(math.sqrt(chord))
+    return math.sqrt(rise * rise + math.cos(phi) * math.cos(to_phi) * (turn * turn))
 
 
 @njit(cache=True)
-def around_features(district, place, around, out):  # type: ignore[no-untyped-def]
+def around_features(income, kind, place, around, out):  # type: ignore[no-untyped-def]
     """Fill in what `neighbours.NeighbourFeatures` computes; the distance to the nearest place."""
-    income = max(district[0], 0.1)
-    kind = kind_of(district, income, around)
     most = around.counts[-1]
     distances, found = np.empty(most), np.empty(most, np.int64)
     point = np.empty(3 + len(kind))
@@ -185,15 +197,6 @@ def around_features(district, place, around, out):  # type: ignore[no-untyped-de
         at = prices_around(distances, found, income, around, out, at)
         at = local_prices(distances, found, kind, around.penalties[space], around, out, at)
     return kilometres
-
-
-@njit(cache=True)
-def kind_of(district, income, around):  # type: ignore[no-untyped-def]
-    """A district's traits in spreads from their mean."""
-    kind = np.empty(5)
-    kind[0], kind[1] = math.log(income), district[1]
-    kind[2], kind[3], kind[4] = log_of(district[2]), log_of(district[3]), log_of(district[5])
-    return (kind - around.mean) / around.spread
 
 
 @njit(cache=True)
@@ -240,9 +243,11 @@ def prices_around(distances, found, income, around, out, at):  # type: ignore[no
             out[at + group] = mean
             out[at + groups + group] = weighted / weights
             out[at + 2 * groups + group] = by_income / weights * income
-            out[at + 3 * groups + group] = math.log(distances[k])
+            out[at + 3 * groups + group] = distances[k]
             if group >= FIRST_SPREAD:
-                out[spread + group - FIRST_SPREAD] = math.sqrt(max(squares / count - mean * mean, 0))
+                out[spread + group - FIRST_SPREAD] = math.sqrt(
+                    max(squares / count - mean * mean, 0)
+                )
             group += 1
     return ends + 4
 

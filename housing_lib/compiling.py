@@ -7,15 +7,24 @@ from scipy.spatial import KDTree
 
 from housing_lib import geography, neighbours
 from housing_lib.arrays import flatten, restore
-from housing_lib.compiled import Compiled, CompileError, Error, Linear, refuse_difference
+from housing_lib.compiled import (
+    Compiled,
+    CompileError,
+    Error,
+    Estimator,
+    Linear,
+    Member,
+    refuse_difference,
+)
 from housing_lib.compiled_features import LEAF, Around, Own, Search
 from housing_lib.contract import CONTRACT, FEATURES, Floats
 from housing_lib.features import CITIES, ROTATIONS_DEGREES
-from housing_lib.forests import Forest, from_histogram_boosting, from_trees, from_xgboost
+from housing_lib.forests import Forest, Mean, from_histogram_boosting, from_trees, from_xgboost
 from housing_lib.model import DISTANCE_COLUMN, FAR_COLUMNS
 
 GOLDEN_ROWS = 64
 COVERAGE = 0.9
+SAME_KM = 1e-6
 
 
 def compile_model(model: Any, districts: Floats) -> Compiled:
@@ -24,18 +33,18 @@ def compile_model(model: Any, districts: Floats) -> Compiled:
     Parameters
     ----------
     model
-        A `DistrictModel`, with or without the intervals of a `CalibratedModel` around it.
+        A `DistrictModel` or a `BlendedModel`, with or without a `CalibratedModel` around it.
     districts
-        The training districts, shape (rows, 8).
+        The districts of its data, shape (rows, 8), among them all that it learned from.
 
     Raises
     ------
     CompileError
-        If the model is of a kind that cannot become arrays.
+        If the model is of a kind that cannot become arrays, or learned from other districts.
     """
     inner = getattr(model, "model_", model)
     golden = synthetic_districts(districts, rows=GOLDEN_ROWS, seed=0)
-    steps = _steps(inner)
+    steps = _steps(getattr(inner, "models_", [inner])[0])
     engineer = dict(steps["engineer"].transformer_list)
     made = Compiled(
         medians=steps["impute"].statistics_,
@@ -43,14 +52,11 @@ def compile_model(model: Any, districts: Floats) -> Compiled:
         around=_around(engineer["around"]),
         mean=steps["scale"].mean_,
         scale=steps["scale"].scale_,
-        near=_estimator(inner.near_),
-        far=_estimator(inner.far_),
+        members=_members(inner),
         far_columns=np.asarray(FAR_COLUMNS, dtype="i8"),
         distance_column=DISTANCE_COLUMN,
-        reach_km=float(inner.reach_km),
-        sharpness=float(inner.sharpness),
         error=_error(model),
-        districts=np.ascontiguousarray(districts),
+        districts=_learned_from(engineer["around"], steps["impute"].statistics_, districts),
         golden=golden,
         expected=own_answers(model, golden),
     )
@@ -137,6 +143,35 @@ def _around(known: Any) -> Around:
     )
 
 
+def _learned_from(around: Any, medians: Floats, districts: Floats) -> Floats:
+    """The training districts as they came, in the order of the neighbour features."""
+    complete = np.where(np.isfinite(districts), districts, medians)
+    places = geography.places_km(complete[:, 6], complete[:, 7])
+    candidates = KDTree(np.hstack([places, around._kinds(complete)]))
+    distances, rows = candidates.query(np.hstack([around.places_, around.kinds_]))
+    if distances.max() > SAME_KM:
+        raise CompileError(
+            f"{(distances > SAME_KM).sum():,} of {len(rows):,} districts that the model learned "
+            "from are not among the data that it is said to be made of. Nothing was changed."
+        )
+    return np.ascontiguousarray(districts[rows])
+
+
+def _members(inner: Any) -> tuple[Member, ...]:
+    weights = getattr(inner, "weights", [1.0])
+    return tuple(
+        Member(
+            weight=float(weight),
+            near=_estimator(one.near_),
+            far=_estimator(one.far_),
+            trust=float(one.trust),
+            reach_km=float(one.reach_km),
+            sharpness=float(one.sharpness),
+        )
+        for weight, one in zip(weights, getattr(inner, "models_", [inner]), strict=True)
+    )
+
+
 def _error(model: Any) -> Error | None:
     if not hasattr(model, "error_"):
         return None
@@ -146,8 +181,12 @@ def _error(model: Any) -> Error | None:
     return Error(from_xgboost(model.error_), SMALLEST_ERROR, factor)
 
 
-def _estimator(estimator: Any) -> Forest | Linear:
+def _estimator(estimator: Any) -> Estimator:
     kind = type(estimator).__name__
+    if kind == "VotingRegressor" and estimator.weights is None:
+        forests = [_estimator(one) for one in estimator.estimators_]
+        if all(isinstance(one, Forest) for one in forests):
+            return Mean(cast("tuple[Forest, ...]", tuple(forests)))
     if kind == "XGBRegressor":
         return from_xgboost(estimator)
     if kind == "HistGradientBoostingRegressor":

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from housing_lib import compiled, data, parts, registry
-from housing_lib.data import FEATURES, TARGET, Floats
+from housing_lib import compiled, compiling, data, parts, registry
+from housing_lib.data import FEATURES, Floats
 from housing_lib.files import atomic_path, file_digest
 from housing_lib.settings import HousingError, get_settings
 from housing_lib.tracking import client
@@ -109,11 +109,11 @@ def publish(version: int) -> str:
         If the model cannot become arrays, or they do not give its numbers.
     """
     registered = registry.load_version(version)
-    known, prices = training_districts(registered.data_digest)
-    made = compiled.compile_model(registered.model, known, prices)
-    compiled.prove(made, registered.model, known)
-    unseen = compiled.synthetic_districts(known, rows=SYNTHETIC_ROWS, seed=1)
-    compiled.prove(made, registered.model, unseen)
+    known = known_districts(registered.data_digest)
+    made = compiling.compile_model(registered.model, known)
+    compiling.prove(made, registered.model, known)
+    unseen = compiling.synthetic_districts(known, rows=SYNTHETIC_ROWS, seed=1)
+    compiling.prove(made, registered.model, unseen)
     with tempfile.TemporaryDirectory() as folder:
         digest = made.save(Path(folder) / "champion.npz")
         named = (Path(folder) / "champion.npz").rename(Path(folder) / f"{digest}.npz")
@@ -122,14 +122,11 @@ def publish(version: int) -> str:
     return digest
 
 
-def training_districts(data_digest: str) -> tuple[Floats, Floats]:
-    """The districts that a model of these data has learned from, shape (rows, 8), and prices."""
+def known_districts(data_digest: str) -> Floats:
+    """The districts of the data that a model was made from, shape (rows, 8)."""
     try:
         parts.load_manifest(expected=data_digest)
-        found = parts.load_parts()
-        table = pd.concat([found["train"].districts, found["val"].districts])
+        table = pd.concat([part.districts for part in parts.load_parts().values()])
     except HousingError:  # the processed folder holds other data by now, or none
-        bundled = data.acquire()
-        table = bundled[data.split(bundled) != "test"]
-    districts = np.ascontiguousarray(table[list(FEATURES)].to_numpy("float64"))
-    return districts, table[TARGET].to_numpy("float64")
+        table = data.acquire()
+    return np.ascontiguousarray(table[list(FEATURES)].to_numpy("float64"))

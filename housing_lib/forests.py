@@ -50,13 +50,26 @@ class Forest:
     divisor: float
     rounding: str
 
-    def predict(self, matrix: Floats) -> Floats:
-        """The value of each row of the model matrix."""
+    def predict(self, matrix: Floats) -> npt.NDArray[Any]:
+        """The value of each row of the model matrix, in the precision of the library."""
         rounded = np.ascontiguousarray(matrix, dtype=self.rounding)
         walk = walk_rows if len(rounded) >= ABREAST else walk_trees
         start = self.nodes.dtype["value"].type(self.start)
-        sums = walk(self.nodes, self.depths, self.trees, start, rounded)
-        return sums.astype("float64") / self.divisor
+        sums: npt.NDArray[Any] = walk(self.nodes, self.depths, self.trees, start, rounded)
+        return sums if self.divisor == 1 else sums / self.divisor
+
+
+@dataclass(frozen=True)
+class Mean:
+    """The mean of several forests, as scikit-learn's `VotingRegressor` takes it."""
+
+    forests: tuple[Forest, ...]
+
+    def predict(self, matrix: Floats) -> npt.NDArray[Any]:
+        """The value of each row of the model matrix, in the precision of the library."""
+        values = np.asarray([forest.predict(matrix) for forest in self.forests])
+        mean: npt.NDArray[Any] = np.average(values.T, axis=1)
+        return mean
 
 
 @njit(cache=True, nogil=True)

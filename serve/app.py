@@ -14,7 +14,6 @@ from fastapi.staticfiles import StaticFiles
 from fastapi_offline import FastAPIOffline
 from starlette.responses import FileResponse
 
-from housing_lib.compiled import nearest_km
 from housing_lib.contract import CONTRACT, FEATURES
 from serve import bodies, metrics, schemas
 from serve.documentation import answers, document, takes
@@ -92,7 +91,9 @@ async def live() -> Response:
     return _json(schemas.Health("live"))
 
 
-@router.get("/health/ready", responses={k: v for k, v in answers("Health", 503).items() if k in (200, 503)})
+@router.get(
+    "/health/ready", responses={k: v for k, v in answers("Health", 503).items() if k in (200, 503)}
+)
 async def ready(service: Served) -> Response:
     """That a model answers; `degraded` if it may not be the one that stands in Production."""
     number = service.following.current().release.version
@@ -119,7 +120,7 @@ async def districts(request: Request, service: Served) -> Response:
     if request.headers.get("if-none-match") == tag:
         return Response(status_code=304, headers=headers)
     model = champion.model
-    points = np.column_stack([model.districts[:, 6:8], model.prices]).astype("<f4")
+    points = np.column_stack([model.districts[:, 6:8], model.around.prices]).astype("<f4")
     return Response(points.tobytes(), media_type="application/octet-stream", headers=headers)
 
 
@@ -131,11 +132,10 @@ async def nearest(
 ) -> Response:
     """The training district that is nearest to a place."""
     model = service.following.current().model
-    point = np.array([[np.nan] * 6 + [latitude, longitude]])
-    rows, distances = nearest_km(model.districts, point)
-    features = dict(zip(FEATURES, model.districts[rows[0]].tolist(), strict=True))
-    price = float(model.prices[rows[0]])
-    return _json(schemas.Nearest(features, price, float(distances[0])))
+    row, kilometres = model.nearest(latitude, longitude)
+    values = [None if np.isnan(value) else float(value) for value in model.districts[row]]
+    features = dict(zip(FEATURES, values, strict=True))
+    return _json(schemas.Nearest(features, float(model.around.prices[row]), kilometres))
 
 
 @router.get("/", include_in_schema=False)

@@ -95,7 +95,9 @@ def read_actuals(body: bytes) -> list[Truth]:
         found = _actuals.decode(body).actuals
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         raise problems.explain_actuals(body) from None
-    if any((one.prediction_id is msgspec.UNSET) == (one.features is msgspec.UNSET) for one in found):
+    if any(
+        (one.prediction_id is msgspec.UNSET) == (one.features is msgspec.UNSET) for one in found
+    ):
         raise problems.explain_actuals(body)
     return [_truth(one) for one in found]
 

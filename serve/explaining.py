@@ -43,7 +43,9 @@ def _mixed(coalitions: np.ndarray, given: Floats, typical: Floats) -> Floats:
 def _shapley(coalitions: np.ndarray, prices: Floats) -> list[float]:
     players = coalitions.shape[1]
     sizes = coalitions.sum(axis=1)
-    weights = [factorial(k) * factorial(players - k - 1) / factorial(players) for k in range(players)]
+    weights = [
+        factorial(k) * factorial(players - k - 1) / factorial(players) for k in range(players)
+    ]
     values = []
     for player in range(players):
         without = np.flatnonzero(~coalitions[:, player])

@@ -257,7 +257,9 @@ class PredictionLog:
         for number, one in enumerate(truths):
             recorded = known.get(one.key, fresh[one.key].price if one.key in fresh else None)
             if one.prediction_id is not None and one.prediction_id not in answered:
-                conflicts.append((number, "unknown prediction_id", one.prediction_id, "one of ours"))
+                conflicts.append(
+                    (number, "unknown prediction_id", one.prediction_id, "one of ours")
+                )
             elif recorded is None:
                 fresh[one.key] = one
             elif recorded != one.price:

@@ -236,14 +236,9 @@ def predictions(champion: Champion, rows: Floats, answers: Answers) -> list[Pred
     """The champion's answers for these rows, each with an id of its own."""
     now, batch = datetime.now(UTC), str(uuid4())
     release, alone = champion.release, len(rows) == 1
-    lists = (
-        np.asarray(one).tolist()
-        for one in (answers.prices, answers.low, answers.high, answers.nearest_km)
-    )
-    unknown = np.isnan(rows)
-    gaps: dict[int, list[str]] = {}
-    for row, column in np.argwhere(unknown).tolist():
-        gaps.setdefault(row, []).append(FEATURES[column])
+    columns = (answers.prices, answers.low, answers.high, answers.nearest_km)
+    lists = (column.tolist() for column in columns)
+    gaps = _gaps(rows)
     return [
         Prediction(
             price,
@@ -261,6 +256,16 @@ def predictions(champion: Champion, rows: Floats, answers: Answers) -> list[Pred
         )
         for row, (price, low, high, km) in enumerate(zip(*lists, strict=True))
     ]
+
+
+def _gaps(rows: Floats) -> dict[int, list[str]]:
+    """The names of what is unknown, for each row where something is."""
+    gaps: dict[int, list[str]] = {}
+    unknown = np.isnan(rows)
+    if unknown.any():
+        for row, column in np.argwhere(unknown).tolist():
+            gaps.setdefault(row, []).append(FEATURES[column])
+    return gaps
 
 
 def _interval(low: float, high: float) -> Interval | None:

@@ -86,7 +86,14 @@ async def load(port, bodies, *, path, content_type, connections, seconds):
 
 def housing(port):
     """Our server."""
-    return [sys.executable, "-c", "from housing_lib.cli import main; main()", "serve", "--port", str(port)]
+    return [
+        sys.executable,
+        "-c",
+        "from housing_lib.cli import main; main()",
+        "serve",
+        "--port",
+        str(port),
+    ]
 
 
 def ceiling(port):
@@ -169,7 +176,10 @@ def busy_seconds(process):
 
 def memory_mb(process):
     """The resident memory of the process that answers, and of its helpers."""
-    family = [process.pid, *(one.pid for one in psutil.Process(process.pid).children(recursive=True))]
+    family = [
+        process.pid,
+        *(one.pid for one in psutil.Process(process.pid).children(recursive=True)),
+    ]
     sizes = [psutil.Process(pid).memory_info().rss / 1e6 for pid in family]
     return sizes[0], sum(sizes[1:])
 
@@ -283,9 +293,7 @@ def show(found, counts):
     medians = {}
     for name, rounds in found.items():
         shown.add_column(name, justify="right")
-        medians[name] = {
-            key: statistics.median(one[key] for one in rounds) for key in rounds[0]
-        }
+        medians[name] = {key: statistics.median(one[key] for one in rounds) for key in rounds[0]}
     for key in medians[next(iter(found))]:
         cells = (medians[name].get(key) for name in found)
         shown.add_row(key, *("" if value is None else f"{value:,.2f}" for value in cells))
@@ -293,7 +301,9 @@ def show(found, counts):
     console.print(shown)
     ours = medians.get("housing", {})
     for name in [name for name in found if ours and name != "housing"]:
-        ratios = (f"{ours[f'{n}: req/s'] / medians[name][f'{n}: req/s']:.2f} at {n}" for n in counts)
+        ratios = (
+            f"{ours[f'{n}: req/s'] / medians[name][f'{n}: req/s']:.2f} at {n}" for n in counts
+        )
         console.print(f"housing / {name}, requests per second: {', '.join(ratios)}")
         if "batches/s" in medians[name]:
             ratio = ours["batches/s"] / medians[name]["batches/s"]
