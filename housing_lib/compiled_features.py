@@ -201,7 +201,7 @@ def around_features(income, kind, place, around, out):  # type: ignore[no-untype
 
 @njit(cache=True)
 def find(search, point, most, distances, found):  # type: ignore[no-untyped-def]
-    """Fill in the nearest districts; where there are too few, the farthest stands for the others."""
+    """Fill in the nearest; where there are too few, the farthest stands for the others."""
     there = min(most, len(search.points))
     nearest(search, point, there, distances, found)
     for k in range(there, most):

@@ -5,7 +5,7 @@ from typing import Any, cast
 import numpy as np
 from scipy.spatial import KDTree
 
-from housing_lib import geography, neighbours
+from housing_lib import neighbours, places
 from housing_lib.arrays import flatten, restore
 from housing_lib.compiled import (
     Compiled,
@@ -18,7 +18,7 @@ from housing_lib.compiled import (
 )
 from housing_lib.compiled_features import LEAF, Around, Own, Search
 from housing_lib.contract import CONTRACT, FEATURES, Floats
-from housing_lib.features import CITIES, ROTATIONS_DEGREES
+from housing_lib.features import ROTATIONS_DEGREES
 from housing_lib.forests import Forest, Mean, from_histogram_boosting, from_trees, from_xgboost
 from housing_lib.model import DISTANCE_COLUMN, FAR_COLUMNS
 
@@ -112,12 +112,12 @@ def _steps(inner: Any) -> Any:
 
 
 def _own() -> Own:
-    coast = KDTree(geography.places_km(*geography.coast_points().T))
+    coast = KDTree(places.places_km(*places.coast_points().T))
     return Own(
-        cities=np.array(list(CITIES.values())),
+        cities=np.array(list(places.CITIES.values())),
         angles=np.deg2rad(ROTATIONS_DEGREES),
         coast=_search(coast),
-        radius_km=geography.EARTH_RADIUS_KM,
+        radius_km=places.EARTH_RADIUS_KM,
     )
 
 
@@ -146,8 +146,8 @@ def _around(known: Any) -> Around:
 def _learned_from(around: Any, medians: Floats, districts: Floats) -> Floats:
     """The training districts as they came, in the order of the neighbour features."""
     complete = np.where(np.isfinite(districts), districts, medians)
-    places = geography.places_km(complete[:, 6], complete[:, 7])
-    candidates = KDTree(np.hstack([places, around._kinds(complete)]))
+    points = places.places_km(complete[:, 6], complete[:, 7])
+    candidates = KDTree(np.hstack([points, around._kinds(complete)]))
     distances, rows = candidates.query(np.hstack([around.places_, around.kinds_]))
     if distances.max() > SAME_KM:
         raise CompileError(

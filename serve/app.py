@@ -106,7 +106,7 @@ async def ready(service: Served) -> Response:
 @router.get("/metrics", include_in_schema=False)
 async def read_metrics(service: Served) -> Response:
     """What Prometheus reads."""
-    metrics.observe(service.following, service.log)
+    metrics.observe(service.following, service.log, at_work=service.at_work)
     content, kind = metrics.page(os.environ.get("PROMETHEUS_MULTIPROC_DIR"))
     return Response(content, media_type=kind)
 
@@ -168,7 +168,7 @@ def create_app() -> FastAPI:
     app.include_router(router)
     app.mount("/page", StaticFiles(directory=PAGE))
     app.openapi = lambda: document(app)  # type: ignore[method-assign]
-    app.add_middleware(Guard, direct=service.predict, access_log=service.access_log)
+    app.add_middleware(Guard, service=service)
     return app
 
 

@@ -8,7 +8,7 @@ import numpy as np
 from housing_lib.contract import FEATURES, Floats
 from serve import problems, tables
 from serve.prediction_log import Truth
-from serve.problems import RefusedError, refuse
+from serve.problems import refuse
 from serve.schemas import Actual, Actuals, Batch, District, Problem, features_of, rows_of
 
 JSON = "application/json"

@@ -4,6 +4,7 @@ from itertools import product
 from math import factorial
 
 import numpy as np
+import numpy.typing as npt
 
 from housing_lib.contract import FEATURES, USD_PER_UNIT, Floats
 from serve.champion import Champion
@@ -32,15 +33,15 @@ def explain(champion: Champion, district: Floats) -> Explanation:
     return Explanation(round(float(prices[0]), 2), [*shown, Contribution("Others", round(rest, 2))])
 
 
-def _mixed(coalitions: np.ndarray, given: Floats, typical: Floats) -> Floats:
+def _mixed(coalitions: npt.NDArray[np.bool_], given: Floats, typical: Floats) -> Floats:
     rows = np.tile(typical, (len(coalitions), 1))
     for player, columns in enumerate(PLAYERS.values()):
         inside = np.flatnonzero(coalitions[:, player])
-        rows[np.ix_(inside, columns)] = given[columns]
+        rows[inside[:, None], columns] = given[columns]
     return rows
 
 
-def _shapley(coalitions: np.ndarray, prices: Floats) -> list[float]:
+def _shapley(coalitions: npt.NDArray[np.bool_], prices: Floats) -> list[float]:
     players = coalitions.shape[1]
     sizes = coalitions.sum(axis=1)
     weights = [

@@ -16,7 +16,6 @@ from serve.champion import (
     load_champion,
     log,
     read_sighting,
-    sighting_file,
     write_sighting,
 )
 
@@ -26,7 +25,7 @@ KEPT = 3
 
 
 def see(before: Sighting) -> Sighting:
-    """What stands in Production now, verified and in the folder; if that fails, what stood there."""
+    """What stands in Production now, verified and in the folder; or else what stood there."""
     now = time.time()
     try:
         return Sighting(_release(before.release), at=now)

@@ -12,12 +12,12 @@ import msgspec
 
 from housing_lib.settings import Settings, get_settings
 from serve import metrics
-from serve.access_log import AccessLog
 from serve.champion import NoChampionError
 from serve.keys import find_key, is_loopback, parse_keys
 from serve.prediction_log import LogUnavailableError
 from serve.problems import RefusedError, refuse
 from serve.schemas import Notice, Problem
+from serve.service import Service
 
 log = logging.getLogger("uvicorn.error")
 
@@ -54,7 +54,6 @@ Message = MutableMapping[str, Any]
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
-Direct = Callable[[bytes, Mapping[bytes, bytes]], Awaitable[tuple[bytes, int]]]
 
 
 class StoppedError(Exception):
@@ -84,25 +83,26 @@ class Guard:
 
     Parameters
     ----------
-    direct
+    service
         What answers `POST /predict`, before the routes are searched for it.
     """
 
-    def __init__(self, app: Any, *, direct: Direct, access_log: AccessLog) -> None:
+    def __init__(self, app: Any, *, service: Service) -> None:
         settings = get_settings()
-        self.app, self.direct, self.access_log = app, direct, access_log
+        self.app, self.service = app, service
         self.keys = parse_keys(settings.api_keys)
         self.hosts = allowed_hosts(settings)
         self.open = settings.without_keys or bool(self.keys)
-        self.most, self.at_work = settings.concurrency, 0
+        self.most = settings.concurrency
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Let one request in, have it answered, and note it."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
         call = Call(scope)
         sending = self._noting(call, send)
-        self.at_work += 1
+        self.service.at_work += 1
         try:
             self._let_in(call, scope)
             await self._answer(call, scope, receive, sending)
@@ -111,7 +111,7 @@ class Guard:
         except Exception as error:
             await self._answer_failure(call, error, sending)
         finally:
-            self.at_work -= 1
+            self.service.at_work -= 1
             self._note(call, scope)
 
     async def _answer(self, call: Call, scope: Scope, receive: Receive, send: Send) -> None:
@@ -120,7 +120,7 @@ class Guard:
             return
         body = await read_body(call.headers, receive)
         if call.path == "/predict" and not scope["query_string"]:
-            answer, call.version = await self.direct(body, call.headers)
+            answer, call.version = await self.service.predict(body, call.headers)
             await respond(send, 200, answer)
         else:
             async with asyncio.timeout(ANSWER_SECONDS):
@@ -136,9 +136,9 @@ class Guard:
                           "set HOUSING_API_KEYS; `housing key NAME` makes one")  # fmt: skip
         if self.keys and call.path in SCOPES:
             self._check_key(call, SCOPES[call.path])
-        if self.at_work > self.most and call.path not in ALWAYS_OPEN:
-            raise stopped(503, "busy", f"{self.most} requests are at work already",
-                          "try again after the seconds in Retry-After", retry_after="1")  # fmt: skip
+        if self.service.at_work > self.most and call.path not in ALWAYS_OPEN:
+            at_work, advice = f"{self.most} requests are at work already", "try again in a second"
+            raise stopped(503, "busy", at_work, advice, retry_after="1")
 
     def _check_key(self, call: Call, scope: str) -> None:
         bearer = call.headers.get(b"authorization", b"").removeprefix(b"Bearer ")
@@ -176,7 +176,7 @@ class Guard:
     def _note(self, call: Call, scope: Scope) -> None:
         seconds = time.perf_counter() - call.started
         metrics.note(call.path, call.status, call.version, seconds)
-        self.access_log.add(call, scope, seconds)
+        self.service.access_log.add(call, scope, seconds)
 
 
 def failure(error: Exception) -> tuple[int, str, msgspec.Struct, dict[str, str]]:

@@ -57,7 +57,7 @@ def parse_keys(setting: str) -> list[Key]:
     ApiKeyError
         If an entry is not of that form; the digest is not repeated.
     """
-    keys = []
+    keys: list[Key] = []
     for entry in filter(None, (part.strip() for part in setting.split(","))):
         match = _ENTRY.fullmatch(entry)
         scopes = frozenset(match[2].split("+")) if match else frozenset()

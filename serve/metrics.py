@@ -56,8 +56,11 @@ log_spooled = Gauge(
 
 
 ROUTES = frozenset(
-    "/ /predict /predict/batch /actuals /model /districts /districts/nearest /metrics /docs "
-    "/openapi.json /health/live /health/ready".split()
+    [
+        *("/", "/predict", "/predict/batch", "/actuals", "/model", "/districts"),
+        *("/districts/nearest", "/metrics", "/docs", "/openapi.json"),
+        *("/health/live", "/health/ready"),
+    ]
 )
 _children: dict[tuple[str, int, int], tuple[Any, Any]] = {}
 
@@ -73,9 +76,10 @@ def note(path: str, status: int, version: int, seconds: float) -> None:
     found[1].inc()
 
 
-def observe(following: Following, log: PredictionLog) -> None:
+def observe(following: Following, log: PredictionLog, *, at_work: int) -> None:
     """Set what changes without a request."""
     champion = following.champion
+    in_flight.set(at_work)
     model_version.set(champion.release.version if champion else 0)
     model_age.set(time.time() - champion.loaded_at.timestamp() if champion else 0)
     alias_lag.set(following.lag_seconds)
@@ -90,7 +94,7 @@ def page(folder: str | None) -> tuple[bytes, str]:
     registry: Any = REGISTRY
     if folder:
         registry = CollectorRegistry()
-        MultiProcessCollector(registry, path=folder)
+        MultiProcessCollector(registry, path=folder)  # type: ignore[no-untyped-call]
     return generate_latest(registry), CONTENT_TYPE_LATEST
 
 

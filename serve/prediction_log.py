@@ -253,7 +253,8 @@ class PredictionLog:
         known = _by_key(connection, actuals.c.key, actuals.c.price, keys)
         named = [one.prediction_id for one in truths if one.prediction_id is not None]
         answered = _by_key(connection, predictions.c.prediction_id, predictions.c.price, named)
-        conflicts, fresh = [], {}
+        conflicts: list[tuple[int, str, str, str]] = []
+        fresh: dict[str, Truth] = {}
         for number, one in enumerate(truths):
             recorded = known.get(one.key, fresh[one.key].price if one.key in fresh else None)
             if one.prediction_id is not None and one.prediction_id not in answered:

@@ -1,4 +1,4 @@
-"""What the server takes and answers: one definition for decoding, encoding and the documentation."""
+"""What the server takes and answers: one definition to decode, encode and document."""
 
 from datetime import UTC, datetime
 from typing import Annotated, Any, Self

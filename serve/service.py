@@ -35,7 +35,7 @@ class Service:
 
     def __init__(self) -> None:
         settings = get_settings()
-        self.strict = settings.strict_log
+        self.strict, self.at_work = settings.strict_log, 0
         self.following, self.follower = Following(), Follower()
         self.access_log = AccessLog()
         self.log = PredictionLog(settings.prediction_log_uri, spool=settings.serving)

@@ -32,10 +32,11 @@ def register_another(store):
     """The number of a second version."""
     train = store.test
     model = families.make_model("decision_tree", {"max_depth": 5}).fit(train, train["MedHouseVal"])
-    with tracking.run("evaluation", "second", params={}, tags={"family": "decision_tree"}) as run_id:
+    tags = {"family": "decision_tree"}
+    with tracking.run("evaluation", "second", params={}, tags=tags) as run_id:
         uri = tracking.log_model(model, train)
-    tags = {"family": "decision_tree", "run_id": run_id}
-    return registry.register(uri, tags=tags | {"data_digest": store.registered.data_digest})
+    tags |= {"run_id": run_id, "data_digest": store.registered.data_digest}
+    return registry.register(uri, tags=tags)
 
 
 @pytest.fixture(scope="module")
@@ -44,6 +45,7 @@ def own_store(store, tmp_path_factory):
     root = tmp_path_factory.mktemp("following") / "root"
     shutil.copytree(store.root, root, ignore=shutil.ignore_patterns("serving"))
     with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("MLFLOW_TRACKING_URI", raising=False)  # MLflow sets it for its children
         patch.setenv("HOUSING_ROOT", str(root))
         get_settings.cache_clear()
         tracking.client.cache_clear()
@@ -116,8 +118,9 @@ def test_a_new_production_takes_over_under_load_without_a_failed_request(server,
 
 def gauge(server, name):
     """The value of a metric."""
-    (line,) = [one for one in server.get("/metrics").text.splitlines() if one.startswith(f"{name} ")]
-    return float(line.split()[1])
+    lines = server.get("/metrics").text.splitlines()
+    (value,) = [line.split()[1] for line in lines if line.startswith(f"{name} ")]
+    return float(value)
 
 
 def test_a_corrupt_artifact_keeps_the_old_model_and_says_why(server, versions, own_store):
@@ -251,7 +254,7 @@ def test_each_key_opens_its_own_routes_and_no_others(guarded):
     opened = {
         key: [
             server.post("/predict", json=EXAMPLE_DISTRICT, headers={"X-API-Key": key}).status_code,
-            server.get("/metrics", headers={"Authorization": f"Bearer {key}"}).status_code,
+            server.get("/metrics", headers={"Authorization": f"Bearer {key}".strip()}).status_code,
             server.post("/actuals", json={}, headers={"X-API-Key": key}).status_code,
         ]
         for key in (caller, operator, "wrong", "")
@@ -278,8 +281,9 @@ def test_a_strict_answer_is_in_the_database_when_it_is_given(guarded, own_store)
 def test_half_a_body_is_given_up_and_meanwhile_others_are_told_to_wait(guarded):
     server, caller, _ = guarded
     head = f"POST /predict HTTP/1.1\r\nHost: localhost\r\nX-API-Key: {caller}\r\n"
+    head += "Content-Type: application/json\r\nContent-Length: 99\r\n\r\n"
     with socket.create_connection(("127.0.0.1", server.base_url.port)) as half:
-        half.sendall(f"{head}Content-Type: application/json\r\nContent-Length: 99\r\n\r\n{{".encode())
+        half.sendall(f"{head}{{".encode())
         time.sleep(0.3)
         busy = server.post("/predict", json=EXAMPLE_DISTRICT, headers={"X-API-Key": caller})
         assert busy.status_code == 503

@@ -234,7 +234,8 @@ def measure_batch(port, name, rows, seconds):
     job = load(port, itertools.repeat(body), path=path, content_type="application/json",
                connections=1, seconds=seconds)  # fmt: skip
     times, failures = uvloop.run(job)
-    assert times and not failures
+    assert times
+    assert not failures
     return 1 / statistics.median(times)
 
 
