@@ -45,7 +45,7 @@ def production() -> Any:
     try:
         return client().get_model_version_by_alias(name, "production")
     except MlflowException as error:
-        if error.error_code in registry.ALIAS_MISSING:
+        if error.error_code in registry.ABSENT:
             raise registry.RegistryError(
                 f"no version of {name} stands in Production. `housing run` makes and promotes one."
             ) from None
