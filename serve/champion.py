@@ -114,7 +114,7 @@ class Follower:
     def __init__(self) -> None:
         folder = get_settings().serving
         folder.mkdir(parents=True, exist_ok=True)
-        self._lock = FileLock(folder / "follower.lock")
+        self._lock = FileLock(folder / "follower.lock", thread_local=False)
         self._process: subprocess.Popen[bytes] | None = None
         self._started = 0.0
 
@@ -132,9 +132,9 @@ class Follower:
             self._process = subprocess.Popen(command, stdin=subprocess.PIPE)
 
     def end(self) -> None:
-        """End the process if it is ours."""
-        if self._process is not None and self._process.stdin is not None:
-            self._process.stdin.close()
+        """End the process if it is ours; what it writes is whole or absent at any moment."""
+        if self._process is not None:
+            self._process.terminate()
             self._process.wait(timeout=10)
         self._lock.release(force=True)
 

@@ -46,8 +46,8 @@ class Server:
 
 
 @contextmanager
-def running_server(root, log_path, *arguments, ready=True, **variables):
-    """A server of `root` on a free port, until the block ends."""
+def running_server(root, log_path, *arguments, answers=True, **variables):
+    """A server of `root` on a free port, with a model that answers, until the block ends."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -66,8 +66,8 @@ def running_server(root, log_path, *arguments, ready=True, **variables):
         with httpx2.Client(base_url=address, trust_env=False, timeout=30) as client:
             server = Server(process, client, log_path)
             _wait_until_live(server)
-            if ready:
-                server.wait_for(lambda status: status.get("status") == "ready", seconds=90)
+            if answers:
+                server.wait_for(lambda status: "model_version" in status, seconds=90)
             yield server
     finally:
         process.send_signal(signal.SIGTERM)

@@ -80,7 +80,12 @@ def test_values_that_never_become_strangers_reach_without_end():
 def test_a_rule_is_right_on_average_where_it_was_learned_and_wrong_elsewhere(districts):
     found = geography.transfer(districts)
     assert np.diag(found) == pytest.approx(0, abs=1e-9)
-    assert found.loc["San Francisco Bay", "Central Valley"] > 0.5 > -0.5 > found.loc["Central Valley", "San Francisco Bay"]
+    assert (
+        found.loc["San Francisco Bay", "Central Valley"]
+        > 0.5
+        > -0.5
+        > found.loc["Central Valley", "San Francisco Bay"]
+    )
 
 
 def test_errors_of_regions_are_in_dollars_and_the_largest_come_first(districts):

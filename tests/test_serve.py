@@ -181,9 +181,9 @@ def test_the_model_says_where_it_comes_from_and_what_it_takes(server, store):
 
 
 def test_a_server_with_a_model_is_ready(server, store):
-    answer = server.get("/health/ready")
-    assert answer.status_code == 200
-    assert answer.json() == {"status": "ready", "model_version": store.registered.version}
+    expected = {"status": "ready", "model_version": store.registered.version}
+    server.wait_for(lambda status: status == expected)
+    assert server.get("/health/ready").status_code == 200
 
 
 def test_the_documentation_states_bounds_units_examples_and_refusals(server):

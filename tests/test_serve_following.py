@@ -62,7 +62,7 @@ def server(own_store, tmp_path_factory):
     root, first, _ = own_store
     log_path = tmp_path_factory.mktemp("log") / "server.log"
     with running_server(root, log_path, **QUICK) as running:
-        assert running.status()["model_version"] == first
+        running.wait_for(lambda status: status == {"status": "ready", "model_version": first})
         yield running
 
 
@@ -174,6 +174,14 @@ def test_a_registry_that_goes_away_changes_nothing_for_clients(server, versions,
         (root / "away.db").rename(root / "mlflow.db")
 
 
+def test_a_follower_that_is_killed_is_started_anew_and_follows(server, versions):
+    _, second = versions
+    (follower,) = psutil.Process(server.process.pid).children()
+    follower.kill()
+    move_production(second)
+    server.wait_for(lambda status: status["model_version"] == second)
+
+
 def test_a_log_that_is_locked_fails_no_prediction_and_gets_its_rows_later(server, own_store):
     path = own_store[0] / "data" / "serving" / "predictions.db"
     predict(server)
@@ -200,7 +208,7 @@ def test_a_restart_without_the_registry_serves_the_last_verified_model(own_store
     away = {"HOUSING_TRACKING_URI": "sqlite:////nowhere/mlflow.db", **QUICK}
     alone = tmp_path / "root"
     shutil.copytree(root / "data" / "serving", alone / "data" / "serving")
-    with running_server(alone, tmp_path / "server.log", ready=False, **away) as running:
+    with running_server(alone, tmp_path / "server.log", answers=False, **away) as running:
         assert predict(running).json()["model_version"] == first
         status = running.wait_for(lambda status: "cannot be opened" in status.get("reason", ""))
         assert status["status"] == "degraded"
@@ -216,7 +224,7 @@ def test_a_restart_without_the_registry_serves_the_last_verified_model(own_store
 )
 def test_without_a_model_the_server_lives_and_says_the_way_out(tmp_path, variables, reason):
     log_path = tmp_path / "server.log"
-    with running_server(tmp_path, log_path, ready=False, **variables) as server:
+    with running_server(tmp_path, log_path, answers=False, **variables) as server:
         server.wait_for(lambda status: reason in status["detail"])
         for answer in (server.get("/health/ready"), server.get("/model"), predict(server)):
             assert answer.status_code == 503
@@ -304,7 +312,7 @@ def test_an_open_door_without_keys_is_refused_unless_said_twice(own_store):
 
 def test_a_stop_finishes_what_is_in_flight_and_keeps_the_log(own_store, store, tmp_path):
     rows = store.test[list(FEATURES)].to_dict("records")
-    with running_server(own_store[0], tmp_path / "server.log", ready=False) as server:
+    with running_server(own_store[0], tmp_path / "server.log", answers=False) as server:
         answers = []
         send = lambda: answers.append(  # noqa: E731
             httpx2.post(f"{server.base_url}/predict/batch", json={"districts": rows}, timeout=60)
