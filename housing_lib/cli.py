@@ -191,12 +191,31 @@ def report(
 def serve(
     host: Annotated[str | None, typer.Option(help="address to listen on")] = None,
     port: Annotated[int | None, typer.Option(help="port to listen on")] = None,
+    workers: Annotated[int, typer.Option(min=1, max=64, help="processes that answer")] = 1,
+    without_keys: Annotated[
+        bool, typer.Option(help="answer other machines although no API keys are set")
+    ] = False,
 ) -> None:
     """Serve the Production model over HTTP."""
-    import uvicorn
+    from serve.launch import launch
 
-    settings = get_settings()
-    uvicorn.run("serve.app:app", host=host or settings.host, port=port or settings.port)
+    launch(host, port, workers, without_keys=without_keys)
+
+
+@app.command()
+@_say_errors
+def key(
+    name: Annotated[str, typer.Argument(help="who will use it; appears in the access log")],
+    scopes: Annotated[
+        str, typer.Option(help="some of predict, actuals, metrics, separated by commas")
+    ] = "predict",
+) -> None:
+    """Make an API key for the server, and the entry of HOUSING_API_KEYS that lets it in."""
+    from serve.keys import new_key
+
+    secret, made = new_key(name, [scope.strip() for scope in scopes.split(",")])
+    out.print(f"The key, shown this once:         {secret}", soft_wrap=True, markup=False)
+    out.print(f"Its entry in HOUSING_API_KEYS:    {made.entry}", soft_wrap=True, markup=False)
 
 
 @app.command()

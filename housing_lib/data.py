@@ -1,9 +1,8 @@
-"""The contract of a district, and the way from a source to checked, split districts."""
+"""The way from a source to districts that are checked against the contract, and split."""
 
 import hashlib
 import subprocess
 import warnings
-from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -12,12 +11,17 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from housing_lib.contract import CONTRACT as CONTRACT
+from housing_lib.contract import FEATURES as FEATURES
+from housing_lib.contract import PRICE_CAP as PRICE_CAP
+from housing_lib.contract import TARGET as TARGET
+from housing_lib.contract import USD_PER_UNIT as USD_PER_UNIT
+from housing_lib.contract import Column as Column
+from housing_lib.contract import Floats as Floats
 from housing_lib.files import file_digest
 from housing_lib.settings import HousingError, get_settings
 
 BUNDLED_SHA256 = "6c920b8ea6eae64f9e0a29ec8cc9c82ccd01d977bd1dcad4a8c15ab1fe30978a"
-PRICE_CAP = 5.00001
-USD_PER_UNIT = 100_000
 PARTS = ("train", "val", "test")
 SOURCES = ("bundled", "sklearn")
 
@@ -26,36 +30,6 @@ class DataError(HousingError):
     """Districts that break the contract, or files that do not hold what they should."""
 
 
-@dataclass(frozen=True)
-class Column:
-    """What one column holds: its unit, the range that is possible, and its meaning."""
-
-    unit: str
-    low: float
-    high: float
-    meaning: str
-
-    @property
-    def expected(self) -> str:
-        """The range with its unit, as an error names it."""
-        return f"{self.low:,.10g} to {self.high:,.10g} ({self.unit})"
-
-
-CONTRACT = {
-    "MedInc": Column("10,000 USD", 0, 20, "median income of the households"),
-    "HouseAge": Column("years", 0, 150, "median age of the houses"),
-    "AveRooms": Column("rooms", 0, 500, "rooms per household"),
-    "AveBedrms": Column("bedrooms", 0, 200, "bedrooms per household"),
-    "Population": Column("people", 1, 1_000_000, "people in the district"),
-    "AveOccup": Column("people", 0, 5_000, "people per household"),
-    "Latitude": Column("degrees", 32, 42.5, "latitude of the district's centre"),
-    "Longitude": Column("degrees", -125, -114, "longitude of the district's centre"),
-    "MedHouseVal": Column("100,000 USD", 0, 20, "median house value"),
-}
-TARGET = "MedHouseVal"
-FEATURES = tuple(name for name in CONTRACT if name != TARGET)
-
-Floats = npt.NDArray[np.float64]
 Ids = npt.NDArray[np.uint64]
 
 

@@ -174,7 +174,7 @@ def _conclude(finished: "Run") -> None:
         out.print(verdict, markup=False, soft_wrap=True)
     out.print(f"Report   {finished.folder / 'index.html'}", soft_wrap=True)
     if champion:
-        out.print("Serve    make serve   (then http://127.0.0.1:8000/docs)")
+        out.print("Serve    make serve   (then http://127.0.0.1:8000)")
         out.print("Runs     make ui")
     if finished.state != "done" and finished.plan.models:
         out.print("Resume   housing run --resume")

@@ -40,6 +40,13 @@ class Settings(BaseSettings):
     gate_latency_ms: float = Field(default=100, gt=0)
     gate_size_mb: float = Field(default=200, gt=0)
     gate_memory_mb: float = Field(default=1_000, gt=0)
+    hosts: str = ""
+    api_keys: str = Field(default="", repr=False)
+    without_keys: bool = False
+    poll_seconds: float = Field(default=2.0, ge=0.1, le=3600)
+    concurrency: int = Field(default=256, ge=1)
+    prediction_log: str = Field(default="", repr=False)
+    strict_log: bool = False
 
     notify_url: str = ""
     notify_command: str = ""
@@ -68,6 +75,16 @@ class Settings(BaseSettings):
     def predictions(self) -> Path:
         """The folder that batch predictions go to."""
         return self.root.resolve() / "data" / "predictions"
+
+    @property
+    def serving(self) -> Path:
+        """The folder of the server's own copy of the champion and of its prediction log."""
+        return self.root.resolve() / "data" / "serving"
+
+    @property
+    def prediction_log_uri(self) -> str:
+        """The database of served predictions: the one named, or SQLite under `root`."""
+        return self.prediction_log or f"sqlite:///{self.serving / 'predictions.db'}"
 
     @property
     def reports(self) -> Path:

@@ -1,122 +1,175 @@
 """The routes: `uvicorn serve.app:app` serves the model that stands in Production."""
 
+import logging
+import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib.metadata import version
-from typing import Annotated, Any
+from pathlib import Path
+from typing import Annotated
 
-from fastapi import APIRouter, Depends, FastAPI, Request
-from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse, RedirectResponse
-from pydantic import BaseModel
+import numpy as np
+from fastapi import APIRouter, Depends, FastAPI, Query, Request, Response
+from fastapi.staticfiles import StaticFiles
+from fastapi_offline import FastAPIOffline
+from starlette.responses import FileResponse
 
-from serve import schemas
-from serve.champion import Champion, NoChampionError, load_champion, log
+from housing_lib.contract import CONTRACT, FEATURES
+from serve import bodies, metrics, schemas
+from serve.documentation import answers, document, takes
+from serve.guard import Guard
+from serve.service import Service, encode
 
-REFUSED: dict[int | str, dict[str, Any]] = {
-    413: {"description": f"The body is larger than {schemas.LARGEST_BODY:,} bytes."},
-    422: {"model": schemas.Refusal, "description": "The body is not a district."},
-}
-UNAVAILABLE: dict[int | str, dict[str, Any]] = {
-    503: {"model": schemas.Unavailable, "description": "No model is loaded."}
-}
+PAGE = Path(__file__).with_name("page")
+TRUE = ("true", "1", "yes")
 
 router = APIRouter()
 
 
-def current_champion(request: Request) -> Champion:
-    """The model that answers now."""
-    champion: Champion | None = request.app.state.champion
-    if champion is None:
-        raise NoChampionError(request.app.state.vacancy)
-    return champion
+def _service(request: Request) -> Service:
+    service: Service = request.app.state.service
+    return service
 
 
-CurrentChampion = Annotated[Champion, Depends(current_champion)]
+Served = Annotated[Service, Depends(_service)]
 
 
-@router.post("/predict", responses=REFUSED | UNAVAILABLE)
-def predict(district: schemas.District, champion: CurrentChampion) -> schemas.Prediction:
+def _json(content: object, status: int = 200) -> Response:
+    return Response(encode(content), status, media_type="application/json")
+
+
+@router.post(
+    "/predict",
+    responses=answers("Prediction", 408, 413, 422, 503),
+    openapi_extra=takes("District"),
+)
+async def predict(
+    request: Request,
+    service: Served,
+    explain: Annotated[bool, Query(description="Also say what led to the price.")] = False,
+) -> Response:
     """The price of one district; features that are null are imputed and named."""
-    return schemas.Prediction.of(district, champion)
+    body, headers = await request.body(), dict(request.scope["headers"])
+    if explain:
+        answer = await service.predict_explained(body, headers)
+    else:
+        answer, _ = await service.predict(body, headers)
+    return Response(answer, media_type="application/json")
 
 
-@router.get("/model", responses=UNAVAILABLE)
-def model(champion: CurrentChampion) -> schemas.ModelCard:
+@router.post(
+    "/predict/batch",
+    responses=answers("Predictions", 408, 413, 415, 422, 503),
+    openapi_extra=takes("Batch", table=True),
+)
+async def predict_batch(request: Request, service: Served) -> Response:
+    """The prices of up to 10,000 districts, in their order; tables are answered with tables."""
+    kind = bodies.content_type(dict(request.scope["headers"]))
+    return Response(await service.predict_batch(await request.body(), kind), media_type=kind)
+
+
+@router.post(
+    "/actuals",
+    responses=answers("Recorded", 408, 409, 413, 422, 503),
+    openapi_extra=takes("Actuals"),
+)
+async def actuals(request: Request, service: Served) -> Response:
+    """Take true prices; they are on the disk when this answers, and twice is once."""
+    body, headers = await request.body(), dict(request.scope["headers"])
+    return _json(await service.record(body, headers))
+
+
+@router.get("/model", responses=answers("ModelCard", 503))
+async def model(service: Served) -> Response:
     """The model that answers, where it comes from, and the features that it takes."""
-    return schemas.ModelCard.of(champion)
+    return _json(schemas.ModelCard.of(service.following.current()))
 
 
-@router.get("/health/live", response_model_exclude_none=True)
-def live() -> schemas.Health:
+@router.get("/health/live", responses={200: answers("Health")[200]})
+async def live() -> Response:
     """That the server runs, with or without a model."""
-    return schemas.Health(status="live")
+    return _json(schemas.Health("live"))
 
 
-@router.get("/health/ready", responses=UNAVAILABLE)
-def ready(champion: CurrentChampion) -> schemas.Health:
-    """That a model is loaded and answers."""
-    return schemas.Health(status="ready", model_version=champion.registered.version)
+@router.get(
+    "/health/ready", responses={k: v for k, v in answers("Health", 503).items() if k in (200, 503)}
+)
+async def ready(service: Served) -> Response:
+    """That a model answers; `degraded` if it may not be the one that stands in Production."""
+    number = service.following.current().release.version
+    problem = service.following.problem
+    if problem:
+        return _json(schemas.Health("degraded", number, problem))
+    return _json(schemas.Health("ready", number))
+
+
+@router.get("/metrics", include_in_schema=False)
+async def read_metrics(service: Served) -> Response:
+    """What Prometheus reads."""
+    metrics.observe(service.following, service.log, at_work=service.at_work)
+    content, kind = metrics.page(os.environ.get("PROMETHEUS_MULTIPROC_DIR"))
+    return Response(content, media_type=kind)
+
+
+@router.get("/districts", include_in_schema=False)
+async def districts(request: Request, service: Served) -> Response:
+    """Latitude, longitude and price of each training district as float32, for the map."""
+    champion = service.following.current()
+    tag = f'"{champion.release.digest[:16]}"'
+    headers = {"etag": tag, "cache-control": "private, no-cache"}
+    if request.headers.get("if-none-match") == tag:
+        return Response(status_code=304, headers=headers)
+    model = champion.model
+    points = np.column_stack([model.districts[:, 6:8], model.around.prices]).astype("<f4")
+    return Response(points.tobytes(), media_type="application/octet-stream", headers=headers)
+
+
+@router.get("/districts/nearest", responses=answers("Nearest", 422, 503))
+async def nearest(
+    service: Served,
+    latitude: Annotated[float, Query(ge=CONTRACT["Latitude"].low, le=CONTRACT["Latitude"].high)],
+    longitude: Annotated[float, Query(ge=CONTRACT["Longitude"].low, le=CONTRACT["Longitude"].high)],
+) -> Response:
+    """The training district that is nearest to a place."""
+    model = service.following.current().model
+    row, kilometres = model.nearest(latitude, longitude)
+    values = [None if np.isnan(value) else float(value) for value in model.districts[row]]
+    features = dict(zip(FEATURES, values, strict=True))
+    return _json(schemas.Nearest(features, float(model.around.prices[row]), kilometres))
 
 
 @router.get("/", include_in_schema=False)
-def home() -> RedirectResponse:
-    """The way to the documentation."""
-    return RedirectResponse("/docs")
+async def home() -> FileResponse:
+    """The page on which a person tries the model."""
+    return FileResponse(PAGE / "index.html")
 
 
 @asynccontextmanager
 async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-    """Load the Production model; without one the server starts all the same, and says why."""
-    app.state.champion, app.state.vacancy = None, ""
-    try:
-        app.state.champion = load_champion()
-        registered = app.state.champion.registered
-        log.info(
-            "Serving %s version %d (%s)", registered.name, registered.version, registered.family
-        )
-    except NoChampionError as error:
-        app.state.vacancy = str(error)
-        log.warning("No model is loaded: %s %s", error, schemas.WAY_OUT)
-    yield
+    """Follow Production while the server runs; without a model it says why."""
+    async with app.state.service.running():
+        yield
 
 
 def create_app() -> FastAPI:
-    """The application, whose model is loaded when it starts."""
-    app = FastAPI(
+    """The application, which follows the Production model while it runs."""
+    # Its place is taken by the access log of our own.
+    logging.getLogger("uvicorn.access").handlers.clear()
+    logging.getLogger("uvicorn.access").propagate = False
+    app = FastAPIOffline(
+        redoc_url=None,
+        static_url="/docs/static",
         title="Housing",
         summary="Median house values of Californian districts, from the model in Production.",
         version=version("housing"),
         lifespan=lifespan,
-        max_body_size=schemas.LARGEST_BODY,
     )
+    service = app.state.service = Service()
     app.include_router(router)
-    app.exception_handler(RequestValidationError)(_refuse_district)
-    # FastAPI itself raises 400 only for a body that cannot be decoded.
-    app.exception_handler(400)(_refuse_body)
-    app.exception_handler(NoChampionError)(_say_unavailable)
-    app.exception_handler(Exception)(_say_failed)
+    app.mount("/page", StaticFiles(directory=PAGE))
+    app.openapi = lambda: document(app)  # type: ignore[method-assign]
+    app.add_middleware(Guard, service=service)
     return app
-
-
-def _answer(status: int, content: BaseModel) -> JSONResponse:
-    return JSONResponse(content.model_dump(), status)
-
-
-async def _refuse_district(request: Request, error: RequestValidationError) -> JSONResponse:
-    return _answer(422, schemas.explain(error.errors()))
-
-
-async def _refuse_body(request: Request, error: Exception) -> JSONResponse:
-    return _answer(422, schemas.refusal([schemas.UNREADABLE]))
-
-
-async def _say_unavailable(request: Request, error: NoChampionError) -> JSONResponse:
-    return _answer(503, schemas.Unavailable(detail=str(error)))
-
-
-async def _say_failed(request: Request, error: Exception) -> JSONResponse:
-    return JSONResponse({"detail": "the server failed; its log says why."}, 500)
 
 
 app = create_app()

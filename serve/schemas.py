@@ -1,26 +1,21 @@
-"""What the server takes and answers, and how it says what is wrong with a body."""
+"""What the server takes and answers: one definition to decode, encode and document."""
 
-import json
-from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from difflib import get_close_matches
-from typing import Any, Self
-from uuid import UUID, uuid4
+from typing import Annotated, Any, Self
+from uuid import uuid4
 
+import msgspec
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, create_model, model_validator
+from msgspec import UNSET, Meta, Struct, UnsetType, defstruct
 
-from housing_lib.data import CONTRACT, FEATURES, PRICE_CAP, USD_PER_UNIT, Floats
+from housing_lib.compiled import Answers
+from housing_lib.contract import CONTRACT, FEATURES, PRICE_CAP, TARGET, USD_PER_UNIT, Floats
 from serve.champion import Champion
 
-LARGEST_BODY = 8 * 1024 * 1024
-LONGEST_SHOWN = 60
-MOST_PROBLEMS = 20
-WAY_OUT = (
-    "Mend what `detail` says (`housing run` trains and promotes a model), "
-    "then start the server again."
-)
-EXAMPLE_DISTRICT: dict[str, JsonValue] = {
+MOST_ROWS = 10_000
+COVERAGE = 0.9
+FAR_KM = 10.0
+EXAMPLE_DISTRICT: dict[str, Any] = {
     "MedInc": 8.3252,
     "HouseAge": 41,
     "AveRooms": 6.98,
@@ -30,96 +25,119 @@ EXAMPLE_DISTRICT: dict[str, JsonValue] = {
     "Latitude": 37.88,
     "Longitude": -122.23,
 }
+EXAMPLE_ID = "4f8e2f6e-6a0c-4d5e-9d0a-0d8f5a1c2b3d"
 
 
-def _feature(name: str) -> tuple[Any, Any]:
+def _feature(name: str) -> Any:
     column = CONTRACT[name]
-    bounds = Field(
-        description=f"{column.meaning[0].upper()}{column.meaning[1:]}; null if unknown.",
-        json_schema_extra={"unit": column.unit},
-        strict=True,
-        allow_inf_nan=False,
-        ge=column.low,
-        le=column.high,
-    )
-    return float | None, bounds
+    meaning = f"{column.meaning[0].upper()}{column.meaning[1:]}; null if unknown."
+    number = Meta(ge=column.low, le=column.high)
+    about = Meta(description=meaning, extra_json_schema={"unit": column.unit})
+    return Annotated[Annotated[float, number] | None, about]
 
 
-_fields: dict[str, Any] = {name: _feature(name) for name in FEATURES}
+District: Any = defstruct(
+    "District",
+    [(name, _feature(name)) for name in FEATURES],
+    namespace={"__doc__": "One district: all eight features, each a number or null if unknown."},
+    forbid_unknown_fields=True,
+    gc=False,
+)
 
 
-class District(create_model("Features", **_fields)):  # type: ignore[misc]  # mypy wants literal bases
-    """One district: all eight features, each a number within its range or null if unknown."""
+class Batch(Struct, forbid_unknown_fields=True):
+    """Many districts, answered in their order."""
 
-    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [EXAMPLE_DISTRICT]})
-
-    @model_validator(mode="after")
-    def _refuse_all_missing(self) -> Self:
-        if len(self.imputed) == len(FEATURES):
-            raise ValueError("all eight features are null")
-        return self
-
-    @property
-    def imputed(self) -> list[str]:
-        """The features that are unknown, for which the model puts in a typical value."""
-        return [name for name in FEATURES if getattr(self, name) is None]
-
-    def row(self) -> Floats:
-        """The district as the model takes it: shape (1, 8), in the contract's order."""
-        return np.array([[getattr(self, name) for name in FEATURES]], dtype="float64")
+    districts: Annotated[list[District], Meta(min_length=1, max_length=MOST_ROWS)]
 
 
-class Prediction(BaseModel):
-    """The price of one district, and which model said so when."""
+class Interval(Struct, gc=False):
+    """Bounds between which the true price lies in a known share of cases."""
 
-    model_config = ConfigDict(
-        json_schema_extra={
-            "examples": [
-                {
-                    "predicted_median_house_value": 4.2613,
-                    "predicted_median_house_value_usd": 426130.0,
-                    "imputed": [],
-                    "at_cap": False,
-                    "model_name": "california-housing",
-                    "model_version": 7,
-                    "model_stage": "Production",
-                    "request_timestamp": "2026-11-23T12:00:00.123456Z",
-                    "prediction_id": "4f8e2f6e-6a0c-4d5e-9d0a-0d8f5a1c2b3d",
-                }
-            ]
-        }
-    )
+    coverage: Annotated[float, Meta(description="The share of true prices inside.")]
+    low: Annotated[float, Meta(description="In 100,000 USD.")]
+    high: Annotated[float, Meta(description="In 100,000 USD.")]
+    low_usd: float
+    high_usd: float
 
-    predicted_median_house_value: float = Field(description="In 100,000 USD.")
-    predicted_median_house_value_usd: float = Field(description="In US dollars.")
-    imputed: list[str] = Field(description="Features that were null and got a typical value.")
-    at_cap: bool = Field(
-        description=f"Whether it reaches {PRICE_CAP}, above which the census gave no prices."
-    )
+
+class Contribution(Struct, gc=False):
+    """What one thing about a district adds to its price."""
+
+    feature: str
+    value_usd: Annotated[float, Meta(description="In US dollars; negative if it lowers the price.")]
+
+
+class Explanation(Struct, gc=False):
+    """Why the price is what it is: `typical_usd` and all contributions add up to it."""
+
+    typical_usd: Annotated[float, Meta(description="The price of a district with typical values.")]
+    contributions: Annotated[list[Contribution], Meta(description="The strongest first.")]
+    method: str = "Shapley values against a district of typical values; place counts as one"
+
+
+class Prediction(Struct, omit_defaults=True):
+    """The price of one district, how sure it is, and which model said so when."""
+
+    predicted_median_house_value: Annotated[float, Meta(description="In 100,000 USD.")]
+    predicted_median_house_value_usd: Annotated[float, Meta(description="In US dollars.")]
+    interval: Annotated[
+        Interval | None, Meta(description="The 90 % interval; null if the model gives none.")
+    ]
+    imputed: Annotated[
+        list[str], Meta(description="Features that were null and got a typical value.")
+    ]
+    at_cap: Annotated[
+        bool, Meta(description=f"Whether it reaches {PRICE_CAP}, where the census stopped.")
+    ]
+    nearest_training_district_km: float
+    far_from_training: Annotated[
+        bool, Meta(description=f"Whether that is beyond {FAR_KM:g} km: the price is a guess.")
+    ]
     model_name: str
     model_version: int
     model_stage: str
-    request_timestamp: datetime = Field(description="When the request was answered, in UTC.")
-    prediction_id: UUID = Field(description="A new id for each answer.")
-
-    @classmethod
-    def of(cls, district: District, champion: Champion) -> Self:
-        """The champion's answer for a district."""
-        price = champion.price(district.row())
-        return cls(
-            predicted_median_house_value=price,
-            predicted_median_house_value_usd=round(price * USD_PER_UNIT, 2),
-            imputed=district.imputed,
-            at_cap=price >= PRICE_CAP,
-            model_name=champion.registered.name,
-            model_version=champion.registered.version,
-            model_stage=champion.registered.stage.title(),
-            request_timestamp=datetime.now(UTC),
-            prediction_id=uuid4(),
-        )
+    request_timestamp: Annotated[datetime, Meta(description="When it was answered, in UTC.")]
+    prediction_id: Annotated[str, Meta(description="A new id for each answer.")]
+    explanation: Explanation | UnsetType = UNSET
 
 
-class Feature(BaseModel):
+class Predictions(Struct):
+    """The answers to a batch, in its order."""
+
+    predictions: list[Prediction]
+
+
+class Actual(Struct, forbid_unknown_fields=True, omit_defaults=True):
+    """What a district turned out to be worth, for a prediction or for its features."""
+
+    median_house_value: Annotated[
+        float,
+        Meta(
+            ge=CONTRACT[TARGET].low,
+            le=CONTRACT[TARGET].high,
+            description="The true price in 100,000 USD.",
+        ),
+    ]
+    observed_at: Annotated[datetime, Meta(tz=True, description="When it was true.")]
+    prediction_id: Annotated[str, Meta(min_length=1, max_length=64)] | UnsetType = UNSET
+    features: District | UnsetType = UNSET
+
+
+class Actuals(Struct, forbid_unknown_fields=True):
+    """True prices, to compare with what was predicted."""
+
+    actuals: Annotated[list[Actual], Meta(min_length=1, max_length=MOST_ROWS)]
+
+
+class Recorded(Struct):
+    """What became of the true prices, all of which are on the disk now."""
+
+    recorded: int
+    already_known: int
+
+
+class Feature(Struct):
     """One feature of a district and the range in which it is taken."""
 
     name: str
@@ -129,29 +147,39 @@ class Feature(BaseModel):
     high: float
 
 
-class ModelCard(BaseModel):
+class Nearest(Struct):
+    """The training district that is nearest to a place, and what it was worth."""
+
+    features: dict[str, float | None]
+    median_house_value: Annotated[float, Meta(description="In 100,000 USD.")]
+    distance_km: float
+
+
+class ModelCard(Struct):
     """The model that answers, and where it comes from."""
 
     name: str
     version: int
     stage: str
     family: str
-    run_id: str = Field(description="The MLflow run that made it.")
-    data_digest: str = Field(description="The digest of the districts it was made from.")
+    run_id: Annotated[str, Meta(description="The MLflow run that made it.")]
+    data_digest: Annotated[str, Meta(description="The digest of the districts it was made from.")]
+    digest: Annotated[str, Meta(description="The SHA-256 of the compiled model that answers.")]
     loaded_at: datetime
     features: list[Feature]
 
     @classmethod
     def of(cls, champion: Champion) -> Self:
         """The card of a champion."""
-        registered = champion.registered
+        release = champion.release
         return cls(
-            name=registered.name,
-            version=registered.version,
-            stage=registered.stage.title(),
-            family=registered.family,
-            run_id=registered.run_id,
-            data_digest=registered.data_digest,
+            name=release.name,
+            version=release.version,
+            stage=release.stage,
+            family=release.family,
+            run_id=release.run_id,
+            data_digest=release.data_digest,
+            digest=release.digest,
             loaded_at=champion.loaded_at,
             features=[_describe(name) for name in FEATURES],
         )
@@ -159,133 +187,89 @@ class ModelCard(BaseModel):
 
 def _describe(name: str) -> Feature:
     column = CONTRACT[name]
-    return Feature(
-        name=name, meaning=column.meaning, unit=column.unit, low=column.low, high=column.high
-    )
+    return Feature(name, column.meaning, column.unit, column.low, column.high)
 
 
-class Health(BaseModel):
-    """That the server runs, and which version answers if one does."""
+class Health(Struct, omit_defaults=True):
+    """Whether the server runs and answers; `degraded` answers, but not as it should."""
 
-    status: str = Field(examples=["ready"])
-    model_version: int | None = Field(default=None, examples=[7])
-
-
-class Unavailable(BaseModel):
-    """Why no model answers, and what to do."""
-
-    detail: str = Field(examples=["no version of california-housing stands in Production."])
-    what_to_do: str = Field(default=WAY_OUT)
+    status: str
+    model_version: int | UnsetType = UNSET
+    reason: str | UnsetType = UNSET
 
 
-class Problem(BaseModel):
+class Notice(Struct):
+    """Why a request was not answered, and what to do."""
+
+    detail: str
+    what_to_do: str
+
+
+class Problem(Struct, omit_defaults=True):
     """One thing that is wrong with a body."""
 
-    field: str = Field(examples=["MedInc"])
-    problem: str = Field(examples=["above 20"])
-    found: str = Field(examples=["83252"])
-    expected: str = Field(examples=["a number from 0 to 20 (10,000 USD), or null"])
+    field: str
+    problem: str
+    found: str
+    expected: str
+    row: Annotated[int, Meta(description="Counted from 0, in batches.")] | UnsetType = UNSET
 
 
-class Refusal(BaseModel):
-    """All that is wrong with a body, of which nothing was predicted."""
+class Refusal(Struct):
+    """All that is wrong with a request, of which nothing was done."""
 
-    detail: str = Field(examples=["1 problem in the body; nothing was predicted."])
+    detail: str
     problems: list[Problem]
 
 
-UNREADABLE = Problem(
-    field="(body)",
-    problem="cannot be read",
-    found="text that is not UTF-8, or is nested too deeply, or holds endless digits",
-    expected="one JSON object in UTF-8",
-)
+def features_of(district: Any) -> tuple[float | None, ...]:
+    """The eight values of a district, in the contract's order."""
+    return msgspec.structs.astuple(district)
 
 
-def refusal(problems: Sequence[Problem], *, count: int | None = None) -> Refusal:
-    """The answer to a body with these problems; `count` if there are more than these."""
-    count = count or len(problems)
-    noun = "problem" if count == 1 else "problems"
-    return Refusal(
-        detail=f"{count} {noun} in the body; nothing was predicted.", problems=list(problems)
-    )
+def rows_of(districts: list[Any]) -> Floats:
+    """The districts as the model takes them: shape (rows, 8), NaN where unknown."""
+    return np.array([features_of(one) for one in districts], dtype="float64").reshape(-1, 8)
 
 
-def explain(errors: Sequence[Mapping[str, Any]]) -> Refusal:
-    """What pydantic and FastAPI found wrong with a body, in the words of the contract.
-
-    Nothing from the body is repeated but names and single values, cut short and
-    in ASCII, so that no body can make the answer itself fail.
-    """
-    problems = [_problem(error) for error in errors[:MOST_PROBLEMS]]
-    return refusal(problems, count=len(errors))
-
-
-def _problem(error: Mapping[str, Any]) -> Problem:
-    if error["type"] == "json_invalid" or len(error["loc"]) == 1:
-        return Problem(
-            field="(body)",
-            problem=_body_fault(error),
-            found=_body_found(error),
-            expected=f"a JSON object with {', '.join(FEATURES)}",
+def predictions(champion: Champion, rows: Floats, answers: Answers) -> list[Prediction]:
+    """The champion's answers for these rows, each with an id of its own."""
+    now, batch = datetime.now(UTC), str(uuid4())
+    release, alone = champion.release, len(rows) == 1
+    columns = (answers.prices, answers.low, answers.high, answers.nearest_km)
+    lists = (column.tolist() for column in columns)
+    gaps = _gaps(rows)
+    return [
+        Prediction(
+            price,
+            round(price * USD_PER_UNIT, 2),
+            _interval(low, high),
+            gaps.get(row, []),
+            price >= PRICE_CAP,
+            round(km, 3),
+            km > FAR_KM,
+            release.name,
+            release.version,
+            release.stage,
+            now,
+            batch if alone else f"{batch}-{row}",
         )
-    name = str(error["loc"][1])
-    if name in FEATURES:
-        return _wrong_value(name, error)
-    return _unknown_field(name, error["input"])
+        for row, (price, low, high, km) in enumerate(zip(*lists, strict=True))
+    ]
 
 
-def _wrong_value(name: str, error: Mapping[str, Any]) -> Problem:
-    column = CONTRACT[name]
-    faults = {
-        "missing": "missing",
-        "finite_number": "not a finite number",
-        "greater_than_equal": f"below {_plain(column.low)}",
-        "less_than_equal": f"above {_plain(column.high)}",
-    }
-    return Problem(
-        field=name,
-        problem=faults.get(error["type"], "not a number"),
-        found="nothing" if error["type"] == "missing" else _shown(error["input"]),
-        expected=f"a number from {_plain(column.low)} to {_plain(column.high)} "
-        f"({column.unit}), or null",
-    )
+def _gaps(rows: Floats) -> dict[int, list[str]]:
+    """The names of what is unknown, for each row where something is."""
+    gaps: dict[int, list[str]] = {}
+    unknown = np.isnan(rows)
+    if unknown.any():
+        for row, column in np.argwhere(unknown).tolist():
+            gaps.setdefault(row, []).append(FEATURES[column])
+    return gaps
 
 
-def _unknown_field(name: str, value: Any) -> Problem:
-    by_lower = {feature.lower(): feature for feature in FEATURES}
-    near = get_close_matches(name[:LONGEST_SHOWN].lower(), by_lower, n=1)
-    hint = f"; did you mean '{by_lower[near[0]]}'?" if near else ""
-    return Problem(
-        field=_shown(name).strip('"'),
-        problem=f"not a feature of a district{hint}",
-        found=_shown(value),
-        expected=f"no other names than {', '.join(FEATURES)}",
-    )
-
-
-def _body_fault(error: Mapping[str, Any]) -> str:
-    if error["type"] == "json_invalid":
-        return f"not JSON: {error['ctx']['error']} at character {error['loc'][1]}"
-    if error["type"] == "value_error":
-        return str(error["ctx"]["error"])
-    return "not a JSON object"
-
-
-def _body_found(error: Mapping[str, Any]) -> str:
-    if error["type"] == "json_invalid":
-        return "text that ends too early or is not JSON"
-    return "nothing" if error["input"] is None else _shown(error["input"])
-
-
-def _plain(bound: float) -> str:
-    return f"{bound:,.10g}"
-
-
-def _shown(value: Any) -> str:
-    if isinstance(value, bytes):
-        return "a body without `Content-Type: application/json`"
-    if isinstance(value, dict | list):
-        return "an object" if isinstance(value, dict) else "a list"
-    text = json.dumps(value)
-    return text if len(text) <= LONGEST_SHOWN else f"{text[: LONGEST_SHOWN - 3]}..."
+def _interval(low: float, high: float) -> Interval | None:
+    if low != low:  # NaN: the model gives no interval
+        return None
+    usd = (round(low * USD_PER_UNIT, 2), round(high * USD_PER_UNIT, 2))
+    return Interval(COVERAGE, low, high, *usd)

@@ -2,6 +2,8 @@
 
 import ast
 import re
+import subprocess
+import sys
 import tomllib
 from itertools import chain
 
@@ -14,10 +16,19 @@ from housing_lib.settings import PROJECT, Settings
 
 # Imports point down only: a module may import those of the floors below its own.
 FLOORS = [
-    {"settings", "files", "estimators", "privacy"},
-    {"provenance", "data", "parameters", "terminal", "graph", "notify"},
+    {"settings", "files", "estimators", "privacy", "contract", "arrays"},
+    {
+        "provenance",
+        "data",
+        "parameters",
+        "terminal",
+        "graph",
+        "notify",
+        "forests",
+        "compiled_features",
+    },
     {"keys", "runs"},
-    {"parts", "places", "summary"},
+    {"parts", "places", "summary", "compiled"},
     {"neighbours", "geography", "charts"},
     {"features", "exploration"},
     {"model"},
@@ -25,12 +36,12 @@ FLOORS = [
     {"evaluation", "answers"},
     {"monitoring", "blend", "intervals"},
     {"card", "tables", "plots", "gate"},
-    {"tuning", "evidence"},
+    {"tuning", "evidence", "compiling"},
     {"tracking", "reports", "compute", "kernels"},
     {"ledger", "rendering", "printing", "supervision"},
     {"registry", "pages"},
     {"store", "execution"},
-    {"scoring", "preload", "reuse", "housekeeping", "comparison", "work"},
+    {"scoring", "preload", "reuse", "housekeeping", "comparison", "work", "deployment"},
     {"pipeline"},
     {"console"},
     {"run_commands"},
@@ -38,7 +49,8 @@ FLOORS = [
 ]
 SIBLINGS: set[tuple[str, str]] = set()
 DOORS = {
-    "mlflow": {"tracking", "ledger", "registry", "preload"},
+    "mlflow": {"tracking", "ledger", "registry", "preload", "deployment"},
+    "numba": {"forests", "compiled_features"},
     "papermill": {"execution", "supervision", "preload"},
     "nbconvert": {"rendering", "preload"},
     "optuna": {"tuning"},
@@ -91,6 +103,12 @@ def test_each_outside_system_has_its_door(library, doors):
         if any(entry.split(".")[0] == library for entry in _imports(paths))
     }
     assert users <= doors
+
+
+def test_the_server_imports_neither_pandas_nor_scikit_learn_nor_mlflow():
+    code = "import sys, serve.app; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert not {"pandas", "sklearn", "mlflow", "xgboost", "pickle5"} & set(done.stdout.split())
 
 
 def test_every_module_begins_with_what_it_knows():

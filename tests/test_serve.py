@@ -1,71 +1,30 @@
 """A real server, asked over HTTP, answers with the model's own numbers and refuses the rest."""
 
+import io
 import json
-import os
-import socket
-import subprocess
-import sys
+import re
+import sqlite3
 import time
-from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
-import httpx2
 import numpy as np
 import pandas as pd
 import pytest
+from serving import running_server
 
 from housing_lib.data import CONTRACT, FEATURES, PRICE_CAP
 from housing_lib.scoring import predict_file
-from housing_lib.settings import PROJECT
-from serve.schemas import EXAMPLE_DISTRICT, LARGEST_BODY
-
-START_TIMEOUT_S = 60
-
-
-@contextmanager
-def running_server(root, log_path, **variables):
-    """A uvicorn process on a free port, until the block ends."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    inherited = {key: value for key, value in os.environ.items() if "TRACKING_URI" not in key}
-    command = [sys.executable, "-m", "uvicorn", "serve.app:app", "--port", str(port)]
-    with log_path.open("w") as log:
-        process = subprocess.Popen(
-            command,
-            cwd=PROJECT,
-            env={**inherited, "HOUSING_ROOT": str(root), **variables},
-            stdout=log,
-            stderr=log,
-        )
-    try:
-        with httpx2.Client(base_url=f"http://127.0.0.1:{port}", trust_env=False) as client:
-            wait_until_live(client, process, log_path)
-            yield client
-    finally:
-        process.terminate()
-        process.wait(timeout=20)
-
-
-def wait_until_live(client, process, log_path):
-    deadline = time.monotonic() + START_TIMEOUT_S
-    while time.monotonic() < deadline and process.poll() is None:
-        try:
-            assert client.get("/health/live").json() == {"status": "live"}
-            return
-        except httpx2.TransportError:
-            time.sleep(0.1)
-    pytest.fail(f"the server did not start:\n{log_path.read_text()}")
+from serve.guard import LARGEST_BODY
+from serve.schemas import EXAMPLE_DISTRICT, MOST_ROWS
 
 
 @pytest.fixture(scope="module")
 def server(store, tmp_path_factory):
     """The server of the session's store, and afterwards the proof that no request made it fail."""
-    log_path = tmp_path_factory.mktemp("server") / "server.log"
-    with running_server(store.root, log_path) as client:
-        yield client
-    assert "Traceback" not in log_path.read_text()
+    with running_server(store.root, tmp_path_factory.mktemp("server") / "server.log") as running:
+        yield running
+    assert "Traceback" not in running.printed
 
 
 def district(**changes):
@@ -82,7 +41,7 @@ def problems(response):
     """The problems of a refusal by field, once it is proved that it is a documented one."""
     assert response.status_code == 422, response.text
     listed = response.json()["problems"]
-    assert all(set(one) == {"field", "problem", "found", "expected"} for one in listed)
+    assert all(set(one) - {"row"} == {"field", "problem", "found", "expected"} for one in listed)
     return {one["field"]: one for one in listed}
 
 
@@ -222,14 +181,22 @@ def test_the_model_says_where_it_comes_from_and_what_it_takes(server, store):
 
 
 def test_a_server_with_a_model_is_ready(server, store):
-    answer = server.get("/health/ready")
-    assert answer.status_code == 200
-    assert answer.json() == {"status": "ready", "model_version": store.registered.version}
+    expected = {"status": "ready", "model_version": store.registered.version}
+    server.wait_for(lambda status: status == expected)
+    assert server.get("/health/ready").status_code == 200
 
 
 def test_the_documentation_states_bounds_units_examples_and_refusals(server):
     document = server.get("/openapi.json").json()
-    assert {"/predict", "/model", "/health/live", "/health/ready"} == set(document["paths"])
+    assert set(document["paths"]) == {
+        "/predict",
+        "/predict/batch",
+        "/actuals",
+        "/model",
+        "/districts/nearest",
+        "/health/live",
+        "/health/ready",
+    }
     schemas = document["components"]["schemas"]
     number = schemas["District"]["properties"]["MedInc"]["anyOf"][0]
     assert (number["minimum"], number["maximum"]) == (
@@ -239,7 +206,8 @@ def test_the_documentation_states_bounds_units_examples_and_refusals(server):
     assert schemas["District"]["properties"]["MedInc"]["unit"] == CONTRACT["MedInc"].unit
     assert schemas["District"]["required"] == list(FEATURES)
     assert schemas["Prediction"]["examples"]
-    assert {"200", "413", "422", "503"} == set(document["paths"]["/predict"]["post"]["responses"])
+    documented = set(document["paths"]["/predict"]["post"]["responses"])
+    assert documented == {"200", "401", "403", "408", "413", "422", "503"}
 
 
 def test_the_example_of_an_answer_has_the_fields_of_an_answer(server):
@@ -248,28 +216,247 @@ def test_the_example_of_an_answer_has_the_fields_of_an_answer(server):
     assert set(schemas["Prediction"]["examples"][0]) == set(answer)
 
 
-def test_the_root_leads_to_the_documentation(server):
-    assert server.get("/").headers["location"] == "/docs"
-    assert server.get("/docs").status_code == 200
+def test_the_documentation_loads_nothing_from_elsewhere(server):
+    page = server.get("/docs")
+    assert page.status_code == 200
+    for source in re.findall(r'(?:src|href)="([^"]+)"', page.text):
+        assert source.startswith("/docs/static/")
+        assert server.get(source).status_code == 200
+
+
+def batch(rows):
+    """The body of a batch of real districts."""
+    return {"districts": rows[list(FEATURES)].to_dict("records")}
+
+
+def test_a_batch_is_answered_in_its_order_with_the_models_prices(server, store):
+    rows = store.test.head(2_500)
+    found = server.post("/predict/batch", json=batch(rows)).json()["predictions"]
+    prices = [one["predicted_median_house_value"] for one in found]
+    expected = store.registered.model.predict(rows[list(FEATURES)])
+    np.testing.assert_allclose(prices, expected, rtol=0, atol=1e-6)
+    assert len({one["prediction_id"] for one in found}) == len(rows)
+
+
+def as_csv(table):
+    return table.to_csv(index=False).encode()
+
+
+def as_parquet(table):
+    return table.to_parquet(index=False)
+
+
+def as_arrow(table):
+    import pyarrow as pa
+
+    sink = io.BytesIO()
+    arrow = pa.Table.from_pandas(table, preserve_index=False)
+    with pa.ipc.new_stream(sink, arrow.schema) as stream:
+        stream.write_table(arrow)
+    return sink.getvalue()
+
+
+def from_arrow(content):
+    import pyarrow as pa
+
+    return pa.ipc.open_stream(content).read_all().to_pandas()
+
+
+KINDS = {
+    "text/csv": (as_csv, lambda content: pd.read_csv(io.BytesIO(content))),
+    "application/vnd.apache.parquet": (
+        as_parquet,
+        lambda content: pd.read_parquet(io.BytesIO(content)),
+    ),
+    "application/vnd.apache.arrow.stream": (as_arrow, from_arrow),
+}
+
+
+def send_table(server, kind, table):
+    """The answer to a table as a body of that kind."""
+    body = KINDS[kind][0](table)
+    return server.post("/predict/batch", content=body, headers={"Content-Type": kind})
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_table_is_answered_with_a_table_of_the_same_kind(server, store, kind):
+    rows = store.test[list(FEATURES)].head(50).assign(name="left out")
+    answer = send_table(server, kind, rows)
+    assert answer.headers["content-type"].startswith(kind)
+    found = KINDS[kind][1](answer.content)
+    expected = store.registered.model.predict(rows[list(FEATURES)])
+    np.testing.assert_allclose(found["predicted_median_house_value"], expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_bad_table_is_refused_with_row_and_column(server, store, kind):
+    rows = store.test[list(FEATURES)].head(5).copy()
+    rows.loc[3, "MedInc"] = 99
+    (found,) = send_table(server, kind, rows).json()["problems"]
+    assert (found["row"], found["field"], found["problem"]) == (3, "MedInc", "above 20")
+    refused = send_table(server, kind, rows.drop(columns="Latitude"))
+    assert problems(refused)["Latitude"]["problem"] == "column is missing"
+    headers = {"Content-Type": kind}
+    assert problems(server.post("/predict/batch", content=b"\x00PK", headers=headers))
+
+
+def test_text_in_a_table_is_not_taken_for_a_number(server, store):
+    rows = store.test[list(FEATURES)].head(2).astype({"MedInc": "object"})
+    rows.loc[1, "MedInc"] = "3.5x"
+    (found, *_) = send_table(server, "text/csv", rows).json()["problems"]
+    assert found["field"] == "MedInc"
+    assert found["problem"] == "not a number"
+
+
+def test_every_bad_row_of_a_batch_is_named_and_nothing_is_predicted(server):
+    rows = [district(), district(MedInc=-1), district(Latitude="x"), dict.fromkeys(FEATURES)]
+    answer = server.post("/predict/batch", json={"districts": rows})
+    found = [(one["row"], one["field"], one["found"]) for one in answer.json()["problems"]]
+    assert found == [(1, "MedInc", "-1"), (2, "Latitude", '"x"'), (3, "(body)", "null")]
+    assert "predictions" not in answer.json()
+
+
+@pytest.mark.parametrize("count", [0, MOST_ROWS + 1])
+def test_a_batch_of_no_or_too_many_districts_is_refused(server, count):
+    found = problems(server.post("/predict/batch", json={"districts": [district()] * count}))
+    assert found["districts"]["found"] == f"{count:,}"
+
+
+def test_a_name_that_stands_twice_is_refused(server):
+    twice = GOOD.replace(b'"HouseAge"', b'"MedInc": 3, "HouseAge"')
+    assert problems(send(server, twice))["MedInc"]["problem"] == "given more than once"
+    body = b'{"districts": [' + twice + b"]}"
+    headers = {"Content-Type": "application/json"}
+    answer = server.post("/predict/batch", content=body, headers=headers)
+    assert problems(answer)["MedInc"]["problem"] == "given more than once"
+
+
+def test_a_kind_of_body_that_is_not_read_is_refused(server):
+    headers = {"Content-Type": "application/xml"}
+    answer = server.post("/predict/batch", content=b"<x/>", headers=headers)
+    assert answer.status_code == 415
+    assert "text/csv" in answer.json()["problems"][0]["expected"]
+
+
+def test_contributions_add_up_to_the_price(server):
+    answer = server.post("/predict", params={"explain": True}, json=district()).json()
+    explanation = answer["explanation"]
+    parts = [one["value_usd"] for one in explanation["contributions"]]
+    total = explanation["typical_usd"] + sum(parts)
+    assert total == pytest.approx(answer["predicted_median_house_value_usd"], abs=0.05)
+    assert len(parts) == 6  # the five strongest, and the others
+    assert sorted(parts[:5], key=abs, reverse=True) == parts[:5]
+    plain = server.post("/predict", json=district()).json()
+    assert plain["predicted_median_house_value"] == answer["predicted_median_house_value"]
+    assert "explanation" not in plain
+
+
+def test_a_place_without_known_districts_is_marked(server):
+    desert = server.post("/predict", json=district(Latitude=41.5, Longitude=-114.5)).json()
+    assert desert["far_from_training"]
+    assert desert["nearest_training_district_km"] > 10
+    found = server.get("/districts/nearest", params={"latitude": 41.5, "longitude": -114.5}).json()
+    assert found["distance_km"] == pytest.approx(desert["nearest_training_district_km"], abs=0.001)
+
+
+def logged(root, prediction_id):
+    """The row of the prediction log with that id, once it is there."""
+    deadline = time.monotonic() + 5
+    while time.monotonic() < deadline:
+        with sqlite3.connect(root / "data" / "serving" / "predictions.db") as connection:
+            connection.row_factory = sqlite3.Row
+            query = "select * from predictions where prediction_id = ?"
+            row = connection.execute(query, [prediction_id]).fetchone()
+        connection.close()
+        if row:
+            return row
+        time.sleep(0.1)
+    return None
+
+
+def test_every_answer_is_in_the_log_with_its_features(server, store):
+    answer = server.post("/predict", json=district(Population=None)).json()
+    row = logged(store.root, answer["prediction_id"])
+    assert row["price"] == answer["predicted_median_house_value"]
+    assert row["MedInc"] == EXAMPLE_DISTRICT["MedInc"]
+    assert row["Population"] is None
+    assert row["model_version"] == answer["model_version"]
+
+
+def truth(price, **of):
+    """The body of one true price."""
+    one = {"median_house_value": price, "observed_at": "2026-11-23T12:00:00Z", **of}
+    return {"actuals": [one]}
+
+
+def test_a_true_price_is_recorded_once_and_never_contradicted(server):
+    named = server.post("/predict", json=district()).json()["prediction_id"]
+    for of in ({"prediction_id": named}, {"features": district(HouseAge=17)}):
+        first = server.post("/actuals", json=truth(3.5, **of))
+        again = server.post("/actuals", json=truth(3.5, **of))
+        other = server.post("/actuals", json=truth(3.6, **of))
+        assert first.json() == {"recorded": 1, "already_known": 0}
+        assert again.json() == {"recorded": 0, "already_known": 1}
+        assert other.status_code == 409
+        (found,) = other.json()["problems"]
+        assert (found["found"], found["expected"]) == ("3.6", "3.5")
+
+
+def test_a_true_price_of_an_unknown_prediction_is_refused_and_the_others_too(server):
+    features = district(HouseAge=18)
+    both = truth(2.0, features=features)["actuals"] + truth(3.5, prediction_id="no")["actuals"]
+    assert server.post("/actuals", json={"actuals": both}).status_code == 409
+    alone = server.post("/actuals", json=truth(2.0, features=features))
+    assert alone.json() == {"recorded": 1, "already_known": 0}
 
 
 @pytest.mark.parametrize(
-    ("variables", "reason"),
+    ("body", "field"),
     [
-        ({}, "no version of california-housing stands in Production"),
-        ({"HOUSING_TRACKING_URI": "sqlite:////nowhere/mlflow.db"}, "cannot be opened"),
+        (truth(99, prediction_id="x"), "median_house_value"),
+        (truth(3.5), "(row)"),
+        (truth(3.5, prediction_id="x", observed_at="yesterday"), "observed_at"),
+        (truth(3.5, prediction_id="x", observed_at="2026-11-23"), "observed_at"),
+        (truth(3.5, prediction_id="x", features=EXAMPLE_DISTRICT), "(row)"),
+        (truth(3.5, features=EXAMPLE_DISTRICT | {"MedInc": 99}), "MedInc"),
+        (truth(3.5, prediction_id="x", prise=3), "prise"),
+        ({"actuals": []}, "actuals"),
+        ([], "(body)"),
     ],
-    ids=["no Production", "no store"],
 )
-def test_without_a_model_the_server_lives_and_says_the_way_out(tmp_path, variables, reason):
-    with running_server(tmp_path, tmp_path / "server.log", **variables) as client:
-        for answer in (
-            client.get("/health/ready"),
-            client.get("/model"),
-            client.post("/predict", json=district()),
-        ):
-            assert answer.status_code == 503
-            assert reason in answer.json()["detail"]
-            assert "`housing run`" in answer.json()["what_to_do"]
-        assert client.get("/health/live").status_code == 200
-    assert "`housing run`" in (tmp_path / "server.log").read_text()
+def test_what_is_no_true_price_is_refused(server, body, field):
+    assert field in problems(server.post("/actuals", json=body))
+
+
+def test_prometheus_reads_latency_errors_model_and_log(server):
+    server.post("/predict", json=district())
+    server.post("/predict", json={})
+    text = server.get("/metrics").text
+    version = server.status()["model_version"]
+    count = f'housing_request_seconds_count{{route="/predict",version="{version}"}}'
+    assert count in text
+    for name in ("in_flight", "model_age_seconds", "alias_lag_seconds", "log_waiting", "degraded"):
+        assert f"\nhousing_{name}" in text
+    assert 'housing_errors_total{kind="refused"}' in text
+
+
+def test_answers_carry_their_id_and_security_headers(server):
+    answer = server.get("/health/live", headers={"X-Request-ID": "a-b.c"})
+    assert answer.headers["x-request-id"] == "a-b.c"
+    assert answer.headers["x-content-type-options"] == "nosniff"
+    assert "access-control-allow-origin" not in answer.headers
+    odd = server.get("/health/live", headers={"X-Request-ID": "a b<c>"})
+    assert re.fullmatch("[0-9a-f]{32}", odd.headers["x-request-id"])
+
+
+def test_the_access_log_has_a_line_of_json_a_request(server):
+    server.get("/model", headers={"X-Request-ID": "find-me"})
+    time.sleep(0.6)
+    (line,) = [json.loads(one) for one in server.printed.splitlines() if '"find-me"' in one]
+    assert (line["method"], line["path"], line["status"]) == ("GET", "/model", 200)
+
+
+def test_a_call_by_another_host_name_is_refused(server):
+    answer = server.get("/model", headers={"Host": "evil.example"})
+    assert answer.status_code == 400
+    assert "HOUSING_HOSTS" in answer.json()["what_to_do"]

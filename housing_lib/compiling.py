@@ -1,0 +1,223 @@
+"""A fitted model to arrays: what is taken from it, and the proof that they are the model."""
+
+from typing import Any, cast
+
+import numpy as np
+from scipy.spatial import KDTree
+
+from housing_lib import neighbours, places
+from housing_lib.arrays import flatten, restore
+from housing_lib.compiled import (
+    Compiled,
+    CompileError,
+    Error,
+    Estimator,
+    Linear,
+    Member,
+    refuse_difference,
+)
+from housing_lib.compiled_features import LEAF, Around, Own, Search
+from housing_lib.contract import CONTRACT, FEATURES, Floats
+from housing_lib.features import ROTATIONS_DEGREES
+from housing_lib.forests import Forest, Mean, from_histogram_boosting, from_trees, from_xgboost
+from housing_lib.model import DISTANCE_COLUMN, FAR_COLUMNS
+
+GOLDEN_ROWS = 64
+COVERAGE = 0.9
+SAME_KM = 1e-6
+
+
+def compile_model(model: Any, districts: Floats) -> Compiled:
+    """A fitted model as arrays; `prove` says whether they are the model.
+
+    Parameters
+    ----------
+    model
+        A `DistrictModel` or a `BlendedModel`, with or without a `CalibratedModel` around it.
+    districts
+        The districts of its data, shape (rows, 8), among them all that it learned from.
+
+    Raises
+    ------
+    CompileError
+        If the model is of a kind that cannot become arrays, or learned from other districts.
+    """
+    inner = getattr(model, "model_", model)
+    golden = synthetic_districts(districts, rows=GOLDEN_ROWS, seed=0)
+    steps = _steps(getattr(inner, "models_", [inner])[0])
+    engineer = dict(steps["engineer"].transformer_list)
+    made = Compiled(
+        medians=steps["impute"].statistics_,
+        own=_own(),
+        around=_around(engineer["around"]),
+        mean=steps["scale"].mean_,
+        scale=steps["scale"].scale_,
+        members=_members(inner),
+        far_columns=np.asarray(FAR_COLUMNS, dtype="i8"),
+        distance_column=DISTANCE_COLUMN,
+        error=_error(model),
+        districts=_learned_from(engineer["around"], steps["impute"].statistics_, districts),
+        golden=golden,
+        expected=own_answers(model, golden),
+    )
+    # As it comes back from a file, so that the same code is compiled for both.
+    return cast("Compiled", restore(Compiled, flatten(made)))
+
+
+def prove(compiled: Compiled, model: Any, districts: Floats) -> None:
+    """Prove that both say the same of these districts, together and one by one.
+
+    Raises
+    ------
+    CompileError
+        If an answer differs by more than `compiled.TOLERANCE`.
+    """
+    expected, rows = own_answers(model, districts), f"{len(districts):,} districts"
+    refuse_difference(compiled.answer(districts).table(), expected, rows)
+    few = slice(None, None, max(1, len(districts) // 100))
+    alone = [compiled.answer(row[None]).table() for row in districts[few]]
+    refuse_difference(np.vstack(alone), expected[few], f"some of {rows} one by one")
+
+
+def own_answers(model: Any, districts: Floats) -> Floats:
+    """What a model itself says: prices and bounds, shape (rows, 3)."""
+    prices = np.asarray(model.predict(districts), dtype="float64")
+    unknown = np.full(len(prices), np.nan)
+    has_intervals = hasattr(model, "predict_interval")
+    bounds = model.predict_interval(districts, COVERAGE) if has_intervals else (unknown, unknown)
+    return np.column_stack([prices, *bounds])
+
+
+def synthetic_districts(districts: Floats, *, rows: int, seed: int) -> Floats:
+    """Districts as nobody saw them: mixtures of real ones, any value in range, missing values."""
+    random = np.random.default_rng(seed)
+    first, second = districts[random.integers(0, len(districts), (2, rows))]
+    share = random.random((rows, 1))
+    mixed = share * first + (1 - share) * second
+    low, high = np.array([[CONTRACT[name].low, CONTRACT[name].high] for name in FEATURES]).T
+    anywhere = low + (high - low) * random.random((rows, len(FEATURES)))
+    made = np.where(random.random(mixed.shape) < 0.1, anywhere, mixed)
+    return np.where(random.random(mixed.shape) < 0.05, np.nan, made)
+
+
+def _steps(inner: Any) -> Any:
+    known = ["columns", "impute", "engineer", "scale"]
+    steps = getattr(getattr(inner, "preprocessing_", None), "named_steps", {})
+    if list(steps) != known:
+        raise CompileError(
+            f"found a {type(inner).__name__} that prepares districts by "
+            f"{', '.join(steps) or 'nothing'}; expected {', '.join(known)}. Nothing was changed."
+        )
+    return steps
+
+
+def _own() -> Own:
+    coast = KDTree(places.places_km(*places.coast_points().T))
+    return Own(
+        cities=np.array(list(places.CITIES.values())),
+        angles=np.deg2rad(ROTATIONS_DEGREES),
+        coast=_search(coast),
+        radius_km=places.EARTH_RADIUS_KM,
+    )
+
+
+def _around(known: Any) -> Around:
+    spaces = list(neighbours.SPACES)
+    most = max(1, *(len(neighbours.PENALTIES[space]) for space in spaces))
+    penalties = np.full((len(spaces), most), np.nan)
+    for row, space in enumerate(spaces):
+        penalties[row, : len(neighbours.PENALTIES[space])] = neighbours.PENALTIES[space]
+    return Around(
+        counts=np.asarray(neighbours.COUNTS, dtype="i8"),
+        few=neighbours.FEW,
+        many=neighbours.MANY,
+        mean=known.mean_,
+        spread=known.spread_,
+        kinds=np.ascontiguousarray(known.kinds_),
+        incomes=known.incomes_,
+        prices=known.prices_,
+        searches=tuple(_search(known._trees[space]) for space in spaces),
+        kilometres=np.array([neighbours.SPACES[space] for space in spaces]),
+        softenings=np.array([neighbours.SOFTENING[space] for space in spaces]),
+        penalties=penalties,
+    )
+
+
+def _learned_from(around: Any, medians: Floats, districts: Floats) -> Floats:
+    """The training districts as they came, in the order of the neighbour features."""
+    complete = np.where(np.isfinite(districts), districts, medians)
+    points = places.places_km(complete[:, 6], complete[:, 7])
+    candidates = KDTree(np.hstack([points, around._kinds(complete)]))
+    distances, rows = candidates.query(np.hstack([around.places_, around.kinds_]))
+    if distances.max() > SAME_KM:
+        raise CompileError(
+            f"{(distances > SAME_KM).sum():,} of {len(rows):,} districts that the model learned "
+            "from are not among the data that it is said to be made of. Nothing was changed."
+        )
+    return np.ascontiguousarray(districts[rows])
+
+
+def _members(inner: Any) -> tuple[Member, ...]:
+    weights = getattr(inner, "weights", [1.0])
+    return tuple(
+        Member(
+            weight=float(weight),
+            near=_estimator(one.near_),
+            far=_estimator(one.far_),
+            trust=float(one.trust),
+            reach_km=float(one.reach_km),
+            sharpness=float(one.sharpness),
+        )
+        for weight, one in zip(weights, getattr(inner, "models_", [inner]), strict=True)
+    )
+
+
+def _error(model: Any) -> Error | None:
+    if not hasattr(model, "error_"):
+        return None
+    from housing_lib.intervals import COVERAGES, SMALLEST_ERROR
+
+    factor = float(np.interp(COVERAGE, COVERAGES, model.quantiles_))
+    return Error(from_xgboost(model.error_), SMALLEST_ERROR, factor)
+
+
+def _estimator(estimator: Any) -> Estimator:
+    kind = type(estimator).__name__
+    if kind == "VotingRegressor" and estimator.weights is None:
+        forests = [_estimator(one) for one in estimator.estimators_]
+        if all(isinstance(one, Forest) for one in forests):
+            return Mean(cast("tuple[Forest, ...]", tuple(forests)))
+    if kind == "XGBRegressor":
+        return from_xgboost(estimator)
+    if kind == "HistGradientBoostingRegressor":
+        return from_histogram_boosting(estimator)
+    if kind in ("RandomForestRegressor", "ExtraTreesRegressor"):
+        return from_trees(estimator.estimators_)
+    if kind == "DecisionTreeRegressor":
+        return from_trees([estimator])
+    if hasattr(estimator, "coef_"):
+        weights = np.ascontiguousarray(estimator.coef_, dtype="f8")
+        return Linear(weights, float(estimator.intercept_))
+    raise CompileError(f"a {kind} cannot become arrays. Nothing was changed.")
+
+
+def _search(tree: Any) -> Search:
+    """The arrays of a `scipy.spatial.KDTree`."""
+    nodes: list[tuple[int, float, int, int]] = []
+
+    def lay(node: Any) -> int:
+        place = len(nodes)
+        nodes.append((LEAF, 0.0, node.start_idx, node.end_idx))
+        if node.split_dim != LEAF:
+            children = lay(node.lesser), lay(node.greater)
+            nodes[place] = (node.split_dim, node.split, *children)
+        return place
+
+    lay(super(type(tree), tree).tree)
+    axis, split, low, high = zip(*nodes, strict=True)
+    whole = (np.array(column, dtype="i8") for column in (axis, low, high))
+    axes, lows, highs = whole
+    order = np.asarray(tree.indices, dtype="i8")
+    points = np.asarray(tree.data, dtype="f8")[order]
+    ends = np.asarray(tree.mins, dtype="f8"), np.asarray(tree.maxes, dtype="f8")
+    return Search(points, order, axes, np.array(split), lows, highs, *ends)

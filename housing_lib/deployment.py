@@ -1,0 +1,132 @@
+"""The way of a registered model to a server: compiled, proved equal, stored beside the model."""
+
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from housing_lib import compiled, compiling, data, parts, registry
+from housing_lib.data import FEATURES, Floats
+from housing_lib.files import atomic_path, file_digest
+from housing_lib.settings import HousingError, get_settings
+from housing_lib.tracking import client
+
+# A later format finds no tag of its own, and compiles the model anew.
+TAG = f"compiled_{compiled.FORMAT}_sha256"
+SYNTHETIC_ROWS = 10_000
+
+
+@dataclass(frozen=True)
+class Deployed:
+    """A version of the registry and the SHA-256 of the file that it was compiled into."""
+
+    name: str
+    version: int
+    family: str
+    run_id: str
+    data_digest: str
+    digest: str
+
+
+def production() -> Any:
+    """The version that stands in Production, as MLflow describes it.
+
+    Raises
+    ------
+    RegistryError
+        If there is none, or the registry does not answer.
+    """
+    from mlflow.exceptions import MlflowException
+
+    name = get_settings().model_name
+    try:
+        return client().get_model_version_by_alias(name, "production")
+    except MlflowException as error:
+        if error.error_code in registry.ABSENT:
+            raise registry.RegistryError(
+                f"no version of {name} stands in Production. `housing run` makes and promotes one."
+            ) from None
+        reason = str(error).splitlines()[0]
+        raise registry.RegistryError(f"the registry does not answer: {reason}") from error
+
+
+def is_same(known: Any, found: Any) -> bool:
+    """Whether a release is the version that MLflow describes, compiled as it is now."""
+    registered = (found.name, int(found.version), found.tags.get("run_id"), found.tags.get(TAG))
+    return (known.name, known.version, known.run_id, known.digest) == registered
+
+
+def deploy(found: Any, folder: Path) -> Deployed:
+    """A version with its compiled model, which lies in `folder` as `<digest>.npz` afterwards.
+
+    A version that nobody compiled yet is compiled first.
+
+    Raises
+    ------
+    HousingError
+        If the model cannot be compiled or read, or is not what was registered.
+    """
+    digest = found.tags.get(TAG) or publish(int(found.version))
+    path = folder / f"{digest}.npz"
+    if not path.exists() or file_digest(path) != digest:
+        _fetch(found, digest, path)
+    path.touch()
+    return Deployed(
+        name=found.name,
+        version=int(found.version),
+        family=found.tags.get("family", ""),
+        run_id=found.tags.get("run_id", ""),
+        data_digest=found.tags.get("data_digest", ""),
+        digest=digest,
+    )
+
+
+def _fetch(found: Any, digest: str, path: Path) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        source = f"compiled/{digest}.npz"
+        try:
+            fetched = Path(client().download_artifacts(found.tags["run_id"], source, folder))
+            compiled.load(fetched, digest=digest)
+        except HousingError:
+            raise
+        except Exception as error:
+            raise registry.RegistryError(
+                f"version {found.version}: {source} cannot be read: {str(error).splitlines()[0]}"
+            ) from error
+        with atomic_path(path) as temporary:
+            temporary.write_bytes(fetched.read_bytes())
+
+
+def publish(version: int) -> str:
+    """The SHA-256 of a version's compiled model, after proving and storing it beside the model.
+
+    Raises
+    ------
+    CompileError
+        If the model cannot become arrays, or they do not give its numbers.
+    """
+    registered = registry.load_version(version)
+    known = known_districts(registered.data_digest)
+    made = compiling.compile_model(registered.model, known)
+    compiling.prove(made, registered.model, known)
+    unseen = compiling.synthetic_districts(known, rows=SYNTHETIC_ROWS, seed=1)
+    compiling.prove(made, registered.model, unseen)
+    with tempfile.TemporaryDirectory() as folder:
+        digest = made.save(Path(folder) / "champion.npz")
+        named = (Path(folder) / "champion.npz").rename(Path(folder) / f"{digest}.npz")
+        client().log_artifact(registered.run_id, str(named), "compiled")
+    client().set_model_version_tag(registered.name, str(version), TAG, digest)
+    return digest
+
+
+def known_districts(data_digest: str) -> Floats:
+    """The districts of the data that a model was made from, shape (rows, 8)."""
+    try:
+        parts.load_manifest(expected=data_digest)
+        table = pd.concat([part.districts for part in parts.load_parts().values()])
+    except HousingError:  # the processed folder holds other data by now, or none
+        table = data.acquire()
+    return np.ascontiguousarray(table[list(FEATURES)].to_numpy("float64"))

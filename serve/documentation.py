@@ -1,0 +1,112 @@
+"""The OpenAPI document: the schemas of `serve.schemas`, with an example of everything."""
+
+from typing import Any
+
+import msgspec
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+
+from serve import schemas, tables
+
+REF = "#/components/schemas/{name}"
+EXAMPLE_PREDICTION = {
+    "predicted_median_house_value": 4.2613,
+    "predicted_median_house_value_usd": 426130.0,
+    "interval": {
+        "coverage": 0.9,
+        "low": 3.4312,
+        "high": 5.0914,
+        "low_usd": 343120.0,
+        "high_usd": 509140.0,
+    },
+    "imputed": [],
+    "at_cap": False,
+    "nearest_training_district_km": 0.412,
+    "far_from_training": False,
+    "model_name": "california-housing",
+    "model_version": 7,
+    "model_stage": "Production",
+    "request_timestamp": "2026-11-23T12:00:00.123456Z",
+    "prediction_id": schemas.EXAMPLE_ID,
+}
+EXAMPLES: dict[str, Any] = {
+    "District": schemas.EXAMPLE_DISTRICT,
+    "Batch": {"districts": [schemas.EXAMPLE_DISTRICT]},
+    "Prediction": EXAMPLE_PREDICTION,
+    "Predictions": {"predictions": [EXAMPLE_PREDICTION]},
+    "Actuals": {
+        "actuals": [
+            {
+                "prediction_id": schemas.EXAMPLE_ID,
+                "median_house_value": 4.526,
+                "observed_at": "2026-12-01T00:00:00Z",
+            }
+        ]
+    },
+    "Recorded": {"recorded": 1, "already_known": 0},
+    "Health": {"status": "ready", "model_version": 7},
+    "Notice": {
+        "detail": "no version of california-housing stands in Production.",
+        "what_to_do": "`housing run` trains and promotes a model.",
+    },
+    "Refusal": {
+        "detail": "1 problem in the body; nothing was done.",
+        "problems": [
+            {
+                "field": "MedInc",
+                "problem": "above 20",
+                "found": "83252",
+                "expected": "a number from 0 to 20 (10,000 USD), or null",
+            }
+        ],
+    },
+}
+REFUSALS = {
+    401: ("Notice", "No valid API key, where keys are set."),
+    403: ("Notice", "The key is not for this."),
+    408: ("Refusal", "The body did not arrive in time."),
+    409: ("Refusal", "It contradicts what is recorded, or is of a prediction that never was."),
+    413: ("Refusal", "The body is too large."),
+    415: ("Refusal", "The body is of a kind that is not read."),
+    422: ("Refusal", "The body breaks the contract; all problems are named."),
+    503: ("Notice", "No model, no log, or too many requests; Retry-After says when."),
+}
+
+
+def answers(name: str, *refusals: int) -> dict[int | str, dict[str, Any]]:
+    """What a route may answer: the schema of that name, or one of these refusals."""
+    found: dict[int | str, dict[str, Any]] = {200: _json(name, "As asked.")}
+    return found | {status: _json(*REFUSALS[status]) for status in (401, 403, *refusals)}
+
+
+def _json(name: str, description: str) -> dict[str, Any]:
+    schema = {"schema": {"$ref": REF.format(name=name)}}
+    return {"description": description, "content": {"application/json": schema}}
+
+
+def takes(name: str, *, table: bool = False) -> dict[str, Any]:
+    """What a route takes: the schema of that name in JSON, and perhaps tables."""
+    content: dict[str, Any] = {"application/json": {"schema": {"$ref": REF.format(name=name)}}}
+    for kind in tables.TYPES if table else ():
+        content[kind] = {"schema": {"type": "string", "format": "binary"}}
+    return {"requestBody": {"required": True, "content": content}}
+
+
+def document(app: FastAPI) -> dict[str, Any]:
+    """The OpenAPI document of the application, made once."""
+    if app.openapi_schema is None:
+        made = get_openapi(
+            title=app.title, version=app.version, summary=app.summary, routes=app.routes
+        )
+        made.setdefault("components", {})["schemas"] = _components()
+        app.openapi_schema = made
+    return app.openapi_schema
+
+
+def _components() -> dict[str, Any]:
+    names = (*EXAMPLES, "ModelCard", "Nearest")
+    types = [getattr(schemas, name) for name in names]
+    _, components = msgspec.json.schema_components(types, ref_template=REF)
+    for name, example in EXAMPLES.items():
+        components[name]["examples"] = [example]
+    return components

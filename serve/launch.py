@@ -1,0 +1,54 @@
+"""The start of a server: one process or several behind one address, and who may reach it."""
+
+import os
+import tempfile
+
+import uvicorn
+
+from housing_lib.settings import HousingError, get_settings
+from serve.keys import is_loopback
+
+GRACE_SECONDS = 30
+
+
+class LaunchError(HousingError):
+    """A server that is not started as it was asked for."""
+
+
+def launch(host: str | None, port: int | None, workers: int, *, without_keys: bool) -> None:
+    """Serve until told to stop; requests in flight are finished first.
+
+    Raises
+    ------
+    LaunchError
+        If other machines could call a server that has no API keys, unless said twice:
+        by this option and by `HOUSING_WITHOUT_KEYS`.
+    """
+    address = host or get_settings().host
+    _refuse_open_door(address, without_keys)
+    os.environ["HOUSING_HOST"] = address
+    with tempfile.TemporaryDirectory(prefix="housing-metrics-") as folder:
+        if workers > 1:
+            # The workers count in files of this folder, so that each can tell of all.
+            os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder
+        uvicorn.run(
+            "serve.app:app",
+            host=address,
+            port=port or get_settings().port,
+            workers=workers,
+            access_log=False,
+            server_header=False,
+            timeout_keep_alive=75,
+            timeout_graceful_shutdown=GRACE_SECONDS,
+        )
+
+
+def _refuse_open_door(address: str, without_keys: bool) -> None:
+    settings = get_settings()
+    if settings.api_keys or is_loopback(address) or (without_keys and settings.without_keys):
+        return
+    raise LaunchError(
+        f"{address} can be reached from other machines, and no API keys are set. Set "
+        "HOUSING_API_KEYS (`housing key NAME` makes one). Or, if anybody may call it, say so "
+        "twice: --without-keys and HOUSING_WITHOUT_KEYS=true. Nothing was started."
+    )

@@ -1,0 +1,363 @@
+"""What the server answered and what turned out to be true, in a database, off the request path."""
+
+import hashlib
+import logging
+import os
+import threading
+import time
+from collections.abc import Iterable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+from sqlalchemy import (
+    Column,
+    DateTime,
+    Engine,
+    Float,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    create_engine,
+    event,
+    select,
+)
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.exc import SQLAlchemyError
+
+from housing_lib.contract import FEATURES
+from housing_lib.settings import HousingError
+
+log = logging.getLogger("uvicorn.error")
+
+FLUSH_EVERY_S = 0.5
+MOST_WAITING = 200_000
+LARGEST_SPOOL = 256 * 1024 * 1024
+ROWS_A_WRITE = 5_000
+
+metadata = MetaData()
+predictions = Table(
+    "predictions",
+    metadata,
+    Column("prediction_id", String(64), primary_key=True),
+    Column("answered_at", DateTime(timezone=True), nullable=False, index=True),
+    Column("model_version", Integer, nullable=False),
+    *(Column(name, Float) for name in FEATURES),
+    Column("price", Float, nullable=False),
+    Column("low", Float),
+    Column("high", Float),
+)
+actuals = Table(
+    "actuals",
+    metadata,
+    Column("key", String(64), primary_key=True),  # a prediction's id, or a digest of the features
+    Column("prediction_id", String(64)),
+    *(Column(name, Float) for name in FEATURES),
+    Column("price", Float, nullable=False),
+    Column("observed_at", DateTime(timezone=True), nullable=False),
+    Column("received_at", DateTime(timezone=True), nullable=False, index=True),
+)
+
+Row = tuple[Any, ...]
+
+
+class LogUnavailableError(HousingError):
+    """The database cannot be written now."""
+
+
+class ConflictError(HousingError):
+    """True prices that contradict those already recorded, or are of unknown predictions."""
+
+    def __init__(self, conflicts: Sequence[tuple[int, str, str, str]]) -> None:
+        super().__init__(f"{len(conflicts)} true prices cannot be recorded")
+        self.conflicts = conflicts
+
+
+@dataclass(frozen=True)
+class Truth:
+    """What a district turned out to be worth: a row of `actuals` that has not been recorded yet."""
+
+    prediction_id: str | None
+    features: tuple[float | None, ...] | None
+    price: float
+    observed_at: datetime
+
+    @property
+    def key(self) -> str:
+        """What makes two true prices the same one."""
+        if self.prediction_id is not None:
+            return self.prediction_id
+        return hashlib.sha256(np.array(self.features, dtype="float64").tobytes()).hexdigest()
+
+
+class PredictionLog:
+    """A table that is written in batches by a thread of its own.
+
+    A row waits for half a second at most. While the database is down, rows go to
+    a spool file beside the server, and from there to the database later; beyond
+    the spool's bound they are dropped and counted.
+
+    Parameters
+    ----------
+    uri
+        The database, as SQLAlchemy names it; `off` keeps nothing.
+    spool
+        The folder of the spool file.
+    """
+
+    def __init__(self, uri: str, *, spool: Path) -> None:
+        self.enabled = uri != "off"
+        self.dropped = self.spooled = self.written = 0
+        self.problem = ""
+        self._rows: list[Row] = []
+        self._promised: list[Future[None]] = []
+        self._lock, self._flushing = threading.Lock(), threading.Lock()
+        self._wake, self._stop = threading.Event(), threading.Event()
+        self._spool = Spool(spool)
+        self._engine = _open(uri) if self.enabled else None
+        self._ready = False
+        self._thread = threading.Thread(target=self._run, name="prediction-log", daemon=True)
+
+    def start(self) -> None:
+        """Begin to write."""
+        if self.enabled:
+            self._thread.start()
+
+    def stop(self) -> None:
+        """Write what waits, and end."""
+        if self.enabled and self._thread.is_alive():
+            self._stop.set()
+            self._wake.set()
+            self._thread.join(timeout=10)
+
+    @property
+    def waiting(self) -> int:
+        """The rows that are not in the database yet."""
+        return len(self._rows) + self._spool.rows
+
+    def add(self, rows: Iterable[Row]) -> None:
+        """Keep these rows of `predictions`; this never fails and never waits."""
+        if not self.enabled:
+            return
+        with self._lock:
+            if len(self._rows) < MOST_WAITING:
+                self._rows.extend(rows)
+            else:
+                self.dropped += len(list(rows))
+
+    def add_now(self, rows: Iterable[Row]) -> "Future[None]":
+        """Keep these rows; the future is done when they are in the database, or failed to be."""
+        promise: Future[None] = Future()
+        with self._lock:
+            self._rows.extend(rows)
+            self._promised.append(promise)
+        self._wake.set()
+        return promise
+
+    def flush(self) -> None:
+        """Write what waits: to the database, or else to the spool."""
+        with self._flushing:
+            with self._lock:
+                rows, self._rows = self._rows, []
+                promised, self._promised = self._promised, []
+            error = self._write(rows)
+            for promise in promised:
+                if error is None:
+                    promise.set_result(None)
+                else:
+                    promise.set_exception(error)
+
+    def _write(self, rows: list[Row]) -> LogUnavailableError | None:
+        try:
+            for file in self._spool.files():
+                self._insert(self._spool.read(file))
+                self._spool.forget(file)
+            self._insert(rows)
+        except (SQLAlchemyError, OSError) as error:
+            return self._put_aside(rows, error)
+        self.problem = ""
+        return None
+
+    def _put_aside(self, rows: list[Row], error: Exception) -> LogUnavailableError:
+        reason = str(error).splitlines()[0]
+        if not self.problem:
+            log.warning("The prediction log cannot be written, rows are spooled: %s", reason)
+        self.problem = f"the prediction log cannot be written: {reason}"
+        if self._spool.append(rows):
+            self.spooled += len(rows)
+        else:
+            self.dropped += len(rows)
+        return LogUnavailableError(self.problem)
+
+    def _insert(self, rows: list[Row]) -> None:
+        if not rows:
+            return
+        assert self._engine is not None
+        names = predictions.columns.keys()
+        with self._connect() as connection:
+            for start in range(0, len(rows), ROWS_A_WRITE):
+                chunk = rows[start : start + ROWS_A_WRITE]
+                values = [dict(zip(names, row, strict=True)) for row in chunk]
+                connection.execute(self._insert_new(predictions), values)
+        self.written += len(rows)
+
+    def _connect(self) -> Any:
+        assert self._engine is not None
+        if not self._ready:
+            metadata.create_all(self._engine)
+            self._ready = True
+        return self._engine.begin()
+
+    def _insert_new(self, table: Table) -> Any:
+        assert self._engine is not None
+        dialect = postgresql if self._engine.dialect.name == "postgresql" else sqlite
+        return dialect.insert(table).on_conflict_do_nothing()
+
+    def _run(self) -> None:
+        while not self._stop.is_set():
+            self._wake.wait(FLUSH_EVERY_S)
+            self._wake.clear()
+            self.flush()
+        self.flush()
+        if self._engine is not None:
+            self._engine.dispose()
+
+    def record(self, truths: Sequence[Truth]) -> int:
+        """The number of true prices that are new; all of them are on the disk afterwards.
+
+        Recording the same again changes nothing.
+
+        Raises
+        ------
+        ConflictError
+            If any contradicts what is recorded, or is of a prediction that never was;
+            nothing is recorded then.
+        LogUnavailableError
+            If the database cannot be written.
+        """
+        self.flush()
+        try:
+            with self._connect() as connection:
+                return self._record(connection, truths)
+        except (SQLAlchemyError, OSError) as error:
+            reason = str(error).splitlines()[0]
+            raise LogUnavailableError(f"true prices cannot be written: {reason}") from error
+
+    def _record(self, connection: Any, truths: Sequence[Truth]) -> int:
+        keys = list({one.key for one in truths})
+        known = _by_key(connection, actuals.c.key, actuals.c.price, keys)
+        named = [one.prediction_id for one in truths if one.prediction_id is not None]
+        answered = _by_key(connection, predictions.c.prediction_id, predictions.c.price, named)
+        conflicts: list[tuple[int, str, str, str]] = []
+        fresh: dict[str, Truth] = {}
+        for number, one in enumerate(truths):
+            recorded = known.get(one.key, fresh[one.key].price if one.key in fresh else None)
+            if one.prediction_id is not None and one.prediction_id not in answered:
+                conflicts.append(
+                    (number, "unknown prediction_id", one.prediction_id, "one of ours")
+                )
+            elif recorded is None:
+                fresh[one.key] = one
+            elif recorded != one.price:
+                fault = "contradicts what is recorded"
+                conflicts.append((number, fault, str(one.price), str(recorded)))
+        if conflicts:
+            raise ConflictError(conflicts)
+        if fresh:
+            values = [_actual_row(one) for one in fresh.values()]
+            connection.execute(self._insert_new(actuals), values)
+        return len(fresh)
+
+
+def _by_key(connection: Any, key: Any, value: Any, keys: Sequence[str]) -> dict[str, float]:
+    found: dict[str, float] = {}
+    for start in range(0, len(keys), 500):
+        query = select(key, value).where(key.in_(keys[start : start + 500]))
+        found |= {row[0]: row[1] for row in connection.execute(query)}
+    return found
+
+
+def _actual_row(truth: Truth) -> dict[str, Any]:
+    features = truth.features or (None,) * len(FEATURES)
+    return {
+        "key": truth.key,
+        "prediction_id": truth.prediction_id,
+        **dict(zip(FEATURES, features, strict=True)),
+        "price": truth.price,
+        "observed_at": truth.observed_at.astimezone(UTC),
+        "received_at": datetime.now(UTC),
+    }
+
+
+def _open(uri: str) -> Engine:
+    engine = create_engine(uri)
+    if engine.dialect.name == "sqlite":
+        if engine.url.database:
+            Path(engine.url.database).parent.mkdir(parents=True, exist_ok=True)
+
+        @event.listens_for(engine, "connect")
+        def _configure(connection: Any, record: Any) -> None:
+            connection.execute("pragma journal_mode=wal")
+            connection.execute("pragma busy_timeout=2000")
+            connection.execute("pragma synchronous=full")
+
+    return engine
+
+
+class Spool:
+    """Rows that wait on the disk for a database that is down, one file a process."""
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self._file = folder / f"spool-{os.getpid()}-{time.time_ns()}.jsonl"
+        self.rows = 0
+
+    def append(self, rows: Sequence[Row]) -> bool:
+        """Whether these rows were put on the disk."""
+        try:
+            if self._file.exists() and self._file.stat().st_size > LARGEST_SPOOL:
+                return False
+            with self._file.open("ab") as file:
+                file.write(b"".join(msgspec.json.encode(row) + b"\n" for row in rows))
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError:
+            return False
+        self.rows += len(rows)
+        return True
+
+    def files(self) -> list[Path]:
+        """The files on the disk: ours, and those of processes that are gone."""
+        found = self._file.parent.glob("spool-*.jsonl")
+        return [file for file in found if file == self._file or not _alive(file)]
+
+    def read(self, file: Path) -> list[Row]:
+        """The rows of one file; a line that a crash cut short is not among them."""
+        with file.open("rb") as lines:
+            return [_row(line) for line in lines if line.endswith(b"]\n")]
+
+    def forget(self, file: Path) -> None:
+        """Remove a file whose rows are in the database now."""
+        file.unlink(missing_ok=True)
+        if file == self._file:
+            self.rows = 0
+
+
+def _alive(file: Path) -> bool:
+    try:
+        os.kill(int(file.name.split("-")[1]), 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def _row(line: bytes) -> Row:
+    row = msgspec.json.decode(line)
+    return (row[0], datetime.fromisoformat(row[1]), *row[2:])

@@ -1,0 +1,141 @@
+"""What the routes share: the champion, the logs, and how a body becomes an answer."""
+
+import asyncio
+import contextlib
+import gc
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from typing import Any, TypeVar
+
+import msgspec
+
+from housing_lib.contract import Floats
+from housing_lib.settings import get_settings
+from serve import bodies, metrics, tables
+from serve.access_log import AccessLog
+from serve.champion import Champion, Follower, Following, sighting_file
+from serve.explaining import explain
+from serve.prediction_log import ConflictError, PredictionLog, Row
+from serve.problems import refuse
+from serve.schemas import Prediction, Predictions, Problem, Recorded, predictions
+
+LOOK_EVERY_S = 0.2
+# Rows that are computed at a time, so that single requests get in between.
+CHUNK = 1024
+
+Headers = Mapping[bytes, bytes]
+Value = TypeVar("Value")
+
+encode = msgspec.json.Encoder().encode
+
+
+class Service:
+    """One worker's champion, logs and threads."""
+
+    def __init__(self) -> None:
+        settings = get_settings()
+        self.strict, self.at_work = settings.strict_log, 0
+        self.following, self.follower = Following(), Follower()
+        self.access_log = AccessLog()
+        self.log = PredictionLog(settings.prediction_log_uri, spool=settings.serving)
+        self._threads = ThreadPoolExecutor(1, thread_name_prefix="batch")
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Follow Production and write the logs, until the block ends."""
+        self.log.start()
+        self.following.look()
+        gc.collect()
+        gc.freeze()
+        tasks = [asyncio.create_task(one) for one in (self._follow(), self.access_log.keep_on())]
+        yield
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.to_thread(self.follower.end)
+        await asyncio.to_thread(self.log.stop)
+        self.access_log.write()
+
+    async def _follow(self) -> None:
+        seen = 0
+        while True:
+            await asyncio.to_thread(self.follower.keep)
+            with contextlib.suppress(OSError):
+                changed = sighting_file().stat().st_mtime_ns
+                if changed != seen:
+                    await asyncio.to_thread(self.following.look)
+                    seen = changed
+            await asyncio.sleep(LOOK_EVERY_S)
+
+    async def predict(self, body: bytes, headers: Headers) -> tuple[bytes, int]:
+        """The answer to one district as JSON, and the version that gave it."""
+        champion = self.following.current()
+        bodies.require_json(headers)
+        rows = bodies.read_district(body)
+        found = predictions(champion, rows, champion.answer(rows))
+        await self._keep(rows, found)
+        return encode(found[0]), champion.release.version
+
+    async def predict_explained(self, body: bytes, headers: Headers) -> bytes:
+        """The answer to one district as JSON, with what led to it."""
+        champion = self.following.current()
+        bodies.require_json(headers)
+        rows = bodies.read_district(body)
+        found = predictions(champion, rows, champion.answer(rows))
+        found[0].explanation = await self._aside(explain, champion, rows[0])
+        await self._keep(rows, found)
+        return encode(found[0])
+
+    async def predict_batch(self, body: bytes, kind: str) -> bytes:
+        """The answers to a batch in its order, in the same kind of body."""
+        champion = self.following.current()
+        rows = await self._aside(bodies.read_batch, body, kind)
+        found: list[Prediction] = []
+        for start in range(0, len(rows), CHUNK):
+            found += await self._aside(_predict, champion, rows[start : start + CHUNK])
+        await self._keep(rows, found)
+        return await self._aside(_written, found, kind)
+
+    async def _aside(self, work: Callable[..., Value], *given: Any) -> Value:
+        return await asyncio.get_running_loop().run_in_executor(self._threads, work, *given)
+
+    async def _keep(self, rows: Floats, found: Sequence[Prediction]) -> None:
+        metrics.count(found[0].model_version, len(found))
+        if not self.log.enabled:
+            return
+        kept = [_log_row(row, one) for row, one in zip(rows.tolist(), found, strict=True)]
+        if self.strict:
+            await asyncio.wrap_future(self.log.add_now(kept))
+        else:
+            self.log.add(kept)
+
+    async def record(self, body: bytes, headers: Headers) -> Recorded:
+        """What became of true prices, which are on the disk when this returns."""
+        bodies.require_json(headers)
+        truths = bodies.read_actuals(body)
+        try:
+            new = await asyncio.to_thread(self.log.record, truths)
+        except ConflictError as error:
+            found = [
+                Problem("actuals", fault, given, expected, row)
+                for row, fault, given, expected in error.conflicts
+            ]
+            raise refuse(found, status=409) from error
+        return Recorded(new, len(truths) - new)
+
+
+def _predict(champion: Champion, rows: Floats) -> list[Prediction]:
+    return predictions(champion, rows, champion.answer(rows))
+
+
+def _written(found: list[Prediction], kind: str) -> bytes:
+    return tables.write(found, kind) if kind in tables.TYPES else encode(Predictions(found))
+
+
+def _log_row(row: Sequence[float], one: Prediction) -> Row:
+    interval = one.interval
+    bounds = (interval.low, interval.high) if interval else (None, None)
+    features = (None if value != value else value for value in row)  # NaN is null in a database
+    price = one.predicted_median_house_value
+    return (one.prediction_id, one.request_timestamp, one.model_version, *features, price, *bounds)

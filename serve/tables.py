@@ -1,0 +1,154 @@
+"""Batches as CSV, Arrow or Parquet: a table of districts in, a table of predictions out."""
+
+import io
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from housing_lib.contract import CONTRACT, FEATURES, Floats
+from serve.problems import number_problems, refuse, size_problem
+from serve.schemas import MOST_ROWS, Prediction, Problem
+
+CSV, ARROW = "text/csv", "application/vnd.apache.arrow.stream"
+PARQUET = "application/vnd.apache.parquet"
+TYPES = (CSV, ARROW, PARQUET)
+LOW = np.array([CONTRACT[name].low for name in FEATURES])
+HIGH = np.array([CONTRACT[name].high for name in FEATURES])
+
+
+def read_rows(body: bytes, kind: str) -> Floats:
+    """The districts in a body of one of `TYPES`, shape (rows, 8).
+
+    Raises
+    ------
+    RefusedError
+        If it is no such table, or breaks the contract.
+    """
+    import pyarrow as pa
+
+    readers = {CSV: _read_csv, ARROW: _read_arrow, PARQUET: _read_parquet}
+    try:
+        table = readers[kind](body)
+    except (pa.ArrowException, OSError, ValueError) as error:
+        fault = str(error).splitlines()[0][:100].encode("ascii", "replace").decode()
+        found = Problem("(body)", "cannot be read", fault, f"a table as {kind}")
+        raise refuse([found], what="table") from error
+    problems = _column_problems(table) + _size_problems(table.num_rows)
+    if problems:
+        raise refuse(problems, what="table")
+    return _numbers(table)
+
+
+def _read_csv(body: bytes) -> Any:
+    import pyarrow as pa
+    from pyarrow import csv
+
+    return csv.read_csv(pa.BufferReader(body), csv.ReadOptions(use_threads=False))
+
+
+def _read_arrow(body: bytes) -> Any:
+    import pyarrow as pa
+    from pyarrow import ipc
+
+    with ipc.open_stream(pa.BufferReader(body)) as stream:
+        batches: list[Any] = []
+        for batch in stream:
+            batches.append(batch)
+            if sum(one.num_rows for one in batches) > MOST_ROWS:
+                break
+        return pa.Table.from_batches(batches, stream.schema)
+
+
+def _read_parquet(body: bytes) -> Any:
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    file = parquet.ParquetFile(pa.BufferReader(body))
+    # A few kilobytes can hold billions of rows, so their number is read first.
+    if _size_problems(file.metadata.num_rows):
+        raise refuse(_size_problems(file.metadata.num_rows), what="table")
+    return file.read(columns=list(FEATURES), use_threads=False)
+
+
+def _size_problems(rows: int) -> list[Problem]:
+    return [] if 1 <= rows <= MOST_ROWS else [size_problem(rows)]
+
+
+def _column_problems(table: Any) -> list[Problem]:
+    expected = f"once each of {', '.join(FEATURES)}"
+    counts = {name: table.column_names.count(name) for name in FEATURES}
+    return [
+        Problem(name, "column is missing" if count == 0 else "column stands there twice",
+                f"{count} of that name", expected)
+        for name, count in counts.items()
+        if count != 1
+    ]  # fmt: skip
+
+
+def _numbers(table: Any) -> Floats:
+    import pyarrow as pa
+
+    columns = [table.column(name) for name in FEATURES]
+    kinds = (pa.types.is_floating, pa.types.is_integer, pa.types.is_null)
+    plain = all(any(is_one(column.type) for is_one in kinds) for column in columns)
+    values = [column.to_pylist() for column in columns]
+    rows = np.array(values, dtype="float64").T if plain else np.full((1, 8), np.inf)
+    unknown = np.isnan(rows)
+    if not ((rows >= LOW) & (rows <= HIGH) | unknown).all() or unknown.all(axis=1).any():
+        raise refuse(_value_problems(values), what="table")
+    return np.ascontiguousarray(rows)
+
+
+def _value_problems(columns: Sequence[Sequence[Any]]) -> list[Problem]:
+    problems = []
+    for number, row in enumerate(zip(*columns, strict=True)):
+        given = {
+            name: value
+            for name, value in zip(FEATURES, row, strict=True)
+            if value is not None and value == value  # NaN stands for unknown in tables
+        }
+        found = [one for name, value in given.items() for one in number_problems(name, value)]
+        if not given:
+            expected = "at least one number"
+            found = [Problem("(row)", "all eight features are missing", "nothing", expected)]
+        for problem in found:
+            problem.row = number
+        problems += found
+    return problems
+
+
+def write(predictions: Sequence[Prediction], kind: str) -> bytes:
+    """The predictions as a table, in the order of the batch."""
+    import pyarrow as pa
+    from pyarrow import csv, ipc, parquet
+
+    table = pa.Table.from_pylist([_record(one) for one in predictions])
+    sink = io.BytesIO()
+    if kind == CSV:
+        csv.write_csv(table, sink)
+    elif kind == PARQUET:
+        parquet.write_table(table, sink)
+    else:
+        with ipc.new_stream(sink, table.schema) as stream:
+            stream.write_table(table)
+    return sink.getvalue()
+
+
+def _record(one: Prediction) -> dict[str, Any]:
+    interval = one.interval
+    return {
+        "predicted_median_house_value": one.predicted_median_house_value,
+        "predicted_median_house_value_usd": one.predicted_median_house_value_usd,
+        "low": interval.low if interval else None,
+        "high": interval.high if interval else None,
+        "imputed": "+".join(one.imputed),
+        "at_cap": one.at_cap,
+        "nearest_training_district_km": one.nearest_training_district_km,
+        "far_from_training": one.far_from_training,
+        "model_name": one.model_name,
+        "model_version": one.model_version,
+        "model_stage": one.model_stage,
+        "request_timestamp": one.request_timestamp,
+        "prediction_id": one.prediction_id,
+    }

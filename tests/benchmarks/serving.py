@@ -1,0 +1,315 @@
+"""How fast the server answers, side by side with others that hold the same champion.
+
+Each server runs on one core and the load on another; the servers take turns
+within each round, and medians over the rounds are shown. Needs a root with a
+model in Production (`housing run`). Run: python tests/benchmarks/serving.py --help
+"""
+
+import argparse
+import asyncio
+import csv
+import itertools
+import json
+import os
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from contextlib import contextmanager
+from pathlib import Path
+from urllib.request import ProxyHandler, build_opener
+
+import psutil
+import uvloop
+from rich.console import Console
+from rich.table import Table
+
+from housing_lib.contract import FEATURES
+from housing_lib.settings import PROJECT, get_settings
+
+HERE = Path(__file__).parent
+SERVER_CORE, LOAD_CORE = {0}, {1}
+START_TIMEOUT_S = 120
+opener = build_opener(ProxyHandler({}))
+
+
+class Connection(asyncio.Protocol):
+    """One keep-alive connection that sends the next body when the answer is there."""
+
+    def __init__(self, bodies, path, content_type, times):
+        self.heads = (path, content_type)
+        self.bodies, self.times = bodies, times
+        self.failures, self.buffer, self.expected = 0, b"", 0
+
+    def connection_made(self, transport):
+        self.transport = transport
+        self.send()
+
+    def send(self):
+        path, content_type = self.heads
+        body = next(self.bodies)
+        head = f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: {content_type}\r\n"
+        self.started = time.perf_counter()
+        self.transport.write(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
+
+    def data_received(self, data):
+        self.buffer += data
+        if not self.expected:
+            end = self.buffer.find(b"\r\n\r\n")
+            if end < 0:
+                return
+            head = self.buffer[:end].lower()
+            length = head.partition(b"content-length:")[2].split(b"\r\n")[0]
+            self.expected = end + 4 + int(length)
+            self.failures += not head.startswith(b"http/1.1 200")
+        if len(self.buffer) >= self.expected:
+            self.times.append(time.perf_counter() - self.started)
+            self.buffer, self.expected = b"", 0
+            if not self.transport.is_closing():
+                self.send()
+
+
+async def load(port, bodies, *, path, content_type, connections, seconds):
+    """The times of all answers within these seconds, and how many were not 200."""
+    loop, times, opened = asyncio.get_running_loop(), [], []
+    for _ in range(connections):
+        make = lambda: Connection(bodies, path, content_type, times)  # noqa: E731
+        transport, protocol = await loop.create_connection(make, "127.0.0.1", port)
+        opened.append((transport, protocol))
+    await asyncio.sleep(seconds)
+    for transport, _ in opened:
+        transport.close()
+    return times, sum(protocol.failures for _, protocol in opened)
+
+
+def housing(port):
+    """Our server."""
+    return [
+        sys.executable,
+        "-c",
+        "from housing_lib.cli import main; main()",
+        "serve",
+        "--port",
+        str(port),
+    ]
+
+
+def ceiling(port):
+    """A route that validates the same body and answers a constant."""
+    return [sys.executable, "-m", "uvicorn", "--app-dir", str(HERE), "ceiling:app",
+            "--no-access-log", "--port", str(port)]  # fmt: skip
+
+
+def mlflow(port):
+    """MLflow's own scoring server with the same champion."""
+    model = f"models:/{get_settings().model_name}@production"
+    return [str(Path(sys.executable).with_name("mlflow")), "models", "serve", "-m", model,
+            "--env-manager", "local", "--port", str(port)]  # fmt: skip
+
+
+SERVERS = {"housing": housing, "ceiling": ceiling, "mlflow": mlflow}
+ALIVE = {"housing": "/health/ready", "ceiling": "/openapi.json", "mlflow": "/ping"}
+PATHS = {"housing": "/predict", "ceiling": "/predict", "mlflow": "/invocations"}
+
+
+@contextmanager
+def running(name):
+    """The port of a server on its core, its process and the seconds until its first answer."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    environment = os.environ | {"MLFLOW_TRACKING_URI": get_settings().store_uri}
+    environment["OMP_NUM_THREADS"] = "1"
+    with tempfile.TemporaryFile() as log:
+        started = time.perf_counter()
+        process = subprocess.Popen(
+            SERVERS[name](port), env=environment, stdout=log, stderr=log, cwd=PROJECT,
+            preexec_fn=lambda: os.sched_setaffinity(0, SERVER_CORE),
+        )  # fmt: skip
+        try:
+            wait(process, port, ALIVE[name])
+            seconds = time.perf_counter() - started
+            settle(port, name)
+            yield port, process, seconds
+        finally:
+            stop(process)
+
+
+def wait(process, port, path):
+    """Wait until the server answers."""
+    deadline = time.perf_counter() + START_TIMEOUT_S
+    while time.perf_counter() < deadline and process.poll() is None:
+        try:
+            opener.open(f"http://127.0.0.1:{port}{path}", timeout=5).read()
+            return
+        except OSError:
+            time.sleep(0.05)
+    raise SystemExit("a server did not start; try it by hand")
+
+
+def settle(port, name):
+    """Wait until our server has asked the registry for the first time."""
+    while name == "housing":
+        answer = opener.open(f"http://127.0.0.1:{port}{ALIVE[name]}", timeout=5).read()
+        if json.loads(answer)["status"] == "ready":
+            return
+        time.sleep(0.2)
+
+
+def stop(process):
+    """End a server and what it started."""
+    children = psutil.Process(process.pid).children(recursive=True)
+    process.terminate()
+    process.wait(timeout=30)
+    for child in children:
+        if child.is_running():
+            child.kill()
+
+
+def busy_seconds(process):
+    """The CPU time that the process which answers has used."""
+    used = psutil.Process(process.pid).cpu_times()
+    return used.user + used.system
+
+
+def memory_mb(process):
+    """The resident memory of the process that answers, and of its helpers."""
+    family = [
+        process.pid,
+        *(one.pid for one in psutil.Process(process.pid).children(recursive=True)),
+    ]
+    sizes = [psutil.Process(pid).memory_info().rss / 1e6 for pid in family]
+    return sizes[0], sum(sizes[1:])
+
+
+def districts(count):
+    """Real districts as numbers, from the bundled data."""
+    with get_settings().raw_csv.open() as file:
+        rows = itertools.islice(csv.DictReader(file), 0, None)
+        return [{name: float(row[name]) for name in FEATURES} for row in rows][:count]
+
+
+def single_bodies(name):
+    """One body a district, again and again."""
+    rows = districts(2_000)
+    if name != "mlflow":
+        return itertools.cycle([json.dumps(row).encode() for row in rows])
+    return itertools.cycle([mlflow_body([row]) for row in rows])
+
+
+def mlflow_body(rows):
+    """Rows as MLflow's server takes them."""
+    data = [list(row.values()) for row in rows]
+    return json.dumps({"dataframe_split": {"columns": list(FEATURES), "data": data}}).encode()
+
+
+def batch_body(name, count):
+    """One body of many districts."""
+    rows = districts(count)
+    return mlflow_body(rows) if name == "mlflow" else json.dumps({"districts": rows}).encode()
+
+
+def measure(port, process, name, connections, seconds):
+    """Requests per second, median and 99th percentile in milliseconds, and CPU microseconds each.
+
+    The CPU time says most on a machine that others use at the same time.
+    """
+    before = busy_seconds(process)
+    job = load(port, single_bodies(name), path=PATHS[name], content_type="application/json",
+               connections=connections, seconds=seconds)  # fmt: skip
+    times, failures = uvloop.run(job)
+    assert not failures, f"{name}: {failures} of {len(times)} requests failed"
+    ordered = sorted(times)
+    p99 = ordered[int(0.99 * len(ordered))]
+    each = (busy_seconds(process) - before) / len(times) * 1e6
+    return len(times) / seconds, statistics.median(ordered) * 1e3, p99 * 1e3, each
+
+
+def measure_batch(port, name, rows, seconds):
+    """Batches per second over one connection."""
+    path = "/predict/batch" if name == "housing" else PATHS[name]
+    body = batch_body(name, rows)
+    job = load(port, itertools.repeat(body), path=path, content_type="application/json",
+               connections=1, seconds=seconds)  # fmt: skip
+    times, failures = uvloop.run(job)
+    assert times
+    assert not failures
+    return 1 / statistics.median(times)
+
+
+async def beside_batches(port, connections, rows, seconds):
+    """The times of single requests while another client sends batches."""
+    single = load(port, single_bodies("housing"), path="/predict", content_type="application/json",
+                  connections=connections, seconds=seconds)  # fmt: skip
+    bulk = load(port, itertools.repeat(batch_body("housing", rows)), path="/predict/batch",
+                content_type="application/json", connections=1, seconds=seconds)  # fmt: skip
+    (times, failures), _ = await asyncio.gather(single, bulk)
+    assert not failures
+    ordered = sorted(times)
+    return len(times) / seconds, ordered[int(0.99 * len(ordered))] * 1e3
+
+
+def main():
+    """Run all in turn and print the medians."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--servers", default="housing,ceiling,mlflow", help="by commas")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--seconds", type=float, default=3.0, help="a round and server")
+    parser.add_argument("--connections", default="1,16,64", help="by commas")
+    parser.add_argument("--rows", type=int, default=10_000, help="districts a batch")
+    chosen = parser.parse_args()
+    os.sched_setaffinity(0, LOAD_CORE)
+    counts = [int(one) for one in chosen.connections.split(",")]
+    found = {name: [] for name in chosen.servers.split(",")}
+    for _ in range(chosen.rounds):
+        for name, rows in found.items():
+            rows.append(one_round(name, counts, chosen))
+    show(found, counts)
+
+
+def one_round(name, counts, chosen):
+    """All figures of one server, started anew."""
+    with running(name) as (port, process, start):
+        measure(port, process, name, 4, 1.0)
+        figures = {"start s": start}
+        for count in counts:
+            measured = measure(port, process, name, count, chosen.seconds)
+            names = ("req/s", "p50 ms", "p99 ms", "CPU us")
+            figures |= {f"{count}: {key}": one for key, one in zip(names, measured, strict=True)}
+        if name != "ceiling":
+            figures["batches/s"] = measure_batch(port, name, chosen.rows, chosen.seconds)
+        if name == "housing":
+            beside = uvloop.run(beside_batches(port, 16, chosen.rows, chosen.seconds))
+            figures["16 beside batches: p99 ms"] = beside[1]
+        own, helpers = memory_mb(process)
+        return figures | {"memory MB": own, "helpers MB": helpers}
+
+
+def show(found, counts):
+    """Print the table of medians, and the ratios that count."""
+    shown = Table(title=f"medians of {len(next(iter(found.values())))} rounds, one worker")
+    shown.add_column("measure")
+    medians = {}
+    for name, rounds in found.items():
+        shown.add_column(name, justify="right")
+        medians[name] = {key: statistics.median(one[key] for one in rounds) for key in rounds[0]}
+    for key in medians[next(iter(found))]:
+        cells = (medians[name].get(key) for name in found)
+        shown.add_row(key, *("" if value is None else f"{value:,.2f}" for value in cells))
+    console = Console(width=100)
+    console.print(shown)
+    ours = medians.get("housing", {})
+    for name in [name for name in found if ours and name != "housing"]:
+        ratios = (
+            f"{ours[f'{n}: req/s'] / medians[name][f'{n}: req/s']:.2f} at {n}" for n in counts
+        )
+        console.print(f"housing / {name}, requests per second: {', '.join(ratios)}")
+        if "batches/s" in medians[name]:
+            ratio = ours["batches/s"] / medians[name]["batches/s"]
+            console.print(f"housing / {name}, batches: {ratio:.2f}")
+
+
+if __name__ == "__main__":
+    main()

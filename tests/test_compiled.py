@@ -1,0 +1,126 @@
+"""A compiled model is the model, to the last bit that counts, and no file can pretend to be one."""
+
+import numpy as np
+import pytest
+
+from housing_lib import compiled, compiling, data, families, intervals
+from housing_lib.data import FEATURES, TARGET
+
+SMALL = {
+    "xgboost": {"n_estimators": 30, "max_depth": 6},
+    "gradient_boosting": {"max_iter": 30, "max_leaf_nodes": 31},
+    "random_forest": {"n_estimators": 10, "max_depth": 30},
+    "decision_tree": {"max_depth": 20},
+}
+
+
+@pytest.fixture(scope="module")
+def training():
+    """Districts enough to have neighbours, few enough to be quick."""
+    return data.acquire().sample(3_000, random_state=0).reset_index(drop=True)
+
+
+@pytest.fixture(scope="module")
+def everywhere(training):
+    """All districts, and some that nobody saw."""
+    known = data.acquire()[list(FEATURES)].to_numpy()
+    unseen = compiling.synthetic_districts(known, rows=2_000, seed=7)
+    return np.vstack([known[::5], training[list(FEATURES)].to_numpy(), unseen])
+
+
+@pytest.fixture(scope="module")
+def calibrated(training):
+    """A champion's kind of model, with intervals."""
+    model = intervals.CalibratedModel(families.make_model("xgboost", SMALL["xgboost"]))
+    return model.fit(training[list(FEATURES)], training[TARGET].to_numpy())
+
+
+@pytest.fixture(scope="module")
+def arrays(calibrated, training):
+    """The same as arrays."""
+    return compiling.compile_model(calibrated, training[list(FEATURES)].to_numpy())
+
+
+@pytest.mark.parametrize("family", families.FAMILIES)
+def test_every_family_gives_the_same_numbers_compiled(family, training, everywhere):
+    model = families.make_model(family, SMALL.get(family))
+    model.fit(training[list(FEATURES)], training[TARGET].to_numpy())
+    made = compiling.compile_model(model, training[list(FEATURES)].to_numpy())
+    compiling.prove(made, model, everywhere)
+    assert np.isnan(made.answer(everywhere[:2]).low).all()
+
+
+def test_prices_and_intervals_are_the_models_own(arrays, calibrated, everywhere):
+    found = arrays.answer(everywhere)
+    low, high = calibrated.predict_interval(everywhere, 0.9)
+    np.testing.assert_allclose(found.prices, calibrated.predict(everywhere), rtol=0, atol=1e-6)
+    np.testing.assert_allclose(found.low, low, rtol=0, atol=1e-6)
+    np.testing.assert_allclose(found.high, high, rtol=0, atol=1e-6)
+
+
+def test_a_district_alone_gets_the_answer_that_it_gets_among_others(arrays, everywhere):
+    together = arrays.answer(everywhere[:300]).table()
+    alone = np.vstack([arrays.answer(row[None]).table() for row in everywhere[:300]])
+    np.testing.assert_array_equal(alone, together)
+
+
+def test_a_file_gives_back_the_same_model(arrays, everywhere, tmp_path):
+    digest = arrays.save(tmp_path / "model.npz")
+    loaded = compiled.load(tmp_path / "model.npz", digest=digest)
+    np.testing.assert_array_equal(
+        loaded.answer(everywhere).table(), arrays.answer(everywhere).table()
+    )
+
+
+def test_the_nearest_training_district_is_found_with_its_distance(arrays, training):
+    row, kilometres = arrays.nearest(*training.loc[5, ["Latitude", "Longitude"]])
+    assert kilometres == pytest.approx(0, abs=1e-9)
+    assert arrays.districts[row, 6] == training.loc[5, "Latitude"]
+    _, far = arrays.nearest(42.0, -115.0)
+    assert far > 50
+
+
+@pytest.mark.parametrize("damage", ["a bit", "cut off", "empty", "text", "missing"])
+def test_a_changed_file_is_refused_before_it_is_read(arrays, damage, tmp_path):
+    path = tmp_path / "model.npz"
+    digest = arrays.save(path)
+    content = path.read_bytes()
+    changed = bytearray(content)
+    changed[len(content) // 2] ^= 1
+    damaged = {"a bit": bytes(changed), "cut off": content[:1000], "empty": b"", "text": b"PK no"}
+    if damage == "missing":
+        path.unlink()
+    else:
+        path.write_bytes(damaged[damage])
+    with pytest.raises(compiled.CompileError, match="Nothing was loaded"):
+        compiled.load(path, digest=digest)
+
+
+def test_a_file_that_does_not_give_its_golden_answers_is_refused(arrays, tmp_path):
+    wrong = compiled.Compiled(**{**vars(arrays), "medians": arrays.medians + 1})
+    digest = wrong.save(tmp_path / "model.npz")
+    with pytest.raises(compiled.CompileError, match="golden"):
+        compiled.load(tmp_path / "model.npz", digest=digest)
+
+
+def test_arrays_that_are_not_the_model_are_not_proved(arrays, calibrated, everywhere):
+    wrong = compiled.Compiled(**{**vars(arrays), "mean": arrays.mean + 0.1})
+    with pytest.raises(compiled.CompileError, match="is not the model"):
+        compiling.prove(wrong, calibrated, everywhere[:500])
+
+
+def test_an_estimator_that_cannot_become_arrays_is_named(training):
+    from sklearn.neighbors import KNeighborsRegressor
+
+    from housing_lib.model import DistrictModel
+
+    model = DistrictModel(KNeighborsRegressor())
+    model.fit(training[list(FEATURES)], training[TARGET].to_numpy())
+    with pytest.raises(compiled.CompileError, match="KNeighborsRegressor cannot become arrays"):
+        compiling.compile_model(model, training[list(FEATURES)].to_numpy())
+
+
+def test_a_model_of_other_districts_is_refused(calibrated):
+    others = data.acquire()[list(FEATURES)].to_numpy()[:50]
+    with pytest.raises(compiled.CompileError, match="are not among the data"):
+        compiling.compile_model(calibrated, others)

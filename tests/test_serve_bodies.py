@@ -1,0 +1,82 @@
+"""No body of bytes, however it is made, gets anything but an answer or a documented refusal."""
+
+import json
+import os
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from serving import running_server
+
+from housing_lib.data import CONTRACT, FEATURES
+from serve.schemas import EXAMPLE_DISTRICT
+
+# Many more are tried before a release: HOUSING_BODIES=100000.
+BODIES = int(os.environ.get("HOUSING_BODIES", "300"))
+ROUTES = ("/predict", "/predict/batch", "/actuals")
+JSON = {"Content-Type": "application/json"}
+
+odd_numbers = st.sampled_from(["NaN", "-Infinity", "1e400", "-0", "1E5", "9" * 400, "0x1", ".5"])
+scalars = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20)
+values = st.recursive(
+    scalars,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner),
+    max_leaves=5,
+)
+in_range = {
+    name: st.none() | st.floats(CONTRACT[name].low, CONTRACT[name].high) for name in FEATURES
+}
+districts = st.fixed_dictionaries(in_range)
+broken = st.tuples(districts, st.sampled_from([*FEATURES, "Price", ""]), values).map(
+    lambda made: made[0] | {made[1]: made[2]}
+)
+as_text = st.one_of(districts, broken, values).map(json.dumps)
+in_envelopes = st.tuples(st.sampled_from(["districts", "actuals", "x"]), st.lists(broken)).map(
+    lambda made: json.dumps({made[0]: made[1]})
+)
+with_odd_number = st.tuples(as_text, odd_numbers).map(lambda made: made[0].replace("1", made[1]))
+cut = st.tuples(as_text, st.integers(0, 200)).map(lambda made: made[0][: made[1]])
+nested = st.integers(1, 50_000).map(lambda depth: "[" * depth)
+texts = st.one_of(as_text, in_envelopes, with_odd_number, cut, nested)
+encodings = st.sampled_from(["utf-8", "utf-16", "utf-8-sig", "latin-1"])
+bodies = st.binary(max_size=300) | st.tuples(texts, encodings).map(
+    lambda made: made[0].encode(made[1], "replace")
+)
+
+
+@pytest.fixture(scope="module")
+def server(store, tmp_path_factory):
+    """The server of the session's store, and afterwards the proof that no body made it fail."""
+    with running_server(store.root, tmp_path_factory.mktemp("bodies") / "server.log") as running:
+        yield running
+    assert "Traceback" not in running.printed
+
+
+@settings(
+    max_examples=BODIES,
+    deadline=None,
+    database=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+@given(body=bodies, route=st.sampled_from(ROUTES))
+def test_any_body_is_answered_or_refused_as_documented(server, body, route):
+    answer = server.post(route, content=body, headers=JSON)
+    assert answer.status_code in (200, 409, 422), (answer.status_code, body)
+    if answer.status_code == 200 and route == "/predict":
+        given = json.loads(body)
+        assert answer.json()["imputed"] == [name for name in FEATURES if given[name] is None]
+    elif answer.status_code == 422:
+        assert answer.json()["problems"]
+
+
+@settings(max_examples=max(50, BODIES // 10), deadline=None, database=None)
+@given(district=districts)
+def test_whatever_a_district_holds_its_price_is_a_number_in_its_interval(server, district):
+    if all(value is None for value in district.values()):
+        district = EXAMPLE_DISTRICT
+    answer = server.post("/predict", json=district)
+    assert answer.status_code == 200, answer.text
+    found = answer.json()
+    interval = found["interval"]
+    assert -5 < found["predicted_median_house_value"] < 20
+    assert not interval or interval["low"] <= found["predicted_median_house_value"]
