@@ -122,6 +122,8 @@ def running(name):
         port = free.getsockname()[1]
     environment = os.environ | {"MLFLOW_TRACKING_URI": get_settings().store_uri}
     environment["OMP_NUM_THREADS"] = "1"
+    # MLflow calls uvicorn by its name.
+    environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}"
     with tempfile.TemporaryFile() as log:
         started = time.perf_counter()
         process = subprocess.Popen(
