@@ -1,7 +1,8 @@
 """How good a model is: metrics with intervals, baselines, slices, blocks, and what it looks at."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import pairwise
 from typing import Any
 
@@ -9,7 +10,6 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 from joblib import Parallel, delayed
-from scipy.stats import bootstrap
 from sklearn.base import clone
 from sklearn.impute import SimpleImputer
 from sklearn.inspection import permutation_importance
@@ -63,15 +63,15 @@ def metric_intervals(
     Percentile bootstrap over districts (Efron 1979): how the metrics would
     differ on another sample of as many districts.
     """
-    statistics: dict[str, Callable[..., Any]] = {
-        "rmse": lambda p, q, axis: np.sqrt(np.mean((p - q) ** 2, axis=axis)),
-        "mae": lambda p, q, axis: np.mean(np.abs(p - q), axis=axis),
-        "mse": lambda p, q, axis: np.mean((p - q) ** 2, axis=axis),
-        "r2": lambda p, q, axis: 1 - np.mean((p - q) ** 2, axis=axis) / np.var(p, axis=axis),
-    }
+    errors = predicted - prices
+    mse, mae, mean, square = _resampled_means(
+        errors**2, np.abs(errors), prices, prices**2, seed=seed
+    )
+    spread = np.maximum(square - mean**2, np.finfo(float).tiny)
+    resampled = {"rmse": np.sqrt(mse), "mae": mae, "mse": mse, "r2": 1 - mse / spread}
     ends: dict[str, float] = {}
-    for name, statistic in statistics.items():
-        low, high = _interval((prices, predicted), statistic, seed)
+    for name, values in resampled.items():
+        low, high = _interval(values)
         ends |= {f"{prefix}{name}_low": low, f"{prefix}{name}_high": high}
     return ends
 
@@ -84,31 +84,31 @@ def rmse_difference(
     Both are judged on the same resampled districts, which makes the interval of
     the difference far narrower than those of the two errors.
     """
-
-    def difference(p: Floats, a: Floats, b: Floats, axis: int) -> Floats:
-        errors = [np.sqrt(np.mean((p - q) ** 2, axis=axis)) for q in (a, b)]
-        return np.asarray(errors[0] - errors[1])
-
-    low, high = _interval((prices, predicted, other), difference, seed)
-    value = float(difference(prices, predicted, other, axis=-1))
+    squares = [(one - prices) ** 2 for one in (predicted, other)]
+    first, second = np.sqrt(_resampled_means(*squares, seed=seed))
+    low, high = _interval(first - second)
+    value = float(np.sqrt(squares[0].mean()) - np.sqrt(squares[1].mean()))
     return {"difference": value, "low": low, "high": high}
 
 
-def _interval(
-    samples: tuple[Floats, ...], statistic: Callable[..., Any], seed: int
-) -> tuple[float, float]:
-    found = bootstrap(
-        samples,
-        statistic,
-        paired=True,
-        vectorized=True,
-        n_resamples=RESAMPLES,
-        batch=200,
-        confidence_level=CONFIDENCE,
-        method="percentile",
-        rng=seed,
-    ).confidence_interval
-    return float(found.low), float(found.high)
+def _interval(resampled: Floats) -> tuple[float, float]:
+    tail = (1 - CONFIDENCE) / 2
+    low, high = np.quantile(resampled, [tail, 1 - tail])
+    return float(low), float(high)
+
+
+def _resampled_means(*columns: Floats, seed: int) -> Floats:
+    """The means of columns over resampled districts, shape (columns, resamples)."""
+    means: Floats = np.vstack(columns) @ _draws(len(columns[0]), seed)
+    return means
+
+
+@lru_cache(maxsize=1)
+def _draws(rows: int, seed: int) -> Floats:
+    """How often each district is drawn in each resample, as a share, shape (rows, resamples)."""
+    rng = np.random.default_rng(seed)
+    drawn = rng.integers(rows, size=(RESAMPLES, rows))
+    return np.stack([np.bincount(one, minlength=rows) for one in drawn], axis=1) / rows
 
 
 def raw_model() -> Pipeline:
@@ -336,9 +336,7 @@ def slices(
         errors = predicted[mask] - prices[mask]
         ends = {"rmse_low": np.nan, "rmse_high": np.nan}
         if mask.sum() > 1:
-            low, high = _interval(
-                (errors,), lambda e, axis: np.sqrt(np.mean(e**2, axis=axis)), seed
-            )
+            low, high = _interval(np.sqrt(_resampled_means(errors**2, seed=seed)[0]))
             ends = {"rmse_low": low, "rmse_high": high}
         rows[key] = {
             "districts": int(mask.sum()),

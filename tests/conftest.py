@@ -34,6 +34,13 @@ KERNEL = {"name": "python3", "display_name": "Python 3 (ipykernel)", "language":
 STORE_VARIABLES = ("HOUSING_TRACKING_URI", "MLFLOW_TRACKING_URI", "HOUSING_MODEL_NAME")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keep on one worker what shares a fixture: the smoke run's tests, and those of one file."""
+    for item in items:
+        shared = "smoke" if "smoke" in getattr(item, "fixturenames", ()) else item.path.stem
+        item.add_marker(pytest.mark.xdist_group(shared))
+
+
 @dataclass(frozen=True)
 class Store:
     """A root with processed districts and an MLflow store, and what stands in Production there."""
