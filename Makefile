@@ -27,7 +27,7 @@ run: $(READY) ## do the main job: data to tuned, evaluated, promoted model and r
 	@$(BIN)/housing run $(ARGS)
 
 test: $(READY) ## run every test
-	@$(BIN)/pytest -n 2 --dist loadgroup $(ARGS)
+	@$(BIN)/pytest -n 2 --dist loadfile $(ARGS)
 
 check: $(READY) ## lint, formatting and types
 	@$(BIN)/ruff check

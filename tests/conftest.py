@@ -1,6 +1,5 @@
 """What several test files share: a small, real MLflow store with a model in Production."""
 
-import json
 import os
 import shutil
 import subprocess
@@ -14,6 +13,7 @@ from uuid import uuid4
 import nbformat
 import pandas as pd
 import pytest
+from filelock import FileLock
 from nbformat import v4
 
 from housing_lib import (
@@ -27,18 +27,12 @@ from housing_lib import (
     registry,
     tracking,
 )
+from housing_lib.files import read_json, write_json
 from housing_lib.graph import Plan, Recorded, Step
 from housing_lib.settings import get_settings
 
 KERNEL = {"name": "python3", "display_name": "Python 3 (ipykernel)", "language": "python"}
 STORE_VARIABLES = ("HOUSING_TRACKING_URI", "MLFLOW_TRACKING_URI", "HOUSING_MODEL_NAME")
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep on one worker what shares a fixture: the smoke run's tests, and those of one file."""
-    for item in items:
-        shared = "smoke" if "smoke" in getattr(item, "fixturenames", ()) else item.path.stem
-        item.add_marker(pytest.mark.xdist_group(shared))
 
 
 @dataclass(frozen=True)
@@ -78,15 +72,28 @@ class SmokeRun:
 
 @pytest.fixture(scope="session")
 def smoke(tmp_path_factory: pytest.TempPathFactory) -> SmokeRun:
-    """One smoke run of everything for the whole session; only to be read and added to."""
-    root = tmp_path_factory.mktemp("smoke")
+    """One smoke run of everything for all workers; only to be read and added to."""
+    own = tmp_path_factory.getbasetemp()
+    root = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "smoke"
+    said = root.with_suffix(".json")
+    with FileLock(root.with_suffix(".lock")):
+        if not said.exists():
+            write_json(said, _run_smoke(root))
+    (record,) = {path.resolve() for path in root.glob("reports/*/run.json")}
+    return SmokeRun(root, **read_json(said), record=read_json(record), folder=record.parent)
+
+
+def _run_smoke(root: Path) -> dict[str, Any]:
+    root.mkdir()
     canary = f"canary-{uuid4().hex}"
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("HOUSING_TEST_TOKEN", canary)
         done = run_housing(root, "run", "--budget", "smoke")
-    (folder,) = {path.resolve() for path in root.glob("reports/*/run.json")}
-    record = json.loads(folder.read_text())
-    return SmokeRun(root, done.returncode, done.stdout + done.stderr, record, folder.parent, canary)
+    return {
+        "exit_code": done.returncode,
+        "printed": done.stdout + done.stderr,
+        "canary": canary,
+    }
 
 
 def run_housing(root: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
