@@ -18,7 +18,7 @@ from housing_lib.files import atomic_path, file_digest
 from housing_lib.forests import Forest, Mean
 from housing_lib.settings import HousingError
 
-FORMAT = 1
+FORMAT = 2
 TOLERANCE = 1e-6
 
 
@@ -53,7 +53,8 @@ class Linear:
 
     def predict(self, matrix: Floats) -> Floats:
         """The value of each row of the model matrix."""
-        values: Floats = matrix @ self.weights + self.start
+        # Not a product of matrices: that gives a row other last bits alone than among others.
+        values: Floats = (matrix * self.weights).sum(axis=1) + self.start
         return values
 
 
@@ -76,9 +77,13 @@ class Error:
 
 @dataclass(frozen=True)
 class Member:
-    """One model of a weighted mean: an estimator among known districts, and one far from them."""
+    """One model of a weighted mean: an estimator among known districts, and one far from them.
+
+    The first one adds to `start`, if some of its parts start from a line.
+    """
 
     weight: float
+    start: Linear | None
     near: Estimator
     far: Estimator
     trust: float
@@ -87,8 +92,10 @@ class Member:
 
     def both(self, matrix: Floats, far_columns: npt.NDArray[np.int64]) -> tuple[Floats, Floats]:
         """What the two estimators say of the rows of the model matrix."""
-        near, far = self.near.predict(matrix), self.far.predict(matrix[:, far_columns])
-        return near.astype("float64"), far.astype("float64")
+        near = self.near.predict(matrix).astype("float64")
+        if self.start is not None:
+            near += self.start.predict(matrix)
+        return near, self.far.predict(matrix[:, far_columns]).astype("float64")
 
     def near_share(self, kilometres: Floats) -> Floats:
         """How much the first estimator counts, this far from known districts."""

@@ -18,6 +18,7 @@ from housing_lib.compiled import (
 )
 from housing_lib.compiled_features import LEAF, Around, Own, Search
 from housing_lib.contract import CONTRACT, FEATURES, Floats
+from housing_lib.estimators import LinearStart
 from housing_lib.features import ROTATIONS_DEGREES
 from housing_lib.forests import Forest, Mean, from_histogram_boosting, from_trees, from_xgboost
 from housing_lib.model import DISTANCE_COLUMN, FAR_COLUMNS
@@ -162,6 +163,7 @@ def _members(inner: Any) -> tuple[Member, ...]:
     return tuple(
         Member(
             weight=float(weight),
+            start=_start(one.near_estimators),
             near=_estimator(one.near_),
             far=_estimator(one.far_),
             trust=float(one.trust),
@@ -184,9 +186,7 @@ def _error(model: Any) -> Error | None:
 def _estimator(estimator: Any) -> Estimator:
     kind = type(estimator).__name__
     if kind == "VotingRegressor" and estimator.weights is None:
-        forests = [_estimator(one) for one in estimator.estimators_]
-        if all(isinstance(one, Forest) for one in forests):
-            return Mean(cast("tuple[Forest, ...]", tuple(forests)))
+        return _mean(estimator.estimators_)
     if kind == "XGBRegressor":
         return from_xgboost(estimator)
     if kind == "HistGradientBoostingRegressor":
@@ -196,9 +196,32 @@ def _estimator(estimator: Any) -> Estimator:
     if kind == "DecisionTreeRegressor":
         return from_trees([estimator])
     if hasattr(estimator, "coef_"):
-        weights = np.ascontiguousarray(estimator.coef_, dtype="f8")
-        return Linear(weights, float(estimator.intercept_))
+        return _linear(estimator)
     raise CompileError(f"a {kind} cannot become arrays. Nothing was changed.")
+
+
+def _mean(estimators: list[Any]) -> Mean:
+    forests = [_estimator(getattr(one, "estimator_", one)) for one in estimators]
+    if not all(isinstance(one, Forest) for one in forests):
+        raise CompileError(
+            "a mean of other than forests cannot become arrays. Nothing was changed."
+        )
+    doubles = any(isinstance(one, LinearStart) for one in estimators)
+    return Mean(cast("tuple[Forest, ...]", tuple(forests)), doubles)
+
+
+def _start(estimators: list[Any]) -> Linear | None:
+    """The mean line of those that start from one; `_mean` takes what they add to it."""
+    lines = [_linear(one.line_) for one in estimators if isinstance(one, LinearStart)]
+    if not lines:
+        return None
+    weights = np.sum([line.weights for line in lines], axis=0) / len(estimators)
+    return Linear(weights, sum(line.start for line in lines) / len(estimators))
+
+
+def _linear(estimator: Any) -> Linear:
+    weights = np.ascontiguousarray(estimator.coef_, dtype="f8")
+    return Linear(weights, float(estimator.intercept_))
 
 
 def _search(tree: Any) -> Search:

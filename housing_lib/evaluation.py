@@ -21,6 +21,7 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from xgboost import DMatrix, XGBRegressor
 
 from housing_lib.data import FEATURES, TARGET, Floats, capped
+from housing_lib.estimators import LinearStart
 from housing_lib.features import make_columns
 from housing_lib.model import FAR_COLUMNS
 from housing_lib.parts import Part
@@ -358,17 +359,17 @@ def contributions(model: Any, districts: pd.DataFrame, names: list[str]) -> pd.D
     """What each feature adds to each price (100,000 USD); the columns add up to the prediction.
 
     Exact SHAP values of the trees (Lundberg et al. 2020), computed by XGBoost
-    itself; the last column, `base`, is where every price starts. None if the
-    champion is not made of XGBoost's trees.
+    itself, and of the lines that some start from; the last column, `base`,
+    is where every price starts. None if the champion is not made of XGBoost's trees.
     """
     inner = model.model_
     near = getattr(inner, "near_estimators", [None])
-    if not all(isinstance(one, XGBRegressor) for one in near):
+    if not all(isinstance(getattr(one, "estimator_", one), XGBRegressor) for one in near):
         return None
     matrix = inner.transform(districts)
     share = inner.near_share(matrix)[:, None]
-    total = np.mean([_tree_shap(one, matrix) for one in near], axis=0) * share
-    total[:, [*FAR_COLUMNS, -1]] += _tree_shap(inner.far_, matrix[:, FAR_COLUMNS]) * (1 - share)
+    total = np.mean([_shap(one, matrix) for one in near], axis=0) * share
+    total[:, [*FAR_COLUMNS, -1]] += _shap(inner.far_, matrix[:, FAR_COLUMNS]) * (1 - share)
     return pd.DataFrame(total, columns=[*names, "base"])
 
 
@@ -380,6 +381,11 @@ def mean_contributions(model: Any, part: Part, names: list[str]) -> pd.Series | 
     return found.drop(columns="base").abs().mean().sort_values(ascending=False)
 
 
-def _tree_shap(booster: XGBRegressor, matrix: Floats) -> Floats:
-    found: Floats = booster.get_booster().predict(DMatrix(matrix), pred_contribs=True)
+def _shap(estimator: XGBRegressor | LinearStart, matrix: Floats) -> Floats:
+    if isinstance(estimator, LinearStart):
+        line = estimator.line_
+        # Columns of the matrix have mean 0, so the intercept is where every price starts.
+        linear = np.column_stack([matrix * line.coef_, np.full(len(matrix), line.intercept_)])
+        return linear + _shap(estimator.estimator_, matrix)
+    found: Floats = estimator.get_booster().predict(DMatrix(matrix), pred_contribs=True)
     return found.astype("float64")

@@ -50,7 +50,10 @@ class Family:
     The class is named rather than imported, so that asking which families there
     are takes no time. `far` are the hyperparameters of the estimator for districts
     without neighbours, where they differ, `trust` is how much the other one counts
-    among neighbours, and `repeats` with how many seeds that one is fitted.
+    among neighbours, and `repeats` with how many seeds that one is fitted. Every
+    other of these starts from a ridge regression of strength `start`, if there is
+    one; `thinned` is the weight of districts that are heard again with half of
+    their neighbours.
     """
 
     title: str
@@ -63,6 +66,8 @@ class Family:
     far: Mapping[str, Any] | None = None
     trust: float = 1.0
     repeats: int = 1
+    start: float | None = None
+    thinned: float = 0.0
 
 
 ALPHA = Range(1e-5, 1e1, log=True)
@@ -174,7 +179,7 @@ FAMILIES: dict[str, Family] = {
             "min_child_weight": 5.0,
             "subsample": 0.8,
             "colsample_bytree": 0.25,
-            "reg_lambda": 1.0,
+            "reg_lambda": 10.0,
             "reg_alpha": 1e-3,
             "n_estimators": 1000,
         },
@@ -190,6 +195,8 @@ FAMILIES: dict[str, Family] = {
         },
         trust=0.85,
         repeats=3,
+        start=300.0,
+        thinned=0.3,
     ),
 }
 
@@ -277,7 +284,8 @@ def make_model(
     ----------
     repeats
         With how many seeds the estimator among neighbours is fitted, to answer
-        with the mean; by default the family's number.
+        with the mean; by default the family's number. With 1 it stands alone, as
+        a search fits it: without a start and without thinned districts.
     """
     from housing_lib.model import DistrictModel
 
@@ -288,10 +296,17 @@ def make_model(
         for one in range(repeats or family.repeats)
     ]
     far = family.far and make_estimator(name, family.far, seed=seed, n_jobs=n_jobs)
-    return DistrictModel(_mean_of(near), far, trust=family.trust)
+    if len(near) == 1:
+        return DistrictModel(near[0][1], far, trust=family.trust)
+    mean = _mean_of(near, start=family.start)
+    return DistrictModel(mean, far, thinned=family.thinned, trust=family.trust)
 
 
-def _mean_of(estimators: list[tuple[str, Any]]) -> Any:
+def _mean_of(estimators: list[tuple[str, Any]], *, start: float | None) -> Any:
     from sklearn.ensemble import VotingRegressor
 
-    return estimators[0][1] if len(estimators) == 1 else VotingRegressor(estimators)
+    from housing_lib.estimators import LinearStart
+
+    if start is not None:  # half of them, because the two kinds err in different districts
+        estimators[1::2] = [(name, LinearStart(one, alpha=start)) for name, one in estimators[1::2]]
+    return VotingRegressor(estimators)

@@ -6,8 +6,9 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from sklearn.base import BaseEstimator, OneToOneFeatureMixin, TransformerMixin
+from sklearn.base import BaseEstimator, OneToOneFeatureMixin, TransformerMixin, clone
 from sklearn.impute import SimpleImputer
+from sklearn.model_selection import KFold
 from sklearn.pipeline import FeatureUnion, Pipeline
 from sklearn.preprocessing import StandardScaler
 
@@ -138,6 +139,24 @@ def make_preprocessing() -> Pipeline:
     own_and_around = [("own", DistrictFeatures()), ("around", NeighbourFeatures())]
     engineered = [("engineer", FeatureUnion(own_and_around)), ("scale", StandardScaler())]
     return Pipeline([*make_columns().steps, *engineered])
+
+
+def thinned_matrix(
+    preprocessing: Pipeline, X: pd.DataFrame | Floats, y: Floats, *, seed: int = 0
+) -> Floats:
+    """The matrix of training districts that know only a random half of their neighbours.
+
+    `preprocessing` is fitted on all of them and gives the scale. Trained on both
+    matrices, a model hears each district twice in different company, and leans
+    less on a single neighbour.
+    """
+    engineer, scale = preprocessing[:-1], preprocessing[-1]
+    rows = preprocessing["columns"].transform(X)
+    matrix = np.empty((len(rows), scale.n_features_in_))
+    for known, asked in KFold(2, shuffle=True, random_state=seed).split(rows):
+        fitted = clone(engineer).fit(rows[known], y[known])
+        matrix[asked] = scale.transform(fitted.transform(rows[asked]))
+    return matrix
 
 
 def make_columns() -> Pipeline:

@@ -61,13 +61,19 @@ class Forest:
 
 @dataclass(frozen=True)
 class Mean:
-    """The mean of several forests, as scikit-learn's `VotingRegressor` takes it."""
+    """The mean of several forests, as scikit-learn's `VotingRegressor` takes it.
+
+    With `doubles` it is taken in double precision, as there where one of them is not single.
+    """
 
     forests: tuple[Forest, ...]
+    doubles: bool
 
     def predict(self, matrix: Floats) -> npt.NDArray[Any]:
         """The value of each row of the model matrix, in the precision of the library."""
         values = np.asarray([forest.predict(matrix) for forest in self.forests])
+        if self.doubles:
+            values = values.astype("float64")
         mean: npt.NDArray[Any] = np.average(values.T, axis=1)
         return mean
 

@@ -30,6 +30,7 @@ EXPERIMENTS = {
 }
 # skops loads these beside its own list, and nothing else: no code runs that is not named here.
 TRUSTED_TYPES = (
+    "housing_lib.estimators.LinearStart",
     "housing_lib.estimators.PercentileRegression",
     "housing_lib.features.DistrictColumns",
     "housing_lib.features.DistrictFeatures",

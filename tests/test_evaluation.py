@@ -110,6 +110,12 @@ def test_contributions_add_up_to_the_prediction(split, models):
     np.testing.assert_allclose(
         found.sum(axis=1), models["xgboost"].predict(val.districts.head(50)), atol=1e-4
     )
+    several = families.make_model("xgboost", {"n_estimators": 30}, repeats=2)  # one from a line
+    champion.model_ = several.fit(val.districts, val.y)
+    found = evaluation.contributions(champion, val.districts.head(50), features.feature_names())
+    np.testing.assert_allclose(
+        found.sum(axis=1), several.predict(val.districts.head(50)), atol=1e-4
+    )
     champion.model_ = models["ridge"]
     assert evaluation.contributions(champion, val.districts, features.feature_names()) is None
 

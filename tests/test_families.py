@@ -63,6 +63,27 @@ def test_least_squares_uses_the_share_of_features_that_it_is_given(districts):
     assert used == pytest.approx(0.25, abs=0.05)
 
 
+def test_the_champion_is_a_mean_of_boosters_some_of_which_start_from_a_line(districts):
+    model = families.make_model(families.CHAMPION, {"n_estimators": 20}, seed=0)
+    model.fit(districts, districts[data.TARGET].to_numpy())
+    matrix = model.transform(districts)
+    plain, started, *_ = model.near_estimators
+    np.testing.assert_allclose(
+        started.predict(matrix), started.line_.predict(matrix) + started.estimator_.predict(matrix)
+    )
+    far = np.sqrt(np.mean((started.line_.predict(matrix) - districts[data.TARGET]) ** 2))
+    assert np.sqrt(np.mean((started.predict(matrix) - districts[data.TARGET]) ** 2)) < far
+    together = np.mean([one.predict(matrix) for one in model.near_estimators], axis=0)
+    np.testing.assert_allclose(model.near_.predict(matrix), together, rtol=1e-6)
+    assert not np.allclose(plain.predict(matrix), started.predict(matrix))
+
+
+def test_too_few_districts_to_thin_still_make_a_model(districts):
+    model = families.make_model("xgboost", {"n_estimators": 2})
+    three = districts.head(3)
+    assert np.isfinite(model.fit(three, three[data.TARGET]).predict(three)).all()
+
+
 def _small(name: str) -> dict | None:
     stages = families.FAMILIES[name].stages
     return {stages.parameter: 10} if stages else None

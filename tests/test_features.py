@@ -57,6 +57,22 @@ def test_nothing_is_learned_from_validation_and_test(districts):
     assert not np.array_equal(before["test"].X, after["test"].X)
 
 
+def test_thinned_districts_know_half_of_their_neighbours_and_never_their_own_price(districts):
+    prices = districts[data.TARGET].to_numpy()
+    preprocessing = features.make_preprocessing()
+    matrix = preprocessing.fit_transform(districts, prices)
+    thinned = features.thinned_matrix(preprocessing, districts, prices)
+    own = len(features.own_names())
+    np.testing.assert_allclose(thinned[:, :own], matrix[:, :own])
+    away = features.feature_names().index("PlaceLogDistance20")
+    assert (thinned[:, away] >= matrix[:, away]).all()
+    changed = prices.copy()
+    changed[100] += 3
+    again = features.thinned_matrix(preprocessing, districts, changed)
+    np.testing.assert_array_equal(thinned[100], again[100])
+    assert (thinned != again).any(axis=1).sum() > 10  # its neighbours do hear of it
+
+
 def test_missing_columns_and_wrong_shapes_are_refused(districts, fitted):
     with pytest.raises(DataError, match="missing columns: MedInc"):
         fitted.transform(districts.drop(columns="MedInc"))
