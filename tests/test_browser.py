@@ -223,7 +223,7 @@ def test_a_table_is_copied_as_text_that_a_spreadsheet_takes(scripted, paths):
 def test_every_dollar_on_the_index_page_stands_in_the_record_of_the_run(scripted, paths, smoke):
     scripted.goto(_index(paths).as_uri())
     scripted.evaluate("document.querySelectorAll('.maps, footer').forEach(e => e.remove())")
-    shown = set(re.findall(r"−?\$[\d,]+", scripted.locator("main").inner_text()))
+    shown = set(re.findall(r"−?\$\d+(?:,\d{3})*", scripted.locator("main").inner_text()))
     champion, board = smoke.record["champion"], smoke.record["leaderboard"]
     linear = min(row["val_rmse"] for row in board if row["linear"])
     known = {dollars(value) for value in _numbers(smoke.record)}

@@ -80,7 +80,7 @@ def test_imports_are_followed_through_modules(project):
 def test_comments_docstrings_and_layout_change_no_key(project):
     before = keys_of_all()
     path = project / "housing_lib" / "data.py"
-    replace(path, '"""The contract of a district', '# a comment\n"""Another contract')
+    replace(path, '"""The way from a source', '# a comment\n"""Another way from a source')
     replace(path, "PARTS = (", "\n\n# why\nPARTS = (")
     assert not changed(before, keys_of_all())
 

@@ -90,7 +90,8 @@ def test_the_last_cell_records_and_the_one_before_names_the_next_step(notebook):
 def test_they_run_in_order_from_their_own_folder(tmp_path):
     """As JupyterLab runs them: nbmake, the notebooks' folder, a store of their own."""
     environment = os.environ | {"HOUSING_ROOT": str(tmp_path), "MPLBACKEND": ""}
-    environment.pop("MPLBACKEND")
+    for name in ("MPLBACKEND", "MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI"):
+        environment.pop(name, None)  # MLflow tells child processes which store this one uses
     command = [sys.executable, "-m", "pytest", "--nbmake", "--nbmake-timeout=300", "-q", "-p"]
     command += ["no:cacheprovider", "-c", os.devnull, *map(str, PATHS)]
     done = subprocess.run(

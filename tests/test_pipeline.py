@@ -6,13 +6,12 @@ import sqlite3
 import time
 
 import nbformat
-import numpy as np
-import pandas as pd
 import pytest
 
-from housing_lib import data, families, graph, pipeline, runs, tracking, tuning
+from housing_lib import data, families, graph, parts, pipeline, runs, tracking, tuning
+from housing_lib.evaluation import METRICS
 from housing_lib.graph import Plan, Step
-from housing_lib.parts import Part
+from housing_lib.settings import get_settings
 
 LINEAR = {"linear_regression", "lasso", "ridge", "elastic_net"}
 BOOSTED = {"gradient_boosting", "xgboost"}
@@ -47,17 +46,23 @@ def test_the_champion_is_the_lowest_validation_error_and_stands_in_production(sm
     assert champion["decision"] == "promoted"
 
 
-def test_the_same_seed_gives_the_same_numbers_in_the_notebook_and_in_the_library(smoke):
-    processed = smoke.root / "data" / "processed"
-    train, val = (_arrays(processed / f"{name}_data.npz") for name in ("train", "val"))
+def test_the_same_seed_gives_the_same_numbers_in_the_notebook_and_in_the_library(
+    smoke_store, tmp_path, monkeypatch
+):
+    train, val = parts.load_part("train"), parts.load_part("val")
+    experiment = tracking.experiment_id("tuning")
+    children = tracking.client().search_runs([experiment], max_results=1000)
+    monkeypatch.setenv("HOUSING_ROOT", str(tmp_path))  # where no search is kept yet
+    get_settings.cache_clear()
     for family in ("xgboost", "ridge"):
         search = tuning.tune(family, train, val, n_trials=graph.BUDGETS["smoke"], seed=42)
-        assert search.best.metrics["val_rmse"] == _validation_errors(smoke)[family]
-
-
-def _arrays(path):
-    with np.load(path) as stored:
-        return Part(stored["X"], stored["y"], stored["ids"], pd.DataFrame())
+        tried = [trial.metrics["val_rmse"] for trial in search.trials]
+        logged = [
+            run.data.metrics["val_rmse"]
+            for run in children
+            if run.data.tags.get("family") == family and "mlflow.parentRunId" in run.data.tags
+        ]
+        assert sorted(tried) == sorted(logged)
 
 
 def _validation_errors(smoke) -> dict[str, float]:
@@ -98,7 +103,7 @@ def test_mlflow_holds_every_trial_below_its_family(smoke_store):
     assert len(children) == len(families.FAMILIES) * graph.BUDGETS["smoke"]
     assert {run.data.tags["mlflow.parentRunId"] for run in children} == set(parents)
     finished = [run for run in children if run.info.status == "FINISHED"]
-    names = [f"{part}_{metric}" for part in ("train", "val") for metric in tuning.METRICS]
+    names = [f"{part}_{metric}" for part in ("train", "val") for metric in METRICS]
     assert all(set(names) <= set(run.data.metrics) for run in finished)
     assert all(run.data.params for run in finished)
     artifacts = {file.path for file in tracking.client().list_artifacts(next(iter(parents)))}

@@ -33,8 +33,10 @@ def test_the_estimator_of_the_best_trial_scores_what_the_trial_scored(split, fam
     again.fit(train.districts, train.y)
     best = search.best_model(train)
     first = best.near_estimators[0]
-    assert first.get_params() == again.near_.get_params()
-    heard_alike = [] if families.get_family(family).thinned else [first]
+    heard_alike = [first]
+    if families.get_family(family).thinned:  # then the model's own hears thinned districts as well
+        assert first.get_params() == again.near_.get_params()
+        heard_alike = []
     for estimator in (search.estimator, again.near_, *heard_alike):
         found = metrics(val.y, estimator.predict(val.X), prefix="val_")
         assert found["val_rmse"] == pytest.approx(search.best.metrics["val_rmse"], abs=1e-9)
