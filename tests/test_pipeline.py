@@ -62,7 +62,8 @@ def test_the_same_seed_gives_the_same_numbers_in_the_notebook_and_in_the_library
             for run in children
             if run.data.tags.get("family") == family and "mlflow.parentRunId" in run.data.tags
         ]
-        assert sorted(tried) == sorted(logged)
+        # To the last bits: with another number of threads, sums are taken in another order.
+        assert sorted(tried) == pytest.approx(sorted(logged), rel=1e-12)
 
 
 def _validation_errors(smoke) -> dict[str, float]:
