@@ -31,15 +31,6 @@ PUBLISHED = {
     "TabR, tuned": 0.3998,
     "five TabR together": 0.3914,
 }
-# Tuned on the raw eight columns of the training side of random splits.
-RAW = {
-    "n_estimators": 1200,
-    "learning_rate": 0.03,
-    "max_depth": 8,
-    "min_child_weight": 5,
-    "subsample": 0.8,
-    "colsample_bytree": 0.7,
-}
 
 Make = Callable[[int], Any]
 Split = tuple[np.ndarray, np.ndarray]
@@ -59,7 +50,7 @@ def block_splits(districts: pd.DataFrame, folds: int = 5) -> Iterator[Split]:
 
 def raw_booster(jobs: int) -> XGBRegressor:
     """The peer: tuned XGBoost on the raw eight columns."""
-    return XGBRegressor(**RAW, n_jobs=jobs, random_state=0)
+    return XGBRegressor(**evaluation.RAW_BOOSTER, n_jobs=jobs, random_state=0)
 
 
 def score(make: Make, splits: list[Split], districts: pd.DataFrame, label: str, jobs: int) -> dict:
