@@ -50,7 +50,7 @@ ui: $(READY) ## open MLflow's pages on http://127.0.0.1:5000
 
 lock: $(READY) ## resolve the dependencies of pyproject.toml anew
 	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11.5 --fork-strategy fewest \
-	  --no-header --no-annotate --extra dev --upgrade pyproject.toml -o requirements.lock
+	  --no-header --no-annotate --all-extras --upgrade pyproject.toml -o requirements.lock
 
 clean: ## remove the environment and caches; data, models and reports stay
 	@rm -rf $(VENV) *.egg-info .pytest_cache .ruff_cache .mypy_cache

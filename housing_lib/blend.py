@@ -13,7 +13,7 @@ from sklearn.base import BaseEstimator, RegressorMixin, clone
 from sklearn.model_selection import KFold
 
 from housing_lib.data import Floats
-from housing_lib.evaluation import metrics, predictions, rmse_difference
+from housing_lib.evaluation import CHAMPION, metrics, predictions, rmse_difference
 from housing_lib.families import BLEND, make_model
 from housing_lib.parts import Part
 
@@ -120,6 +120,17 @@ class Choice:
         cores = os.cpu_count() or 1
         params = best_params[self.name]
         return make_model(self.name, params, seed=seed, n_jobs=cores, repeats=repeats)
+
+    def for_blocks(
+        self, best_params: Mapping[str, Any], *, seed: int, families: bool
+    ) -> dict[str, Any]:
+        """The chosen model with one seed, to be fitted with blocks held out, as `CHAMPION`.
+
+        With `families`, the other families stand beside it by name.
+        """
+        others = [name for name in best_params if families and name != self.name]
+        made = {name: make_model(name, best_params[name], seed=seed, repeats=1) for name in others}
+        return {CHAMPION: self.unfitted(best_params, seed=seed, repeats=1), **made}
 
     def parameters(self, best_params: Mapping[str, Any]) -> dict[str, Any]:
         """What makes the chosen model again: hyperparameters of the family, or the weights."""

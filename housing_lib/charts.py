@@ -74,10 +74,10 @@ class _Place(NamedTuple):
 def price_map(recorded: Mapping[str, Any]) -> Map | None:
     """A map of prices from what `geography.map_record` gave, in steps of equal counts.
 
-    None if a single square leaves nothing to compare.
+    None if there is not more than a single square, which leaves nothing to compare.
     """
     places = _read(recorded)
-    if len(places) == 1:
+    if len(places) <= 1:
         return None
     bounds = sorted({round(bound, -4) for bound in quantiles([one.usd for one in places], n=7)})
     return _map(recorded, places, bounds)
@@ -86,10 +86,10 @@ def price_map(recorded: Mapping[str, Any]) -> Map | None:
 def error_map(recorded: Mapping[str, Any]) -> Map | None:
     """A map of mean errors from what `geography.map_record` gave, in steps around zero.
 
-    None if a single square leaves nothing to compare.
+    None if there is not more than a single square, which leaves nothing to compare.
     """
     places = _read(recorded)
-    if len(places) == 1:
+    if len(places) <= 1:
         return None
     limit = quantiles([abs(one.usd) for one in places], n=10)[-1]
     upper = [max(1_000 * step, round(limit * step / 5, -3)) for step in (1, 3, 5)]

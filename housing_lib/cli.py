@@ -1,5 +1,7 @@
 """The `housing` command: each subcommand is one job of the project."""
 
+import atexit
+import gc
 import os
 import sys
 from dataclasses import asdict
@@ -11,7 +13,7 @@ from rich import box
 from rich.markup import escape
 from rich.table import Table
 
-from housing_lib import run_commands
+from housing_lib import action_commands, monitor_command, run_commands
 from housing_lib.settings import get_settings
 from housing_lib.terminal import EXIT_HELD, err, out
 from housing_lib.terminal import say_errors as _say_errors
@@ -23,6 +25,8 @@ app = typer.Typer(
     rich_markup_mode="rich",
 )
 run_commands.add_to(app)
+monitor_command.add_to(app)
+action_commands.add_to(app)
 
 
 @app.command()
@@ -56,20 +60,96 @@ def data(
 
 @app.command()
 @_say_errors
-def predict(
-    source: Annotated[Path, typer.Argument(help="CSV or Parquet file with the eight columns")],
-    target: Annotated[Path | None, typer.Argument(help="default: data/predictions/")] = None,
-    stage: Annotated[str, typer.Option(help="production, staging or previous")] = "production",
+def tune(
+    family: Annotated[str, typer.Argument(help="as xgboost; housing notebook 03 lists them")],
+    trials: Annotated[int, typer.Option(min=1, help="the total, whoever runs them")] = 20,
+    join: Annotated[
+        bool, typer.Option("--join", help="help with a search in HOUSING_STUDY_URL, to its total")
+    ] = False,
+    abreast: Annotated[int, typer.Option(min=1, help="trials proposed and run side by side")] = 1,
+    seed: Annotated[
+        int | None, typer.Option(min=0, max=2**32 - 1, help="the seed of the search")
+    ] = None,
+    growth: Annotated[
+        float, typer.Option(min=0.05, max=1, help="the share of its trees a family may grow")
+    ] = 1.0,
+    cluster: Annotated[
+        str, typer.Option(metavar="ADDRESS", help="a Dask scheduler, as tcp://scheduler:8786")
+    ] = "",
 ) -> None:
-    """Write the model's predictions beside the columns of a file."""
-    from housing_lib import registry, scoring
+    """Search one family's hyperparameters on the preprocessed districts.
 
-    registered = registry.load(stage)
-    scored = scoring.predict_file(
-        source, target or scoring.default_target(source), registered=registered
-    )
-    done = f"{scored.rows:,} districts by version {scored.model_version} in {scored.seconds:.1f} s"
-    out.print(f"{done}: {scored.path}", soft_wrap=True)
+    The trials are kept: `housing run` with the same budget takes them from there, and a search
+    that was stopped goes on. Several machines share one search by HOUSING_STUDY_URL: one begins
+    it, the others `--join`; the number of trials stays the total, and the trial of a machine that
+    dies is run again by another.
+    """
+    from housing_lib import parts, settings, studies, tuning
+
+    settings.use_cluster(cluster)
+    parts.load_manifest()
+    train, val = parts.load_part("train"), parts.load_part("val")
+    chosen = get_settings().seed if seed is None else seed
+    name = tuning.study_name(family, train, val, seed=chosen, growth=growth, abreast=abreast)
+    total = studies.total_to_join(name) if join else trials
+    search = tuning.tune(
+        family, train, val, n_trials=total, seed=chosen, growth=growth, abreast=abreast,
+        on_trial=_tell_trial,
+    )  # fmt: skip
+    best = search.best
+    out.print(
+        f"The best of {len(search.trials)} trials is {best.number}, with a validation RMSE of "
+        f"{best.metrics['val_rmse']:.4f}: {best.params}", soft_wrap=True, markup=False,
+    )  # fmt: skip
+
+
+def _tell_trial(trial: Any) -> None:
+    error = trial.metrics["val_rmse"]
+    out.print(f"trial {trial.number:3d}  {trial.state:<8}  {error:.4f}  {trial.seconds:5.1f} s")
+
+
+@app.command()
+@_say_errors
+def predict(
+    source: Annotated[
+        str, typer.Argument(help="CSV or Parquet: a file, a folder, a 'glob', or s3://bucket/...")
+    ],
+    target: Annotated[
+        str, typer.Argument(help="a file, or a folder for many  [default: data/predictions/]")
+    ] = "",
+    stage: Annotated[str, typer.Option(help="production, staging or previous")] = "production",
+    jobs: Annotated[int | None, typer.Option(min=1, help="processes (default: one a core)")] = None,
+    cluster: Annotated[
+        str, typer.Option(metavar="ADDRESS", help="a Dask scheduler, as tcp://scheduler:8786")
+    ] = "",
+) -> None:
+    """Write the model's predictions beside the columns of files of any size.
+
+    Each row gets a price, its 90 % interval, the error to expect and flags. Rows that break the
+    contract go to a quarantine file with the reasons (exit code 3); a manifest beside the
+    predictions counts both, with the model's version and all digests. Stopped or killed? The same
+    command goes on where it was, and comes to the same bytes.
+    """
+    from housing_lib import answering, compute, console, scoring, settings
+
+    settings.use_cluster(cluster)
+    goal = target or scoring.default_target(source)
+    asked = answering.answering(stage)
+    with console.progress(err, f"on {compute.where(jobs)}") as tell:
+        scored = scoring.predict(source, goal, asked=asked, jobs=jobs, on_progress=tell)
+    _tell_scored(scored)
+
+
+def _tell_scored(scored: Any) -> None:
+    done = f"{scored.scored:,} districts by version {scored.model_version}: {scored.target}"
+    out.print(done, soft_wrap=True, markup=False)
+    if not scored.quarantined:
+        return
+    what = f"{scored.quarantined:,} of {scored.rows:,} rows are in quarantine"
+    out.print(f"{what}: {', '.join(scored.quarantine[:3])}", soft_wrap=True, markup=False)
+    for reason, count in sorted(scored.reasons.items(), key=lambda one: -one[1])[:5]:
+        out.print(f"  {count:>10,}  {reason}", markup=False)
+    raise typer.Exit(EXIT_HELD)
 
 
 @app.command()
@@ -78,9 +158,9 @@ def promote(
     version: Annotated[int | None, typer.Argument(help="default: the version in Staging")] = None,
 ) -> None:
     """Let the gate decide whether a version goes to Production."""
-    from housing_lib import registry
+    from housing_lib import promotion
 
-    _tell(registry.promote(version))
+    _tell(promotion.promote(version))
 
 
 @app.command()
@@ -89,9 +169,9 @@ def gate(
     version: Annotated[int | None, typer.Argument(help="default: the version in Staging")] = None,
 ) -> None:
     """Show what the gate would say of a version, without deciding."""
-    from housing_lib import registry
+    from housing_lib import promotion
 
-    found = registry.assess(version)
+    found = promotion.assess(version)
     before = f"version {found.incumbent}" if found.incumbent else "no version in Production"
     _show_rules(found.rules, title=f"version {found.version} against {before}")
     out.print(f"{found.sentence} Nothing was decided.", markup=False, soft_wrap=True)
@@ -233,4 +313,7 @@ def ui(port: Annotated[int, typer.Option(help="port to listen on")] = 5000) -> N
 
 def main() -> None:
     """Run the command line."""
+    # Imports make many objects and no garbage: looking for it would be half a second of waiting.
+    gc.set_threshold(200_000)
+    atexit.register(gc.freeze)
     app()

@@ -12,13 +12,15 @@ import numpy as np
 import numpy.typing as npt
 
 from housing_lib.arrays import flatten, restore
-from housing_lib.compiled_features import Around, Own, district_matrix, nearest, place_km
+from housing_lib.compiled_features import Around, Own, district_matrix, place_km
 from housing_lib.contract import Floats
 from housing_lib.files import atomic_path, file_digest
 from housing_lib.forests import Forest, Mean
+from housing_lib.searching import nearest_in_order
 from housing_lib.settings import HousingError
+from housing_lib.shallow import Shallow
 
-FORMAT = 2
+FORMAT = 3
 TOLERANCE = 1e-6
 
 
@@ -58,14 +60,14 @@ class Linear:
         return values
 
 
-Estimator = Forest | Mean | Linear
+Estimator = Shallow | Forest | Mean | Linear
 
 
 @dataclass(frozen=True)
 class Error:
     """The error to expect, and how many times it holds the true price in 90 % of districts."""
 
-    booster: Forest
+    booster: Shallow | Mean
     least: float
     factor: float
 
@@ -166,7 +168,7 @@ class Compiled:
         """The row of the training district nearest to a place, and its distance in km."""
         place = place_km(latitude, longitude, self.own.radius_km)
         distances, rows = np.empty(1), np.empty(1, dtype="i8")
-        nearest(self.around.searches[0], place, 1, distances, rows)
+        nearest_in_order(self.around.searches[0], place, 1, distances, rows)
         return int(rows[0]), float(distances[0])
 
     def save(self, path: Path) -> str:

@@ -1,13 +1,6 @@
 """The model matrix of districts, computed by compiled code without pandas or scikit-learn.
 
-Number by number what `features` and `neighbours` compute, which say why. Many
-districts lie at one place, so that distances tie and the order among them
-decides which prices count; so the nearest are found in scipy's own trees by
-scipy's own algorithm (best bin first, Arya and Mount 1993), with heaps that
-break ties alike.
-
-All compiled code that calls each other stands in this one file, because
-numba's cache on the disk notices a change of this file alone.
+Number by number what `features` and `neighbours` compute, which say why.
 """
 
 import math
@@ -15,31 +8,14 @@ from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
 
 from housing_lib.contract import Floats
+from housing_lib.jit import kernel
+from housing_lib.searching import Search, nearest, nearest_in_order, reach_of
 
 RADIAN = math.pi / 180
 # The 1, 2, 3, 5, 10, 20 and 40 nearest; spreads begin at the fourth of these.
 FIRST_SPREAD = 3
-LEAF = -1
-
-
-class Search(NamedTuple):
-    """One k-d tree: points, and nodes that split them or hold some of them.
-
-    `low` and `high` are the children of a node that splits, or else the range of
-    points that a leaf holds. The points lie leaf by leaf; `order` has their rows.
-    """
-
-    points: Floats
-    order: npt.NDArray[np.int64]
-    axis: npt.NDArray[np.int64]
-    split: Floats
-    low: npt.NDArray[np.int64]
-    high: npt.NDArray[np.int64]
-    floor: Floats
-    ceiling: Floats
 
 
 class Own(NamedTuple):
@@ -98,7 +74,7 @@ def district_matrix(districts: Floats, own: Own, around: Around) -> tuple[Floats
     return matrix, kilometres
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def raw_matrix(districts, incomes, counts, own, around):  # type: ignore[no-untyped-def]
     """The matrix before logarithms are taken, and the kilometres to the nearest known district."""
     width = own_width(own) + 2 * around.kinds.shape[1]
@@ -118,19 +94,19 @@ def raw_matrix(districts, incomes, counts, own, around):  # type: ignore[no-unty
     return matrix, kilometres
 
 
-@njit(cache=True)
+@kernel
 def own_width(own):  # type: ignore[no-untyped-def]
     """The number of features that a district has of itself."""
     return 15 + len(own.angles) + len(own.cities)
 
 
-@njit(cache=True)
+@kernel
 def space_width(around, space):  # type: ignore[no-untyped-def]
     """The number of features that the neighbours in one space add."""
     return 5 * len(around.counts) - FIRST_SPREAD + 4 + np.isfinite(around.penalties[space]).sum()
 
 
-@njit(cache=True)
+@kernel
 def place_km(latitude, longitude, radius):  # type: ignore[no-untyped-def]
     """A place on the sphere, as `geography.places_km` has it."""
     phi, turn = latitude * RADIAN, longitude * RADIAN
@@ -142,7 +118,7 @@ def place_km(latitude, longitude, radius):  # type: ignore[no-untyped-def]
     return place
 
 
-@njit(cache=True)
+@kernel
 def own_features(district, counts, place, own, out):  # type: ignore[no-untyped-def]
     """Fill in what `features.DistrictFeatures` computes, before the other logarithms."""
     income, age, rooms, bedrooms, people, occupants, latitude, longitude = district
@@ -160,12 +136,12 @@ def own_features(district, counts, place, own, out):  # type: ignore[no-untyped-
         out[at] = half_chord(latitude, longitude, own.cities[city, 0], own.cities[city, 1])
         at += 1
     distances, found = np.empty(1), np.empty(1, np.int64)
-    nearest(own.coast, place, 1, distances, found)
+    nearest(own.coast, place, np.inf, distances, found)
     out[at + 1] = distances[0]
     out[at + 2] = found[0] / (len(own.coast.points) - 1)
 
 
-@njit(cache=True)
+@kernel
 def half_chord(latitude, longitude, to_latitude, to_longitude):  # type: ignore[no-untyped-def]
     """The sine of half the angle between two places, as `geography.distance_km` computes it."""
     phi, to_phi = latitude * RADIAN, to_latitude * RADIAN
@@ -174,7 +150,7 @@ def half_chord(latitude, longitude, to_latitude, to_longitude):  # type: ignore[
     return math.sqrt(rise * rise + math.cos(phi) * math.cos(to_phi) * (turn * turn))
 
 
-@njit(cache=True)
+@kernel
 def around_features(income, kind, place, around, out):  # type: ignore[no-untyped-def]
     """Fill in what `neighbours.NeighbourFeatures` computes; the distance to the nearest place."""
     most = around.counts[-1]
@@ -183,32 +159,38 @@ def around_features(income, kind, place, around, out):  # type: ignore[no-untype
     at, kilometres = 0, np.inf
     traits = out[len(out) - 2 * len(kind) :]
     for space in range(len(around.kilometres)):
-        km = around.kilometres[space]
-        search = around.searches[space]
+        km, search = around.kilometres[space], around.searches[space]
         if np.isinf(km):
-            find(search, place, most, distances, found)
+            find(search, place, found[:0], distances, found)
             kilometres = distances[0]
             mean_kinds(around.kinds, found, around.few, traits)
             mean_kinds(around.kinds, found, around.many, traits[len(kind) :])
         else:
             point[:3], point[3:] = place / km, kind
-            find(search, point, most, distances, found)
+            find(search, point, found, distances, found)
         distances += around.softenings[space]
         at = prices_around(distances, found, income, around, out, at)
         at = local_prices(distances, found, kind, around.penalties[space], around, out, at)
     return kilometres
 
 
-@njit(cache=True)
-def find(search, point, most, distances, found):  # type: ignore[no-untyped-def]
-    """Fill in the nearest; where there are too few, the farthest stands for the others."""
-    there = min(most, len(search.points))
-    nearest(search, point, there, distances, found)
+@kernel
+def find(search, point, seeds, distances, found):  # type: ignore[no-untyped-def]
+    """Fill in the nearest; where there are too few, the farthest stands for the others.
+
+    The nearest of the space before, its seeds, tell how far it is at most. Where there
+    are none the space is that of places, which tie so often that order comes first.
+    """
+    most, there = len(distances), min(len(distances), len(search.points))
+    if len(seeds) == there:
+        nearest(search, point, reach_of(search, point, seeds), distances, found)
+    else:
+        nearest_in_order(search, point, there, distances, found)
     for k in range(there, most):
         distances[k], found[k] = distances[there - 1], found[there - 1]
 
 
-@njit(cache=True)
+@kernel
 def mean_kinds(kinds, found, count, out):  # type: ignore[no-untyped-def]
     """Fill in the mean traits of the nearest districts."""
     for trait in range(kinds.shape[1]):
@@ -218,7 +200,7 @@ def mean_kinds(kinds, found, count, out):  # type: ignore[no-untyped-def]
         out[trait] = total / count
 
 
-@njit(cache=True)
+@kernel
 def prices_around(distances, found, income, around, out, at):  # type: ignore[no-untyped-def]
     """Fill in what the prices of the nearest districts tell; the place after that."""
     counts, groups = around.counts, len(around.counts)
@@ -252,7 +234,7 @@ def prices_around(distances, found, income, around, out, at):  # type: ignore[no
     return ends + 4
 
 
-@njit(cache=True)
+@kernel
 def local_prices(distances, found, kind, penalties, around, out, at):  # type: ignore[no-untyped-def]
     """Fill in the prices by ridge regressions on traits over the neighbours; the place after."""
     if np.isnan(penalties[0]):
@@ -275,7 +257,7 @@ def local_prices(distances, found, kind, penalties, around, out, at):  # type: i
     return at
 
 
-@njit(cache=True)
+@kernel
 def first_unknown(gram, moment, penalty):  # type: ignore[no-untyped-def]
     """The constant of a ridge regression, by eliminating the other unknowns from the last on."""
     matrix, right = gram.copy(), moment.copy()
@@ -288,115 +270,3 @@ def first_unknown(gram, moment, penalty):  # type: ignore[no-untyped-def]
             for column in range(pivot):
                 matrix[row, column] -= share * matrix[pivot, column]
     return right[0] / matrix[0, 0]
-
-
-@njit(cache=True)
-def nearest(search, point, count, distances, found):  # type: ignore[no-untyped-def]
-    """Fill in the distances and rows of the nearest points, the nearest first."""
-    dimensions = len(point)
-    bound = np.inf
-    kept, kept_priority, kept_row = 0, np.empty(count + 1), np.empty(count + 1, np.int64)
-    room = len(search.axis) + 1
-    waiting, waiting_priority, waiting_slot = 0, np.empty(room), np.empty(room, np.int64)
-    slot, slot_node, slot_distance = 0, np.empty(room, np.int64), np.empty(room)
-    sides = np.empty((room, dimensions))
-    away = 0.0
-    for axis in range(dimensions):
-        side = max(0.0, max(point[axis] - search.ceiling[axis], search.floor[axis] - point[axis]))
-        sides[0, axis] = side * side
-        away += side * side
-    node, last = 0, 0
-    while True:
-        axis = search.axis[node]
-        if axis == LEAF:
-            for k in range(search.low[node], search.high[node]):
-                distance = squared_distance(search.points, k, point)
-                if distance < bound:
-                    if kept == count:
-                        kept = heap_remove(kept_priority, kept_row, kept)
-                    row = search.order[k]
-                    kept = heap_push(kept_priority, kept_row, kept, -distance, row)
-                    if kept == count:
-                        bound = -kept_priority[0]
-            if waiting == 0:
-                break
-            slot = waiting_slot[0]
-            waiting = heap_remove(waiting_priority, waiting_slot, waiting)
-            node, away = slot_node[slot], slot_distance[slot]
-            continue
-        if away > bound:
-            break
-        rest = point[axis] - search.split[node]
-        near, far = search.low[node], search.high[node]
-        if rest >= 0:
-            near, far = far, near
-        last += 1
-        for k in range(dimensions):
-            sides[last, k] = sides[slot, k]
-        slot_distance[last] = away + (rest * rest - sides[slot, axis])
-        sides[last, axis] = rest * rest
-        slot_node[last] = far
-        node = near
-        if away > slot_distance[last]:
-            slot_node[last], node = near, far
-            swapped = slot_distance[last]
-            slot_distance[last], away = away, swapped
-            for k in range(dimensions):
-                sides[last, k], sides[slot, k] = sides[slot, k], sides[last, k]
-        if slot_distance[last] <= bound:
-            waiting = heap_push(waiting_priority, waiting_slot, waiting, slot_distance[last], last)
-    for k in range(kept - 1, -1, -1):
-        distances[k], found[k] = math.sqrt(-kept_priority[0]), kept_row[0]
-        kept = heap_remove(kept_priority, kept_row, kept)
-
-
-@njit(cache=True)
-def squared_distance(points, row, point):  # type: ignore[no-untyped-def]
-    """The squared distance to one of the points, summed up in scipy's order: four at a time."""
-    first = second = third = fourth = 0.0
-    whole = len(point) // 4 * 4
-    for k in range(0, whole, 4):
-        first += (points[row, k] - point[k]) ** 2
-        second += (points[row, k + 1] - point[k + 1]) ** 2
-        third += (points[row, k + 2] - point[k + 2]) ** 2
-        fourth += (points[row, k + 3] - point[k + 3]) ** 2
-    total = first + second + third + fourth
-    for k in range(whole, len(point)):
-        total += (points[row, k] - point[k]) ** 2
-    return total
-
-
-@njit(cache=True)
-def heap_push(priorities, contents, size, priority, content):  # type: ignore[no-untyped-def]
-    """The size of a heap, least priority first, after pushing an item."""
-    priorities[size], contents[size] = priority, content
-    k = size
-    while k > 0 and priorities[k] < priorities[(k - 1) // 2]:
-        heap_swap(priorities, contents, k, (k - 1) // 2)
-        k = (k - 1) // 2
-    return size + 1
-
-
-@njit(cache=True)
-def heap_remove(priorities, contents, size):  # type: ignore[no-untyped-def]
-    """The size of a heap after removing the item of least priority."""
-    size -= 1
-    priorities[0], contents[0] = priorities[size], contents[size]
-    k, left, right = 0, 1, 2
-    while (left < size and priorities[k] > priorities[left]) or (
-        right < size and priorities[k] > priorities[right]
-    ):
-        least = left
-        if right < size and priorities[left] > priorities[right]:
-            least = right
-        heap_swap(priorities, contents, k, least)
-        k = least
-        left, right = 2 * k + 1, 2 * k + 2
-    return size
-
-
-@njit(cache=True)
-def heap_swap(priorities, contents, first, second):  # type: ignore[no-untyped-def]
-    """Exchange two items of a heap."""
-    priorities[first], priorities[second] = priorities[second], priorities[first]
-    contents[first], contents[second] = contents[second], contents[first]

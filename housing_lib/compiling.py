@@ -1,5 +1,6 @@
 """A fitted model to arrays: what is taken from it, and the proof that they are the model."""
 
+from collections.abc import Iterator
 from typing import Any, cast
 
 import numpy as np
@@ -16,16 +17,18 @@ from housing_lib.compiled import (
     Member,
     refuse_difference,
 )
-from housing_lib.compiled_features import LEAF, Around, Own, Search
+from housing_lib.compiled_features import Around, Own
 from housing_lib.contract import CONTRACT, FEATURES, Floats
 from housing_lib.estimators import LinearStart
 from housing_lib.features import ROTATIONS_DEGREES
-from housing_lib.forests import Forest, Mean, from_histogram_boosting, from_trees, from_xgboost
+from housing_lib.forests import Forest, Mean, from_boosters, from_histogram_boosting, from_trees
 from housing_lib.model import DISTANCE_COLUMN, FAR_COLUMNS
+from housing_lib.searching import LEAF, Search
 
 GOLDEN_ROWS = 64
 COVERAGE = 0.9
 SAME_KM = 1e-6
+BUCKET = 32  # points that are measured side by side
 
 
 def compile_model(model: Any, districts: Floats) -> Compiled:
@@ -82,11 +85,10 @@ def prove(compiled: Compiled, model: Any, districts: Floats) -> None:
 
 def own_answers(model: Any, districts: Floats) -> Floats:
     """What a model itself says: prices and bounds, shape (rows, 3)."""
-    prices = np.asarray(model.predict(districts), dtype="float64")
-    unknown = np.full(len(prices), np.nan)
-    has_intervals = hasattr(model, "predict_interval")
-    bounds = model.predict_interval(districts, COVERAGE) if has_intervals else (unknown, unknown)
-    return np.column_stack([prices, *bounds])
+    if hasattr(model, "predict_both"):
+        return np.column_stack(model.predict_both(districts, COVERAGE))
+    unknown = np.full(len(districts), np.nan)
+    return np.column_stack([np.asarray(model.predict(districts), dtype="f8"), unknown, unknown])
 
 
 def synthetic_districts(districts: Floats, *, rows: int, seed: int) -> Floats:
@@ -180,7 +182,7 @@ def _error(model: Any) -> Error | None:
     from housing_lib.intervals import COVERAGES, SMALLEST_ERROR
 
     factor = float(np.interp(COVERAGE, COVERAGES, model.quantiles_))
-    return Error(from_xgboost(model.error_), SMALLEST_ERROR, factor)
+    return Error(from_boosters([model.error_]), SMALLEST_ERROR, factor)
 
 
 def _estimator(estimator: Any) -> Estimator:
@@ -188,7 +190,7 @@ def _estimator(estimator: Any) -> Estimator:
     if kind == "VotingRegressor" and estimator.weights is None:
         return _mean(estimator.estimators_)
     if kind == "XGBRegressor":
-        return from_xgboost(estimator)
+        return from_boosters([estimator])
     if kind == "HistGradientBoostingRegressor":
         return from_histogram_boosting(estimator)
     if kind in ("RandomForestRegressor", "ExtraTreesRegressor"):
@@ -200,13 +202,16 @@ def _estimator(estimator: Any) -> Estimator:
     raise CompileError(f"a {kind} cannot become arrays. Nothing was changed.")
 
 
-def _mean(estimators: list[Any]) -> Mean:
-    forests = [_estimator(getattr(one, "estimator_", one)) for one in estimators]
+def _mean(estimators: list[Any]) -> Estimator:
+    doubles = any(isinstance(one, LinearStart) for one in estimators)
+    inner = [getattr(one, "estimator_", one) for one in estimators]
+    if all(type(one).__name__ == "XGBRegressor" for one in inner):
+        return from_boosters(inner, doubles=doubles)
+    forests = [_estimator(one) for one in inner]
     if not all(isinstance(one, Forest) for one in forests):
         raise CompileError(
             "a mean of other than forests cannot become arrays. Nothing was changed."
         )
-    doubles = any(isinstance(one, LinearStart) for one in estimators)
     return Mean(cast("tuple[Forest, ...]", tuple(forests)), doubles)
 
 
@@ -237,10 +242,33 @@ def _search(tree: Any) -> Search:
         return place
 
     lay(super(type(tree), tree).tree)
-    axis, split, low, high = zip(*nodes, strict=True)
-    whole = (np.array(column, dtype="i8") for column in (axis, low, high))
-    axes, lows, highs = whole
-    order = np.asarray(tree.indices, dtype="i8")
-    points = np.asarray(tree.data, dtype="f8")[order]
+    axis, split, low, high = (np.array(column) for column in zip(*nodes, strict=True))
+    points, order = np.asarray(tree.data, dtype="f8"), np.asarray(tree.indices, dtype="i8")
     ends = np.asarray(tree.mins, dtype="f8"), np.asarray(tree.maxes, dtype="f8")
-    return Search(points, order, axes, np.array(split), lows, highs, *ends)
+    nested = (points[order], order, np.argsort(order), axis, split, low, high, *ends)
+    return Search(*nested, *_buckets(points))
+
+
+def _buckets(points: Floats) -> tuple[Floats, Any, Floats]:
+    """The points of each bucket, their rows, and the boxes around them."""
+    members = list(_halves(points, np.arange(len(points)), -(-len(points) // BUCKET)))
+    size = max(map(len, members))
+    held = np.full((len(members), points.shape[1], size), np.inf)
+    rows = np.full((len(members), size), -1)
+    for bucket, own in enumerate(members):
+        held[bucket, :, : len(own)], rows[bucket, : len(own)] = points[own].T, own
+    ends = [[end(points[own], axis=0) for own in members] for end in (np.min, np.max)]
+    return held, rows, np.ascontiguousarray(np.transpose(ends, (0, 2, 1)))
+
+
+def _halves(points: Floats, rows: Any, buckets: int) -> Iterator[Any]:
+    """The rows of each bucket, cut across the side on which they are widest apart."""
+    if buckets == 1:
+        yield rows
+        return
+    widest = np.argmax(np.ptp(points[rows], axis=0))
+    ordered = rows[np.argsort(points[rows, widest], kind="stable")]
+    fewer = buckets // 2
+    cut = len(rows) * fewer // buckets
+    yield from _halves(points, ordered[:cut], fewer)
+    yield from _halves(points, ordered[cut:], buckets - fewer)

@@ -2,23 +2,34 @@
 
 import multiprocessing
 import os
+import pickle
+import signal
 import threading
 import time
-from collections.abc import Callable
-from contextlib import suppress
-from functools import lru_cache
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager, suppress
+from functools import lru_cache, partial
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import BaseContext
 from multiprocessing.process import BaseProcess
-from typing import Any
+from typing import Any, Self
 
 from housing_lib.settings import HousingError, get_settings
 
+Work = Callable[[Callable[..., Any], Sequence[tuple[Any, ...]]], Iterator[tuple[int, Any]]]
+ATTEMPTS = 3
+CONNECT_S = 10
 _living: dict[BaseProcess, Connection] = {}
 
 
 class ProcessDiedError(HousingError):
     """A process that ended without an answer."""
+
+
+class ClusterError(HousingError):
+    """A cluster that cannot be used."""
 
 
 class Channel:
@@ -138,6 +149,200 @@ def share_cores(*, jobs: int) -> None:
 def cores() -> int:
     """The number of processors that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def where(jobs: int | None = None) -> str:
+    """The place where `each` works, in words."""
+    cluster = get_settings().cluster
+    count = jobs or cores()
+    return cluster or ("this process" if count == 1 else f"{count} processes of this machine")
+
+
+def each(
+    function: Callable[..., Any],
+    tasks: Sequence[tuple[Any, ...]],
+    *,
+    shared: Any = None,
+    jobs: int | None = None,
+    threads: bool = False,
+) -> Iterator[tuple[int, Any]]:
+    """What `function(shared, *task)` returns, with the number of the task, as they end.
+
+    See `crew`, which this asks once.
+    """
+    with crew(shared, jobs=min(jobs or cores(), len(tasks)), threads=threads) as work:
+        yield from work(function, tasks)
+
+
+@contextmanager
+def crew(shared: Any = None, *, jobs: int | None = None, threads: bool = False) -> Iterator[Work]:
+    """Workers that can be given tasks again and again: a function as `each`, for one `shared`.
+
+    On the Dask cluster that `HOUSING_CLUSTER` names, or else in processes of this
+    machine; both are `concurrent.futures` executors. A task whose worker dies is
+    given to another one, so it may run twice, and has to leave the same behind.
+
+    Parameters
+    ----------
+    shared
+        What every task needs; it is sent to each worker once.
+    jobs
+        Local processes; by default one a core. With one, all is done in this process.
+    threads
+        Whether threads of this process do, because the work lets go of Python's lock.
+
+    Raises
+    ------
+    ProcessDiedError
+        If a task outlived no worker.
+    ClusterError
+        If the cluster cannot be reached.
+    """
+    count = jobs or cores()
+    if get_settings().cluster:
+        with _cluster() as client:
+            # As bytes: arrays that Dask takes apart itself come out read-only, which numba minds.
+            content = client.scatter(pickle.dumps(shared), broadcast=True, hash=False)
+            yield partial(_on_cluster, client, content)
+    elif count <= 1:
+        yield partial(_here, shared)
+    elif threads:
+        with ThreadPoolExecutor(count) as pool:
+            yield partial(_in_threads, pool, shared)
+    else:
+        with _Processes(count, shared) as processes:
+            yield processes.work
+
+
+def _here(
+    shared: Any, function: Callable[..., Any], tasks: Sequence[tuple[Any, ...]]
+) -> Iterator[tuple[int, Any]]:
+    yield from ((number, function(shared, *task)) for number, task in enumerate(tasks))
+
+
+def _in_threads(
+    pool: ThreadPoolExecutor,
+    shared: Any,
+    function: Callable[..., Any],
+    tasks: Sequence[tuple[Any, ...]],
+) -> Iterator[tuple[int, Any]]:
+    futures = {pool.submit(function, shared, *task): number for number, task in enumerate(tasks)}
+    for future in as_completed(futures):
+        yield futures[future], future.result()
+
+
+class _Processes:
+    """Processes of this machine; where one dies, all are started anew."""
+
+    def __init__(self, jobs: int, shared: Any) -> None:
+        self.jobs = jobs
+        self.shared = shared
+
+    def __enter__(self) -> Self:
+        # A fresh process is ready sooner than a fork server with the notebooks' imports.
+        context = multiprocessing.get_context("spawn")
+        given = (self.shared, dict(os.environ))
+        self.pool = ProcessPoolExecutor(self.jobs, context, _keep, given)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.pool.shutdown(cancel_futures=True)
+
+    def work(
+        self, function: Callable[..., Any], tasks: Sequence[tuple[Any, ...]]
+    ) -> Iterator[tuple[int, Any]]:
+        left = set(range(len(tasks)))
+        for _ in range(ATTEMPTS):
+            futures = {self.pool.submit(_call, function, tasks[one]): one for one in sorted(left)}
+            try:
+                for future in as_completed(futures):
+                    result = future.result()
+                    left.discard(futures[future])
+                    yield futures[future], result
+                return
+            except BrokenProcessPool:
+                self.__exit__()
+                self.__enter__()
+        raise ProcessDiedError(
+            f"the processes that worked died {ATTEMPTS} times, for lack of memory perhaps. "
+            "What is finished is kept; --jobs asks for fewer of them."
+        )
+
+
+_shared: list[Any] = []
+
+
+def _keep(shared: Any, environment: dict[str, str]) -> None:
+    _use_environment(environment)
+    os.environ["OMP_NUM_THREADS"] = "1"
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the first process ends this one
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    _shared[:] = [shared]
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent:
+        parent.join()
+        kill_tree(os.getpid())
+
+
+def _call(function: Callable[..., Any], task: tuple[Any, ...]) -> Any:
+    return function(_shared[0], *task)
+
+
+def _on_cluster(
+    client: Any, shared: Any, function: Callable[..., Any], tasks: Sequence[tuple[Any, ...]]
+) -> Iterator[tuple[int, Any]]:
+    from distributed import KilledWorker
+
+    with client.get_executor(pure=False) as pool:
+        futures = {
+            pool.submit(_unpack_and_call, shared, function, task): number
+            for number, task in enumerate(tasks)
+        }
+        try:
+            for future in as_completed(futures):
+                yield futures[future], future.result()
+        except KilledWorker as error:
+            raise ProcessDiedError(f"{error} What is finished is kept.") from None
+
+
+def _unpack_and_call(shared: bytes, function: Callable[..., Any], task: tuple[Any, ...]) -> Any:
+    return function(_unpacked(shared), *task)
+
+
+@lru_cache(maxsize=1)
+def _unpacked(shared: bytes) -> Any:
+    return pickle.loads(shared)
+
+
+@contextmanager
+def _cluster() -> Iterator[Any]:
+    address = get_settings().cluster
+    try:
+        from distributed import Client
+    except ImportError:
+        raise ClusterError(
+            "HOUSING_CLUSTER names a Dask cluster, and `distributed` is not installed: "
+            "pip install 'housing[cluster]'. Nothing was run."
+        ) from None
+    try:
+        client = Client(  # type: ignore[no-untyped-call]
+            address, timeout=CONNECT_S, set_as_default=False
+        )
+    except (OSError, ValueError) as error:
+        raise ClusterError(
+            f"the Dask scheduler {address} cannot be reached: {error}. Expected an address as "
+            "tcp://scheduler:8786 in HOUSING_CLUSTER. Nothing was run."
+        ) from None
+    with client:
+        if not client.scheduler_info()["workers"]:
+            raise ClusterError(
+                f"the Dask scheduler {address} has no workers. `dask worker {address}` starts one. "
+                "Nothing was run."
+            )
+        yield client
 
 
 def _receive(connection: Connection, process: BaseProcess, on_message: Callable[..., None]) -> Any:

@@ -1,11 +1,19 @@
 """What a person sees of a run: a live table, or plain lines where there is no terminal."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 from rich.console import Console
 from rich.live import Live
+from rich.progress import (
+    BarColumn,
+    Progress,
+    TaskProgressColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from rich.table import Table
 from rich.text import Text
 
@@ -32,6 +40,20 @@ def watching(console: Console) -> Iterator[Watcher]:
         return
     with Live(console=console, refresh_per_second=4, transient=False) as live:
         yield lambda run: live.update(table(to_json(run)))
+
+
+@contextmanager
+def progress(console: Console, label: str) -> Iterator[Callable[[float, int], None]]:
+    """A function that hears how much of some work is done, and shows it where people look."""
+    columns = (
+        TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(),
+        TextColumn("{task.fields[rows]:,} rows"), TimeElapsedColumn(),
+        TextColumn("left"), TimeRemainingColumn(),
+    )  # fmt: skip
+    shown = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+    with shown:
+        task = shown.add_task(label, total=1.0, rows=0)
+        yield lambda share, rows: shown.update(task, completed=share, rows=rows)
 
 
 def table(run: Mapping[str, Any]) -> Table:
@@ -79,7 +101,8 @@ def _result(record: Mapping[str, Any]) -> str:
         return f"version {record['version']} {record['decision']}: {record['reason']}"
     if "batches" in record:
         seen = f", {record['fitted']:,} rows were fitted on" if record["fitted"] else ""
-        return f"{record['batches']:,} batches, MAE {record['mae']:.4f}{seen}"
+        error = f", MAE {record['mae']:.4f}" if "mae" in record else ", no true prices yet"
+        return f"{record['batches']:,} batches{error}{seen}"
     return ""
 
 

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from joblib import Parallel, delayed
 from sklearn.base import clone
 from sklearn.impute import SimpleImputer
 from sklearn.inspection import permutation_importance
@@ -20,10 +19,11 @@ from sklearn.neighbors import KNeighborsRegressor
 from sklearn.pipeline import Pipeline, make_pipeline
 from xgboost import DMatrix, XGBRegressor
 
+from housing_lib import compute
 from housing_lib.data import FEATURES, TARGET, Floats, capped
 from housing_lib.estimators import LinearStart
-from housing_lib.features import make_columns
-from housing_lib.model import FAR_COLUMNS
+from housing_lib.features import Prepared, make_columns, prepare
+from housing_lib.model import FAR_COLUMNS, DistrictModel
 from housing_lib.parts import Part
 from housing_lib.places import regions
 
@@ -31,7 +31,9 @@ METRICS = ("rmse", "mae", "mse", "r2")
 RESAMPLES = 2000
 CONFIDENCE = 0.95
 SHUFFLED = 600  # districts are enough to rank eight columns
+EXPLAINED = 200  # districts are enough to rank the features by their contributions
 BLOCK_FOLDS = 5
+CHAMPION = "the champion"
 RAW_NAME = "XGBoost on the eight columns"
 # The peer that others publish: XGBoost on the eight columns alone, tuned on random splits.
 RAW_BOOSTER = {
@@ -140,27 +142,42 @@ def baselines(train: Part, val: Part, test: Part) -> dict[str, Floats]:
     return simple
 
 
-def block_predictions(model: Any, districts: pd.DataFrame, prices: Floats) -> Floats:
-    """The price of each district by a model that saw none of its block of half a degree.
+def block_predictions(
+    models: Mapping[str, Any], districts: pd.DataFrame, prices: Floats
+) -> dict[str, Floats]:
+    """The price of each district by models that saw none of its block of half a degree.
 
     Group cross-validation in five folds: what to expect in a region that nobody
-    sampled (Roberts et al. 2017).
+    sampled (Roberts et al. 2017). Every core fits one model at a time.
     """
     folds = list(GroupKFold(BLOCK_FOLDS).split(districts, groups=blocks(districts)))
-    answers = Parallel(n_jobs=-1, prefer="threads")(
-        delayed(_fit_and_predict)(model, districts, prices, fitting, held)
-        for fitting, held in folds
-    )
-    found = np.empty(len(prices))
-    for (_, held), predicted in zip(folds, answers, strict=True):
-        found[held] = predicted
+    known = (districts, prices, folds)
+    numbers = [(number,) for number in range(BLOCK_FOLDS)]
+    prepared = dict(compute.each(_prepare_fold, numbers, shared=known, threads=True))
+    tasks = [(models[name], number) for name in models for number in range(BLOCK_FOLDS)]
+    owners = [name for name in models for _ in range(BLOCK_FOLDS)]
+    found = {name: np.empty(len(prices)) for name in models}
+    shared = (*known, prepared)
+    for task, predicted in compute.each(_fit_and_predict, tasks, shared=shared, threads=True):
+        found[owners[task]][folds[tasks[task][1]][1]] = predicted
     return found
 
 
+def _prepare_fold(known: tuple[pd.DataFrame, Floats, Any], number: int) -> Prepared:
+    districts, prices, folds = known
+    fitting, _ = folds[number]
+    return prepare(districts.iloc[fitting], prices[fitting])
+
+
 def _fit_and_predict(
-    model: Any, districts: pd.DataFrame, prices: Floats, fitting: Any, held: Any
+    known: tuple[pd.DataFrame, Floats, Any, Mapping[int, Prepared]], model: Any, number: int
 ) -> Floats:
-    fitted = clone(model).fit(districts.iloc[fitting], prices[fitting])
+    districts, prices, folds, prepared = known
+    fitting, held = folds[number]
+    alone = {name: 1 for name in model.get_params() if name.endswith("n_jobs")}
+    shared = {"prepared": prepared[number]} if isinstance(model, DistrictModel) else {}
+    fitted = clone(model).set_params(**alone)
+    fitted.fit(districts.iloc[fitting], prices[fitting], **shared)
     return np.asarray(fitted.predict(districts.iloc[held]), dtype="float64")
 
 
@@ -268,34 +285,39 @@ class Judgement:
     metrics: dict[str, float]
 
 
-def judge(champion: Any, single: Any, parts: Mapping[str, Part], *, seed: int) -> Judgement:
+def judge(
+    champion: Any, in_blocks: Mapping[str, Any], parts: Mapping[str, Part], *, seed: int
+) -> Judgement:
     """The judgement on a calibrated champion that was fitted on training and validation districts.
 
-    The test districts are used once. In unseen blocks it is `single` that is
-    judged: the model that was chosen, with one seed, fitted five times on what was
-    not held out.
+    The test districts are used once. In unseen blocks it is other models that are
+    judged, fitted five times on what was not held out.
+
+    Parameters
+    ----------
+    in_blocks
+        The models to be judged there; one of them is `CHAMPION`, what was chosen
+        with one seed. Tuned XGBoost on the eight columns is added.
     """
     test, (districts, prices) = parts["test"], unite(parts["train"], parts["val"])
     predicted = champion.predict(test.districts)
     interval = champion.predict_interval(test.districts)
     simple = baselines(parts["train"], parts["val"], test)
-    in_blocks = {
-        name: metrics(prices, block_predictions(model, districts, prices))["rmse"]
-        for name, model in {"the champion": single, RAW_NAME: raw_model()}.items()
-    }
+    held_out = block_predictions({**in_blocks, RAW_NAME: raw_model()}, districts, prices)
+    block_rmse = {name: metrics(prices, one)["rmse"] for name, one in held_out.items()}
     inside = (test.y >= interval[0]) & (test.y <= interval[1])
     found = metrics(test.y, predicted, prefix="test_")
     found |= metric_intervals(test.y, predicted, seed=seed, prefix="test_")
     found |= {
         "test_coverage": float(inside.mean()),
-        "block_rmse": in_blocks["the champion"],
+        "block_rmse": block_rmse[CHAMPION],
         "baseline_rmse": metrics(test.y, simple[RAW_NAME])["rmse"],
         "rows_fit": float(len(prices)),
         "rows_test": float(len(test.y)),
         "capped_share": float(capped(test.y).mean()),
     }
     by_slice = slices(test.districts, test.y, predicted, interval, seed=seed)
-    return Judgement(predicted, interval, simple, in_blocks, by_slice, found)
+    return Judgement(predicted, interval, simple, block_rmse, by_slice, found)
 
 
 def slice_masks(districts: pd.DataFrame, prices: Floats) -> dict[tuple[str, str], Any]:
@@ -373,9 +395,13 @@ def contributions(model: Any, districts: pd.DataFrame, names: list[str]) -> pd.D
     return pd.DataFrame(total, columns=[*names, "base"])
 
 
-def mean_contributions(model: Any, part: Part, names: list[str]) -> pd.Series | None:
-    """The mean size of each feature's contribution (100,000 USD), largest first."""
-    found = contributions(model, part.districts, names)
+def mean_contributions(model: Any, part: Part, names: list[str], *, seed: int) -> pd.Series | None:
+    """The mean size of each feature's contribution (100,000 USD), largest first.
+
+    Over a random sample of the districts: exact values of all take minutes.
+    """
+    some = part.districts.sample(min(EXPLAINED, len(part.y)), random_state=seed)
+    found = contributions(model, some, names)
     if found is None:
         return None
     return found.drop(columns="base").abs().mean().sort_values(ascending=False)

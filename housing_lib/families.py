@@ -1,7 +1,7 @@
 """The eight model families: estimator, search space and defaults, as data."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
@@ -41,6 +41,11 @@ class Stages:
     end: int
     step: int
     patience: int | None = None
+
+    def shortened(self, growth: float) -> "Stages":
+        """The stages of a family that may grow to a share `growth` of its size."""
+        end = max(round(self.end * growth), 1)
+        return replace(self, end=end, step=min(self.step, end))
 
 
 @dataclass(frozen=True)
@@ -165,7 +170,7 @@ FAMILIES: dict[str, Family] = {
         title="XGBoost",
         estimator="xgboost.XGBRegressor",
         space={
-            "learning_rate": Range(0.02, 0.1, log=True),
+            "learning_rate": Range(0.03, 0.12, log=True),
             "max_depth": Range(5, 10),
             "min_child_weight": Range(2.0, 30.0, log=True),
             "subsample": Range(0.5, 1.0),
@@ -174,17 +179,17 @@ FAMILIES: dict[str, Family] = {
             "reg_alpha": Range(1e-4, 1e1, log=True),
         },
         defaults={
-            "learning_rate": 0.03,
+            "learning_rate": 0.045,
             "max_depth": 7,
             "min_child_weight": 5.0,
             "subsample": 0.8,
             "colsample_bytree": 0.25,
             "reg_lambda": 10.0,
             "reg_alpha": 1e-3,
-            "n_estimators": 1000,
+            "n_estimators": 600,
         },
-        fixed={"tree_method": "hist", "max_bin": 64},
-        stages=Stages("n_estimators", end=1500, step=50, patience=50),
+        fixed={"tree_method": "hist", "max_bin": 32},
+        stages=Stages("n_estimators", end=900, step=50, patience=40),
         far={
             "learning_rate": 0.04,
             "max_depth": 6,
@@ -194,7 +199,7 @@ FAMILIES: dict[str, Family] = {
             "n_estimators": 600,
         },
         trust=0.85,
-        repeats=3,
+        repeats=4,
         start=300.0,
         thinned=0.3,
     ),
@@ -291,22 +296,24 @@ def make_model(
 
     family = get_family(name)
     seed = get_settings().seed if seed is None else seed
+    count = repeats or family.repeats
+    threads = max(n_jobs // count, 1)
     near = [
-        (f"seed{seed + one}", make_estimator(name, params, seed=seed + one, n_jobs=n_jobs))
-        for one in range(repeats or family.repeats)
+        (f"seed{seed + one}", make_estimator(name, params, seed=seed + one, n_jobs=threads))
+        for one in range(count)
     ]
     far = family.far and make_estimator(name, family.far, seed=seed, n_jobs=n_jobs)
     if len(near) == 1:
         return DistrictModel(near[0][1], far, trust=family.trust)
-    mean = _mean_of(near, start=family.start)
+    mean = _mean_of(near, start=family.start, n_jobs=n_jobs)
     return DistrictModel(mean, far, thinned=family.thinned, trust=family.trust)
 
 
-def _mean_of(estimators: list[tuple[str, Any]], *, start: float | None) -> Any:
+def _mean_of(estimators: list[tuple[str, Any]], *, start: float | None, n_jobs: int) -> Any:
     from sklearn.ensemble import VotingRegressor
 
     from housing_lib.estimators import LinearStart
 
     if start is not None:  # half of them, because the two kinds err in different districts
         estimators[1::2] = [(name, LinearStart(one, alpha=start)) for name, one in estimators[1::2]]
-    return VotingRegressor(estimators)
+    return VotingRegressor(estimators, n_jobs=n_jobs)

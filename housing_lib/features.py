@@ -1,6 +1,7 @@
 """Raw districts to a model matrix, as scikit-learn transformers."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Self
 
 import numpy as np
@@ -139,6 +140,20 @@ def make_preprocessing() -> Pipeline:
     own_and_around = [("own", DistrictFeatures()), ("around", NeighbourFeatures())]
     engineered = [("engineer", FeatureUnion(own_and_around)), ("scale", StandardScaler())]
     return Pipeline([*make_columns().steps, *engineered])
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Preprocessing that was fitted on some districts, and their matrix to train on."""
+
+    preprocessing: Pipeline
+    matrix: Floats
+
+
+def prepare(X: pd.DataFrame | Floats, prices: Floats) -> Prepared:
+    """What every model of the same training districts begins with."""
+    preprocessing = make_preprocessing()
+    return Prepared(preprocessing, preprocessing.fit_transform(X, prices))
 
 
 def thinned_matrix(

@@ -7,9 +7,11 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
 
+from housing_lib import shallow
 from housing_lib.contract import Floats
+from housing_lib.jit import kernel
+from housing_lib.shallow import DEEPEST, Shallow
 
 # Trees, or rows, that are walked side by side: each step of a single walk waits for memory.
 ABREAST = 8
@@ -17,6 +19,7 @@ ABREAST = 8
 BLOCK = 64
 NARROW = np.dtype([("threshold", "f4"), ("value", "f4"), ("left", "i4"), ("feature", "i4")])
 WIDE = np.dtype([("threshold", "f8"), ("value", "f8"), ("left", "i4"), ("feature", "i4")])
+NOTHING = np.iinfo("u2").max  # what a leaf asks
 
 Ints = npt.NDArray[np.int32]
 
@@ -78,7 +81,7 @@ class Mean:
         return mean
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def walk_trees(nodes, depths, trees, start, rows):  # type: ignore[no-untyped-def]
     """The sums of the trees for a few rows: one row after the other, its trees abreast."""
     sums = np.full(len(rows), start)
@@ -87,7 +90,7 @@ def walk_trees(nodes, depths, trees, start, rows):  # type: ignore[no-untyped-de
     return sums
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def walk_one(nodes, depths, trees, start, row):  # type: ignore[no-untyped-def]
     """The sum of the trees for one row, in their order."""
     total = start
@@ -105,7 +108,7 @@ def walk_one(nodes, depths, trees, start, row):  # type: ignore[no-untyped-def]
     return total
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def walk_rows(nodes, depths, trees, start, rows):  # type: ignore[no-untyped-def]
     """The sums of the trees for many rows: one tree after the other, the rows abreast."""
     sums = np.full(len(rows), start)
@@ -158,6 +161,52 @@ def from_xgboost(regressor: Any) -> Forest:
     ]
     start = float(learner["learner_model_param"]["base_score"].strip("[]"))
     return _lay_out(found, start=start, nodes=NARROW, rounding="f4")
+
+
+def from_boosters(regressors: Sequence[Any], *, doubles: bool = False) -> Shallow | Mean:
+    """The mean of fitted XGBRegressors; laid out as shallow trees, if they are shallow."""
+    forests = tuple(from_xgboost(one) for one in regressors)
+    return _as_shallow(forests, doubles) or Mean(forests, doubles)
+
+
+def _as_shallow(forests: tuple[Forest, ...], doubles: bool) -> Shallow | None:
+    depth = max(int(one.depths.max()) for one in forests)
+    inner = [one.nodes[one.nodes["left"] != np.arange(len(one.nodes))] for one in forests]
+    asked = np.unique(np.concatenate([nodes[["feature", "threshold"]] for nodes in inner]))
+    counts = np.bincount(asked["feature"])
+    width = counts.max(initial=0) + 1
+    if depth > DEEPEST or len(counts) * width > np.iinfo("u2").max or not len(counts):
+        return None
+    thresholds = np.full((len(counts), width), np.inf, dtype="f4")
+    rank = np.arange(len(asked)) - np.repeat(np.cumsum(counts) - counts, counts)
+    thresholds[asked["feature"], rank] = asked["threshold"]
+    laid = [_complete(one, depth, asked, asked["feature"] * width + rank) for one in forests]
+    laid = [(_filled(splits, NOTHING), _filled(leaves, 0)) for splits, leaves in laid]
+    splits, leaves = (np.concatenate(parts) for parts in zip(*laid, strict=True))
+    splits[splits == NOTHING] = width - 1  # the first feature's infinity
+    starts = np.array([one.start for one in forests], dtype="f4")
+    ends = np.cumsum([len(own) for own, _ in laid])
+    return Shallow(thresholds, splits, leaves, starts, ends, doubles)
+
+
+def _filled(trees: Any, value: float) -> Any:
+    """The trees and as many empty ones as are missing from a multiple of those walked abreast."""
+    missing = -len(trees) % shallow.ABREAST
+    return np.pad(trees, ((0, missing), (0, 0)), constant_values=value)
+
+
+def _complete(forest: Forest, depth: int, asked: Any, number: Any) -> tuple[Any, Any]:
+    """The splits and leaves of trees filled up to a depth."""
+    nodes, at = forest.nodes, np.zeros((forest.trees, 2 << depth), dtype="i8")
+    inner = nodes["left"] != np.arange(len(nodes))
+    found = np.searchsorted(asked, nodes[["feature", "threshold"]])
+    asks = np.where(inner, number[np.minimum(found, len(number) - 1)], NOTHING)
+    at[:, 1] = np.arange(forest.trees)
+    for place in range(1, 1 << depth):
+        here = at[:, place]
+        at[:, 2 * place] = nodes["left"][here]
+        at[:, 2 * place + 1] = nodes["left"][here] + inner[here]
+    return asks[at[:, : 1 << depth]].astype("u2"), nodes["value"][at[:, 1 << depth :]]
 
 
 def from_histogram_boosting(regressor: Any) -> Forest:

@@ -9,6 +9,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from housing_lib.data import USD_PER_UNIT, Floats, capped
+from housing_lib.movement import Movement, measure
 from housing_lib.places import REGIONS, regions
 from housing_lib.settings import get_settings
 
@@ -30,6 +31,7 @@ class Limits:
     latency_ms: float = field(default_factory=lambda: get_settings().gate_latency_ms)
     size_mb: float = field(default_factory=lambda: get_settings().gate_size_mb)
     memory_mb: float = field(default_factory=lambda: get_settings().gate_memory_mb)
+    past_loss: float = field(default_factory=lambda: get_settings().gate_past_loss)
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,10 @@ class Incumbent:
 
 @dataclass(frozen=True)
 class Evidence:
-    """All that the gate looks at; prices and predictions in 100,000 USD on the locked rows."""
+    """All that the gate looks at; prices and predictions in 100,000 USD on the test rows.
+
+    `recent` marks those among them that were labelled lately; the others are locked.
+    """
 
     prices: Floats
     predicted: Floats
@@ -63,6 +68,14 @@ class Evidence:
     memory_mb: float
     incumbent: Incumbent | None = None
     interval: Interval | None = None
+    recent: Mask | None = None
+
+    @property
+    def lately(self) -> Mask:
+        """The recent rows, if there are enough of them to tell anything."""
+        recent = np.zeros(len(self.prices), dtype=bool) if self.recent is None else self.recent
+        enough: Mask = recent & bool(recent.sum() >= LEAST_ROWS)
+        return enough
 
 
 @dataclass(frozen=True)
@@ -161,39 +174,85 @@ def _absolute(evidence: Evidence, limits: Limits) -> list[Rule]:
 
 
 def _gains(evidence: Evidence, limits: Limits, seed: int) -> list[Rule]:
-    found = gains(evidence.prices, evidence.predicted, _rivals(evidence), seed=seed)
-    bars = {"baseline": 0.0, "incumbent": limits.margin_usd}
-    return [
-        _guarded(name, gain) if rival.role == "slice" else _ahead(name, gain, bars[rival.role])
-        for (name, rival), gain in zip(_rivals(evidence).items(), found, strict=True)
+    moved = _movement(evidence)
+    rivals = _rivals(evidence, moved=moved is not None and moved.clear)
+    found = gains(evidence.prices, evidence.predicted, rivals, seed=seed)
+    told = [Rule("model in Production, lately", moved.figure, moved.meaning, True)] if moved else []
+    return told + [
+        _BARS[rival.role](name, rival, gain, evidence.prices, limits)
+        for (name, rival), gain in zip(rivals.items(), found, strict=True)
     ]
 
 
-def _ahead(name: str, gain: Gain, bar_usd: float) -> Rule:
+def _beats(name: str, rival: Rival, gain: Gain, prices: Floats, limits: Limits) -> Rule:
+    bar_usd = limits.margin_usd if rival.role == "incumbent" else 0.0
     passed = gain.low * USD_PER_UNIT > bar_usd
     return Rule(f"gain over {name}", str(gain), f"lower end above ${bar_usd:,.0f}", passed)
 
 
-def _guarded(name: str, gain: Gain) -> Rule:
+def _guarded(name: str, rival: Rival, gain: Gain, prices: Floats, limits: Limits) -> Rule:
     return Rule(f"gain in {name}", str(gain), "upper end at least $0", gain.high >= 0)
 
 
-def _rivals(evidence: Evidence) -> dict[str, Rival]:
-    everywhere = np.ones(len(evidence.prices), dtype=bool)
+def _bounded(name: str, rival: Rival, gain: Gain, prices: Floats, limits: Limits) -> Rule:
+    """A loss on locked rows whose prices are no longer true: allowed up to a share of the error."""
+    rows = rival.rows
+    bar = -limits.past_loss * _rmse(prices[rows], rival.predicted[rows])
+    end, reached = ("lower", gain.low) if rival.role == "past" else ("upper", gain.high)
+    asked = f"{end} end at least {dollars(bar)}: prices have moved"
+    return Rule(f"gain in {name}", str(gain), asked, reached >= bar)
+
+
+_BARS = {
+    "baseline": _beats,
+    "incumbent": _beats,
+    "slice": _guarded,
+    "past": _bounded,
+    "past slice": _bounded,
+}
+
+
+def _rivals(evidence: Evidence, *, moved: bool) -> dict[str, Rival]:
+    """Whom to be better than, and where.
+
+    On locked rows at first, and recent ones are one more guarded slice. Once prices
+    have moved it is the other way round: recent rows decide, and their slices are
+    guarded; what is lost on locked rows, whose prices are past, is bounded.
+    """
+    lately, incumbent = evidence.lately, evidence.incumbent
     rivals = {
-        name: Rival("baseline", predicted, everywhere)
+        name: Rival("baseline", predicted, ~lately)
         for name, predicted in evidence.baselines.items()
     }
-    incumbent = evidence.incumbent
     if incumbent is None:
         return rivals
-    rivals[f"version {incumbent.version}"] = Rival("incumbent", incumbent.predicted, everywhere)
+    overall, part = ("past", "past slice") if moved else ("incumbent", "slice")
+    own = f"version {incumbent.version}"
+    rivals["the locked districts" if moved else own] = Rival(overall, incumbent.predicted, ~lately)
+    slices = {name: (part, mask & ~lately) for name, mask in evidence.slices.items()}
+    if moved:
+        rivals[f"{own} in recent districts"] = Rival("incumbent", incumbent.predicted, lately)
+        slices |= {
+            f"{name}, recent": ("slice", mask & lately)
+            for name, mask in evidence.slices.items()
+            if (mask & lately).sum() >= LEAST_ROWS
+        }
+    elif lately.any():
+        slices["recent districts"] = ("slice", lately)
     # One of many slices falls out by chance, so that all their intervals together hold at 95 %.
-    level = 1 - (1 - LEVEL) / max(len(evidence.slices), 1)
+    level = 1 - (1 - LEVEL) / max(len(slices), 1)
     return rivals | {
-        name: Rival("slice", incumbent.predicted, mask, level)
-        for name, mask in evidence.slices.items()
+        name: Rival(role, incumbent.predicted, rows, level) for name, (role, rows) in slices.items()
     }
+
+
+def _movement(evidence: Evidence) -> Movement | None:
+    """Whether prices have moved from under the incumbent; None without enough recent rows."""
+    recent, incumbent = evidence.lately, evidence.incumbent
+    if incumbent is None or not recent.any():
+        return None
+    errors = incumbent.predicted - evidence.prices
+    return measure(errors[recent], errors[~recent])
 
 
 def _coverage(evidence: Evidence, limits: Limits) -> list[Rule]:
@@ -308,7 +367,21 @@ def figures(evidence: Evidence) -> dict[str, float]:
     if evidence.incumbent is None:
         return found
     before = _rmse(evidence.prices, evidence.incumbent.predicted)
-    return found | {"incumbent_test_rmse": before, "gain": before - found["test_rmse"]}
+    found |= {"incumbent_test_rmse": before, "gain": before - found["test_rmse"]}
+    moved, recent = _movement(evidence), evidence.lately
+    if moved is None:
+        return found
+    prices = evidence.prices[recent]
+    now, then = (
+        _rmse(prices, predicted[recent])
+        for predicted in (evidence.predicted, evidence.incumbent.predicted)
+    )
+    return found | {
+        "recent_rows": float(moved.rows),
+        "recent_rmse": now,
+        "recent_gain": then - now,
+        "moved": float(moved.clear),
+    }
 
 
 def styled(rules: Iterable[Rule]) -> Any:

@@ -10,7 +10,6 @@ from typing import Any
 
 from housing_lib.settings import HousingError
 
-BUDGETS = {"smoke": 2, "standard": 50, "thorough": 200}
 FINISHED = ("done", "reused")
 # The long ones first, so that nobody waits for a straggler at the end; looking at data can wait.
 SLOWEST_FIRST = ("gradient_boosting", "random_forest", "xgboost", "decision_tree")
@@ -21,16 +20,38 @@ class StepError(HousingError):
 
 
 @dataclass(frozen=True)
+class Budget:
+    """What a run may spend: trials a family, the share of its trees that it may grow, and blocks.
+
+    With `every_family`, blocks of the map are held out for all of them, else for the champion.
+    """
+
+    trials: int
+    growth: float = 1.0
+    every_family: bool = True
+
+
+BUDGETS = {
+    "smoke": Budget(trials=2, growth=0.2, every_family=False),
+    "standard": Budget(trials=50),
+    "thorough": Budget(trials=200),
+}
+
+
+@dataclass(frozen=True)
 class Plan:
-    """What a run shall do, and how long it may take."""
+    """What a run shall do, how long it may take, and what it was started for if not by hand."""
 
     models: Sequence[str]
     trials: int
+    growth: float = 1.0
+    every_family: bool = True
     source: str = "bundled"
     seed: int = 42
     jobs: int = 1
     step_timeout_s: float | None = None
     timeout_s: float | None = None
+    reason: str | None = None
 
 
 @dataclass(frozen=True)
@@ -144,7 +165,8 @@ def make_steps(plan: Plan, run_id: str) -> list[Step]:
         Step(
             "evaluation",
             notebook="04_evaluation.ipynb",
-            parameters=_common(plan, run_id) | {"search_runs": Recorded(searches, "mlflow_run")},
+            parameters=_common(plan, run_id)
+            | {"search_runs": Recorded(searches, "mlflow_run"), "every_family": plan.every_family},
             after=searches,
             needs_all=False,
             reads=["processed"],
@@ -154,7 +176,7 @@ def make_steps(plan: Plan, run_id: str) -> list[Step]:
             "promotion",
             parameters={"version": Recorded(["evaluation"], "version")},
             after=["evaluation"],
-            modules=["registry"],
+            modules=["promotion"],
             settings=["model_name", "gate"],
         ),
         Step(
@@ -173,7 +195,8 @@ def _tuning(plan: Plan, run_id: str, model: str) -> Step:
         "tuning",
         notebook="03_tuning.ipynb",
         variant=model,
-        parameters=_common(plan, run_id) | {"model_name": model, "n_trials": plan.trials},
+        parameters=_common(plan, run_id)
+        | {"model_name": model, "n_trials": plan.trials, "growth": plan.growth},
         after=["preprocessing"],
         reads=["processed"],
         tables={"families.FAMILIES": model},

@@ -1,7 +1,7 @@
 """Old runs and their removal; the ones that something still rests on are never among them."""
 
 import shutil
-from collections.abc import Iterable
+from collections.abc import Collection
 from pathlib import Path
 
 from housing_lib import store
@@ -38,10 +38,27 @@ def _size(folder: Path) -> int:
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
-def remove(old: Iterable[PastRun]) -> None:
-    """Remove the folders of runs, and write the page of all runs anew."""
-    from housing_lib import pages
+def removable_mlflow_runs(old: Collection[PastRun]) -> list[str]:
+    """The MLflow runs, trials included, that go with old runs.
 
+    Those stay that a kept run took a result from, or that a version of the
+    registry came from: there has to be a way back to it.
+    """
+    from housing_lib import registry, tracking
+
+    kept = [run for run in past_runs() if run.id not in {one.id for one in old}]
+    needed = {step.get("record", {}).get("mlflow_run") for run in kept for step in run.steps}
+    needed |= registry.source_runs()
+    made = {own: trials for run in old for own, trials in tracking.runs_of(run.id).items()}
+    return [one for own, trials in made.items() if own not in needed for one in (*trials, own)]
+
+
+def remove(old: Collection[PastRun], mlflow_runs: Collection[str] = ()) -> None:
+    """Remove runs of MLflow and the folders of runs, and write the page of all runs anew."""
+    from housing_lib import pages, tracking
+
+    if mlflow_runs:
+        tracking.delete_runs(mlflow_runs)
     for run in old:
         shutil.rmtree(run.folder)
     pages.write_overview(get_settings().reports)

@@ -5,6 +5,7 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+from joblib import parallel_config
 from sklearn.base import BaseEstimator, RegressorMixin, clone
 from sklearn.model_selection import cross_val_predict, train_test_split
 from sklearn.utils.validation import check_is_fitted
@@ -91,6 +92,19 @@ class CalibratedModel(RegressorMixin, BaseEstimator):
         DataError
             If the coverage is not from 0.01 to 0.99.
         """
+        _, low, high = self.predict_both(X, coverage)
+        return low, high
+
+    def predict_both(
+        self, X: pd.DataFrame | Floats, coverage: float = 0.9
+    ) -> tuple[Floats, Floats, Floats]:
+        """Prices and the ends of their intervals, for the features' cost of one of the two.
+
+        Raises
+        ------
+        DataError
+            If the coverage is not from 0.01 to 0.99.
+        """
         if not COVERAGES[0] <= coverage <= COVERAGES[-1]:
             raise DataError(
                 f"coverage {coverage}: expected from {COVERAGES[0]} to {COVERAGES[-1]}. "
@@ -99,7 +113,7 @@ class CalibratedModel(RegressorMixin, BaseEstimator):
         evidence = _evidence(self.model_, self.model_.transform(X))
         half = np.interp(coverage, COVERAGES, self.quantiles_) * self._expected(evidence)
         prices = evidence[:, 0]
-        return np.maximum(prices - half, 0), prices + half
+        return prices, np.maximum(prices - half, 0), prices + half
 
     def _draw(self, rows: int) -> npt.NDArray[np.intp]:
         _, held = train_test_split(np.arange(rows), test_size=self.held_out, random_state=self.seed)
@@ -109,7 +123,8 @@ class CalibratedModel(RegressorMixin, BaseEstimator):
         evidence = _evidence(first, first.transform(X))
         errors = np.abs(evidence[:, 0] - prices)
         booster = _error_booster(self.seed)
-        expected = cross_val_predict(booster, evidence, errors, cv=5)
+        with parallel_config(backend="threading"):  # boosters let go of Python while they fit
+            expected = cross_val_predict(booster, evidence, errors, cv=5, n_jobs=-1)
         scores = errors / np.maximum(expected, SMALLEST_ERROR)
         ranks = np.minimum(COVERAGES * (1 + 1 / len(scores)), 1)
         self.quantiles_ = np.quantile(scores, ranks, method="higher")

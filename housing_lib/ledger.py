@@ -142,8 +142,7 @@ def append(decision: Decision) -> Decision:
             decision = _overtaken(decision, stages)
         line = _write(decision)
         try:
-            _settle()
-            return next(one for one in history() if one.line == line)
+            return next(one for one in _as_they_counted(_settle()) if one.line == line)
         except Exception as error:
             raise LedgerError(
                 f"line {line} of the ledger says that version {decision.version} is "
@@ -161,20 +160,22 @@ def settle() -> Stages:
         If an alias does not read back as it was set.
     """
     with _lock():
-        return _settle()
+        return replay(_settle())
 
 
-def _settle() -> Stages:
+def _settle() -> list[Decision]:
+    """The lines, after the stages were made to agree with them."""
     lines = _read()
     stages = replay(lines)
     unsettled = [one for one in _as_they_counted(lines) if not one.settled]
+    if not unsettled:
+        return lines
     for one in unsettled:
         for stage in MOVES.get(one.decision, ()):
             _move(stage, getattr(stages, stage))
     for one in unsettled:
         _mark(one)
-    # Another machine may have written meanwhile, which no lock of this one can prevent.
-    return stages if len(_read()) == len(lines) else _settle()
+    return _settle()  # another machine may have written meanwhile, which no lock here can prevent
 
 
 def _mark(line: Decision) -> None:

@@ -4,12 +4,13 @@ from typing import Any, Self
 
 import numpy as np
 import pandas as pd
+from joblib import parallel_config
 from sklearn.base import BaseEstimator, RegressorMixin, clone
 from sklearn.ensemble import VotingRegressor
 from sklearn.utils.validation import check_is_fitted
 
 from housing_lib.data import DataError, Floats
-from housing_lib.features import feature_names, make_preprocessing, own_names, thinned_matrix
+from housing_lib.features import Prepared, feature_names, own_names, prepare, thinned_matrix
 
 NAMES = feature_names()
 # Coordinates themselves tell a place that was seen from one that was not, and nothing else.
@@ -49,13 +50,22 @@ class DistrictModel(RegressorMixin, BaseEstimator):
         self.reach_km = reach_km
         self.sharpness = sharpness
 
-    def fit(self, X: pd.DataFrame | Floats, y: Floats, *, near_fitted: Any = None) -> Self:
+    def fit(
+        self,
+        X: pd.DataFrame | Floats,
+        y: Floats,
+        *,
+        near_fitted: Any = None,
+        prepared: Prepared | None = None,
+    ) -> Self:
         """The fitted model.
 
         Parameters
         ----------
         near_fitted
             The estimator among known districts, if it was fitted on these already.
+        prepared
+            What `features.prepare` gives for these districts, if it was asked already.
 
         Raises
         ------
@@ -68,11 +78,11 @@ class DistrictModel(RegressorMixin, BaseEstimator):
                 f"found {(~np.isfinite(prices)).sum():,} prices that are missing or infinite; "
                 "expected none to learn from. Nothing was fitted."
             )
-        self.preprocessing_ = make_preprocessing()
-        matrix = self.preprocessing_.fit_transform(X, prices)
-        self.near_ = near_fitted or self._fit_near(X, matrix, prices)
+        prepared = prepared or prepare(X, prices)
+        self.preprocessing_ = prepared.preprocessing
+        self.near_ = near_fitted or self._fit_near(X, prepared.matrix, prices)
         far = clone(self.near if self.far is None else self.far)
-        self.far_ = far.fit(matrix[:, FAR_COLUMNS], prices)
+        self.far_ = far.fit(prepared.matrix[:, FAR_COLUMNS], prices)
         return self
 
     def _fit_near(self, X: pd.DataFrame | Floats, matrix: Floats, prices: Floats) -> Any:
@@ -81,7 +91,8 @@ class DistrictModel(RegressorMixin, BaseEstimator):
             return near.fit(matrix, prices)
         again = thinned_matrix(self.preprocessing_, X, prices)
         weights = np.repeat([1.0, self.thinned], len(prices))
-        return near.fit(np.vstack([matrix, again]), np.tile(prices, 2), sample_weight=weights)
+        with parallel_config(backend="threading"):  # boosters let go of Python while they fit
+            return near.fit(np.vstack([matrix, again]), np.tile(prices, 2), sample_weight=weights)
 
     def transform(self, X: pd.DataFrame | Floats) -> Floats:
         """The model matrix of raw districts, shape (rows, features)."""

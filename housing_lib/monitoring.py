@@ -1,129 +1,199 @@
-"""A model over new districts, batch by batch: how far its predictions were from true prices."""
+"""A session of monitoring: traffic cut into batches, judged by version, into one verdict."""
 
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
+from sklearn.metrics import roc_auc_score
+from sklearn.model_selection import StratifiedKFold, cross_val_predict
+from xgboost import XGBClassifier
 
-from housing_lib.data import TARGET, USD_PER_UNIT, DataError, check_rows, read_table, row_ids
+from housing_lib import quality
+from housing_lib.batches import batch_table, cut
+from housing_lib.causes import ranked_causes, shift_table
+from housing_lib.data import FEATURES, TARGET, row_ids
+from housing_lib.decision import ENOUGH_ROWS, FALSE_ALARMS
 from housing_lib.evaluation import metrics
-from housing_lib.parts import load_part
+from housing_lib.series import Registered, Series, answered, by_version
+from housing_lib.traffic import Traffic
+from housing_lib.verdict import ALARM, NOT_ENOUGH, QUIET, Verdict
+from housing_lib.watch import FEWEST_REFERENCE
 
-BATCH_METRICS = ("batch_rmse", "batch_mae", "batch_r2_score")
+MOST_SHARED = 0.05  # of the rows may be test districts, else a classifier knows them
+MOST_TOLD = 2_000  # rows a side; more tell no more
 
 
-def resolve_source(source: str) -> str:
-    """The source as it can be found from any folder: `test`, or an absolute path.
+@dataclass(frozen=True)
+class Session:
+    """What one look at some traffic found.
 
-    Raises
-    ------
-    DataError
-        If it is neither `test` nor a file.
+    `batches` has one row a batch: the realised metrics with the ends of their
+    intervals (`batch_...`), the estimated ones, counts of rows, and how strange
+    it is. `rows` are the answered districts in the order of the batches.
     """
-    path = Path(source).expanduser().resolve()
-    if source != "test" and not path.is_file():
-        raise DataError(
-            f"source '{source}': found no such file; expected test (the test districts), or the "
-            "path of a CSV or Parquet file. Nothing was run."
-        )
-    return source if source == "test" else str(path)
+
+    traffic: Traffic
+    rows: pd.DataFrame
+    batch: npt.NDArray[np.intp]
+    batches: pd.DataFrame
+    sliding: pd.DataFrame
+    series: tuple[Series, ...]
+    judged: Series
+    verdict: Verdict
+
+    @property
+    def valid(self) -> npt.NDArray[np.bool_]:
+        """Which rows have an answer and a true price that it can be held against."""
+        return quality.scored(self.rows)
+
+    @property
+    def errors(self) -> pd.Series:
+        """Prediction minus price of the valid rows (100,000 USD)."""
+        errors: pd.Series = (self.rows["predicted"] - self.rows[TARGET])[self.valid]
+        return errors
+
+    @property
+    def batch_rows(self) -> int:
+        """How many rows with a true price a batch has, usually."""
+        counts = self.batches["num_valid_rows_in_batch"]
+        return max(1, int(counts[counts > 0].median())) if (counts > 0).any() else 1
+
+    @property
+    def by_chance(self) -> pd.DataFrame:
+        """Where a batch of the usual size lies by chance: `low` and `high` of each metric."""
+        return quality.by_chance(self.judged.reference, size=self.batch_rows)
+
+    @property
+    def shifts(self) -> pd.DataFrame:
+        """How far each watched quantity has moved over the whole session, strongest first."""
+        if self.judged.watch is None:
+            return pd.DataFrame(columns=["kind", "name", "effect", "z"])
+        sums = self.judged.watch.sums(self.judged.rows, np.array([0]))
+        return shift_table(self.judged.watch, sums)
 
 
-def load_source(source: str) -> tuple[pd.DataFrame, pd.Series]:
-    """Districts to monitor, and why each row breaks the contract (empty where it does not).
+def observe(
+    traffic: Traffic,
+    registered: Registered,
+    *,
+    batch_rows: int = 10,
+    batch_hours: float = 0,
+    load_version: Callable[[int], Registered] | None = None,
+) -> Session:
+    """What a look at some traffic finds: metrics of each batch, and one verdict.
 
     Parameters
     ----------
-    source
-        `test` for the test districts, or the path of a CSV or Parquet file
-        with the eight columns and the true price.
+    registered
+        Who answers what nobody answered yet, and whose batches the verdict is about.
+    load_version
+        Brings the other versions that have answered, to judge each by itself.
 
     Raises
     ------
     DataError
-        If the source cannot be read or lacks a column. A bad value in one row
-        does not stop the others.
+        If the batches cannot be cut.
     """
-    table = load_part("test").districts if source == "test" else read_table(Path(source))
-    return check_rows(table, origin=source)
+    traffic = answered(traffic, registered)
+    batch = cut(traffic.rows, batch_rows=batch_rows, batch_hours=batch_hours)
+    rows = traffic.rows
+    if (np.diff(batch) < 0).any():  # a copy of a million rows is made only where it must be
+        order = np.argsort(batch, kind="stable")
+        rows, batch = rows.iloc[order].reset_index(drop=True), batch[order]
+    series = by_version(rows, batch, registered, load_version=load_version)
+    batches, sliding = batch_table(traffic, rows, batch, series, batch_hours=batch_hours)
+    judged = next((one for one in series if one.version == registered.version), series[-1])
+    verdict = _verdict(traffic, judged, batches)
+    return Session(traffic, rows, batch, batches, sliding, series, judged, verdict)
 
 
-def fitted_rows(districts: pd.DataFrame) -> int:
-    """The number of districts that are among the training and validation ones.
+def _verdict(traffic: Traffic, judged: Series, batches: pd.DataFrame) -> Verdict:
+    own = batches.loc[np.unique(judged.batch)]
+    alarmed = judged.alarmed
+    strange = np.isin(judged.batch, alarmed)
+    causes = ranked_causes(judged.watch, judged.rows, strange) if judged.watch else ()
+    enough = judged.decision is not None and judged.decision.enough
+    state = ALARM if alarmed else QUIET if enough else NOT_ENOUGH
+    sentence = {
+        ALARM: "; ".join(cause.sentence for cause in causes[:3]),
+        QUIET: "nothing that is watched has moved further than chance moves it",
+        NOT_ENOUGH: _not_enough(judged),
+    }[state]
+    return Verdict(
+        state=state,
+        sentence=sentence,
+        model_version=judged.version,
+        source=traffic.source,
+        first=str(own["first"].iloc[0]),
+        last=str(own["last"].iloc[-1]),
+        batches=len(own),
+        rows=len(judged.rows),
+        alarmed=alarmed,
+        causes=causes,
+        evidence=_evidence(judged, own),
+    )
 
-    On those a model looks better than it is.
-    """
-    seen = np.concatenate([load_part("train").ids, load_part("val").ids])
-    return int(np.isin(row_ids(districts), seen).sum())
 
-
-def score_batches(
-    districts: pd.DataFrame, faults: pd.Series, model: Any, *, batch_rows: int
-) -> pd.DataFrame:
-    """One row a batch: RMSE and MAE (100,000 USD), R², rows, and valid rows.
-
-    Rows that break the contract are counted and left out of the metrics. R² is
-    missing where fewer than two valid rows, or equal prices, leave nothing to
-    explain.
-
-    Raises
-    ------
-    DataError
-        If `batch_rows` is below 1 or no row is valid.
-    """
-    valid = faults.to_numpy() == ""
-    if batch_rows < 1 or not valid.any():
-        raise DataError(
-            f"found {len(districts):,} rows, {valid.sum():,} of them valid, and batches of "
-            f"{batch_rows}; expected at least one of each. Nothing was logged."
+def _not_enough(judged: Series) -> str:
+    if judged.watch is None:
+        return (
+            f"found {len(judged.reference)} test districts to compare with; "
+            f"{FEWEST_REFERENCE} are needed"
         )
-    batch = np.arange(len(districts)) // batch_rows
-    prices = districts[TARGET].to_numpy()[valid]
-    errors = model.predict(districts[valid]) - prices
-    rows = pd.DataFrame(
-        {"batch": batch[valid], "square": errors**2, "size": np.abs(errors), "price": prices}
-    )
-    return _per_batch(rows).join(_counts(batch, valid), how="right")
+    found = "1 row" if len(judged.rows) == 1 else f"{len(judged.rows)} rows"
+    return f"found {found}; {ENOUGH_ROWS} are needed"
 
 
-def _per_batch(rows: pd.DataFrame) -> pd.DataFrame:
-    groups = rows.groupby("batch")
-    spread = groups["price"].var(ddof=0)
-    mse = groups["square"].mean()
-    return pd.DataFrame(
-        {
-            "batch_rmse": np.sqrt(mse),
-            "batch_mae": groups["size"].mean(),
-            "batch_r2_score": (1 - mse / spread).where(spread > 0),
-        }
-    )
-
-
-def _counts(batch: Any, valid: Any) -> pd.DataFrame:
-    groups = pd.Series(valid).groupby(batch)
-    counts = {"num_rows_in_batch": groups.size(), "num_valid_rows_in_batch": groups.sum()}
-    return pd.DataFrame(counts).rename_axis("batch")
-
-
-def overall(districts: pd.DataFrame, faults: pd.Series, model: Any) -> dict[str, float]:
-    """The metrics over all valid rows (prices in 100,000 USD), and the counts of rows."""
-    valid = districts[faults.to_numpy() == ""]
-    counts = {"rows": float(len(districts)), "valid_rows": float(len(valid))}
-    return metrics(valid[TARGET].to_numpy(), model.predict(valid)) | counts
-
-
-def styled(batches: pd.DataFrame) -> Any:
-    """Batches for a reader: errors in dollars, short names of columns."""
-    names = {
-        "batch_rmse": "RMSE ($)",
-        "batch_mae": "MAE ($)",
-        "batch_r2_score": "R²",
-        "num_rows_in_batch": "rows",
-        "num_valid_rows_in_batch": "valid rows",
+def _evidence(judged: Series, batches: pd.DataFrame) -> dict[str, float]:
+    """The figures behind a verdict; those that nothing is known of are left out."""
+    found = {
+        "threshold": FALSE_ALARMS,
+        "valid_rows": float(batches["num_valid_rows_in_batch"].sum()),
     }
-    shown = batches.rename(columns=names)
-    money: Any = ["RMSE ($)", "MAE ($)"]
-    shown[money] = shown[money] * USD_PER_UNIT
-    formats: Any = {"R²": "{:.3f}", "rows": "{:.0f}", "valid rows": "{:.0f}"}
-    return shown.style.format(formats | dict.fromkeys(money, "{:,.0f}"))
+    if judged.decision is not None and judged.decision.enough:
+        found["p_value"] = judged.decision.p_value
+        found["unusual_batches"] = float((batches["p_value"] <= FALSE_ALARMS).sum())
+    weights = batches["num_rows_in_batch"]
+    estimated = batches["estimated_rmse"]
+    found["estimated_rmse"] = float(np.sqrt(np.average(estimated**2, weights=weights)))
+    for name, table in (("rmse", judged.rows), ("reference_rmse", judged.reference)):
+        kept = table.loc[quality.scored(table), ["predicted", TARGET]]
+        errors = (kept["predicted"] - kept[TARGET]).to_numpy()
+        found[name] = float(np.sqrt(np.mean(errors**2))) if len(errors) else float("nan")
+    return {name: value for name, value in found.items() if np.isfinite(value)}
+
+
+def told_apart(session: Session, *, seed: int = 0) -> float | None:
+    """How well a classifier tells the session's rows from the test districts: its AUC.
+
+    0.5 is not at all, 1 always (the classifier two-sample test of Lopez-Paz and
+    Oquab, 2017), by five-fold cross-validation. None if there are too few rows, or
+    if many of them are test districts themselves.
+    """
+    known, rows = session.judged.reference, session.judged.rows
+    shared = np.isin(row_ids(rows), row_ids(known)).mean()
+    if min(len(known), len(rows)) < ENOUGH_ROWS or shared > MOST_SHARED:
+        return None
+    sides = [side.sample(min(len(side), MOST_TOLD), random_state=seed) for side in (known, rows)]
+    both = pd.concat(sides)[list(FEATURES)].to_numpy()
+    new = np.repeat([0, 1], [len(side) for side in sides])
+    booster = XGBClassifier(n_estimators=60, max_depth=3, learning_rate=0.1, n_jobs=1)
+    folds = StratifiedKFold(5, shuffle=True, random_state=seed)
+    told = cross_val_predict(booster, both, new, cv=folds, method="predict_proba")[:, 1]
+    return float(roc_auc_score(new, told))
+
+
+def overall(session: Session) -> dict[str, float]:
+    """The metrics over all valid rows (prices in 100,000 USD), and the counts of rows.
+
+    Of fewer than two rows only the counts: they say nothing.
+    """
+    valid = session.rows[session.valid]
+    counts = {"rows": float(len(session.rows)), "valid_rows": float(len(valid))}
+    if len(valid) < 2:
+        return counts
+    inside = valid[TARGET].between(valid["low"], valid["high"])
+    more = {"bias": float(session.errors.mean()), "coverage": float(inside.mean())}
+    return metrics(valid[TARGET].to_numpy(), valid["predicted"].to_numpy()) | more | counts

@@ -308,10 +308,10 @@ def _write_page_again(found: reuse.Finished, step: Step, current: Run) -> None:
 
 def run_promotion(version: int | None, channel: Channel) -> dict[str, Any]:
     """What the registry decided on a version."""
-    from housing_lib import registry
+    from housing_lib import promotion
     from housing_lib.data import USD_PER_UNIT
 
-    decision = registry.promote(version)
+    decision = promotion.promote(version)
     gain = decision.metrics.get("gain")
     return {
         "decision": "promoted" if decision.promoted else "held",

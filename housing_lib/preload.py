@@ -1,7 +1,12 @@
 """The slow imports of the notebooks, done once by the fork server that steps are forked from."""
 
+import gc
 import os
+import sys
 
+gc.disable()  # imports make many objects and no garbage
+# jsonschema would spend seconds on the grammar of international addresses; no notebook has any.
+sys.modules["rfc3987_syntax"] = None  # type: ignore[assignment]
 # matplotlib reads it when it is imported, which is here and not in the kernel.
 os.environ["MPLBACKEND"] = "module://matplotlib_inline.backend_inline"
 
@@ -14,14 +19,20 @@ import nbconvert
 import papermill
 import skops.io
 import sqlalchemy.orm
+from mlflow.utils.requirements_utils import warn_dependency_requirement_mismatches
 
 import housing_lib.execution
 import housing_lib.exploration
 import housing_lib.geography
-import housing_lib.monitoring
+import housing_lib.findings
 import housing_lib.plots
+import housing_lib.promotion
 import housing_lib.registry
 import housing_lib.rendering
 import housing_lib.reports
+import housing_lib.sessions
 
 sqlalchemy.orm.configure_mappers()
+warn_dependency_requirement_mismatches(["numpy"])  # makes its table of all packages
+gc.freeze()  # no search for garbage touches, and so copies, what the steps share
+gc.enable()

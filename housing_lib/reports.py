@@ -1,6 +1,7 @@
 """What a notebook records, and how it is read back."""
 
 import json
+from dataclasses import asdict, is_dataclass
 from pathlib import Path
 from textwrap import shorten
 from typing import Any
@@ -38,7 +39,9 @@ def record(**values: Any) -> None:
 
 
 def _plain(value: Any) -> Any:
-    """The Python number or list that a numpy or pandas value stands for."""
+    """The Python number, list or dictionary that a value of numpy or a dataclass stands for."""
+    if is_dataclass(value) and not isinstance(value, type):
+        return asdict(value)
     if not hasattr(value, "tolist"):
         raise TypeError(f"found a value of type {type(value).__name__}")
     return value.tolist()

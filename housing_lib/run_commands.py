@@ -28,7 +28,7 @@ Wait = Annotated[bool, typer.Option("--wait", help="wait for a run that holds th
 
 def add_to(app: typer.Typer) -> None:
     """Make these functions commands of `app`."""
-    for command in (run, notebook, monitor, status, logs, runs, diff, clean):
+    for command in (run, notebook, status, logs, runs, diff, clean):
         app.command()(say_errors(command))
 
 
@@ -78,14 +78,14 @@ def run(
     workers = jobs or min(compute.cores(), 8)
     choice = Selection(force, _split(only), start)
     limits = {"step_timeout_s": step_timeout, "timeout_s": timeout}
-    plan = None if resume else _plan(budget, trials, models, source, workers, seed, limits)
-    _end_like_ctrl_c()
+    plan = None if resume else make_plan(budget, trials, models, source, workers, seed, limits)
+    end_like_ctrl_c()
     with console.watching(out) as watch:
         if plan is None:
             finished = pipeline.resume(jobs=jobs, wait_for_others=wait, watch=watch)
         else:
             finished = pipeline.run(plan, choice=choice, wait_for_others=wait, watch=watch)
-    _conclude(finished)
+    conclude(finished)
 
 
 def _refuse_other_options(budget: str, models: str, source: str, *others: Any) -> None:
@@ -98,7 +98,8 @@ def _refuse_other_options(budget: str, models: str, source: str, *others: Any) -
         )
 
 
-def _end_like_ctrl_c() -> None:
+def end_like_ctrl_c() -> None:
+    """Let the signals that end this process end it as Ctrl-C does: what is done is kept."""
     for name in ("SIGINT", "SIGTERM", "SIGHUP"):
         number = getattr(signal, name, None)
         # What nohup, or a shell in the background, lets it ignore stays ignored.
@@ -110,15 +111,16 @@ def _split(names: str) -> list[str]:
     return list(dict.fromkeys(name.strip() for name in names.split(",") if name.strip()))
 
 
-def _plan(
+def make_plan(
     budget: str,
     trials: int | None,
     models: str,
     source: str,
     jobs: int,
     seed: int | None,
-    limits: dict[str, float | None],
+    limits: dict[str, Any],
 ) -> "Plan":
+    """The plan of a run, after checking all that it names."""
     from difflib import get_close_matches
 
     from housing_lib.graph import BUDGETS, Plan
@@ -133,9 +135,10 @@ def _plan(
         )
     if source != "bundled":
         source = _checked(source)
-    count = BUDGETS[budget] if trials is None else trials
+    allowed = BUDGETS[budget]
+    count = allowed.trials if trials is None else trials
     chosen = get_settings().seed if seed is None else seed
-    return Plan(names, count, source, chosen, jobs, **limits)
+    return Plan(names, count, allowed.growth, allowed.every_family, source, chosen, jobs, **limits)
 
 
 def _checked(source: str) -> str:
@@ -161,7 +164,8 @@ def _families(models: str) -> list[str]:
     return names
 
 
-def _conclude(finished: "Run") -> None:
+def conclude(finished: "Run") -> None:
+    """Print how a run ended and what to do next, and end with its exit code."""
     for step in finished.steps.values():
         if step.state in ("failed", "skipped", "killed"):
             err.print(f"\n{step.id} {step.state}: {step.reason}", style="red", markup=False)
@@ -201,7 +205,7 @@ def notebook(
         return
     found = parameters.find_notebook(name)
     given = parameters.read_values(found, _pairs(parameter or [], values or []))
-    _run_alone(found, given, limit_s=timeout, wait=wait)
+    conclude(run_alone(found, given, limit_s=timeout, wait=wait))
 
 
 def _pairs(keys: list[str], values: list[str]) -> list[tuple[str, str]]:
@@ -234,33 +238,22 @@ def _show_parameters(name: str) -> None:
     out.print(f"housing notebook {found.stem} -p KEY VALUE ...", markup=False)
 
 
-def _run_alone(
-    path: Path, given: dict[str, Any], *, limit_s: float | None, wait: bool, alone: bool = True
-) -> None:
+def run_alone(
+    path: Path,
+    given: dict[str, Any],
+    *,
+    limit_s: float | None = None,
+    wait: bool = False,
+    alone: bool = True,
+) -> "Run":
+    """A finished run of one notebook, shown while it goes on."""
     from housing_lib import console, pipeline
 
-    _end_like_ctrl_c()
+    end_like_ctrl_c()
     with console.watching(out) as watch:
-        finished = pipeline.run_one(
+        return pipeline.run_one(
             path, given, limit_s=limit_s, alone=alone, wait_for_others=wait, watch=watch
         )
-    _conclude(finished)
-
-
-def monitor(
-    source: Annotated[
-        str, typer.Argument(help="CSV or Parquet file with prices (default: the test districts)")
-    ] = "test",
-    batch_rows: Annotated[int, typer.Option(min=1, help="districts a batch")] = 10,
-) -> None:
-    """Compare the Production model with true prices, batch by batch, into MLflow and a report."""
-    from housing_lib import monitoring, parameters, registry
-
-    given = {"source": monitoring.resolve_source(source), "batch_rows": batch_rows}
-    registry.load_first("production", "staging")
-    path = parameters.find_notebook("05_monitoring")
-    parameters.check_parameters(path, given)
-    _run_alone(path, given, limit_s=None, wait=False, alone=False)
 
 
 def status(
@@ -355,17 +348,19 @@ def clean(
     keep: Annotated[int, typer.Option(min=1, help="how many of the newest runs stay")] = 10,
     yes: Annotated[bool, typer.Option("--yes", help="remove without asking")] = False,
 ) -> None:
-    """Remove old runs with their files, never the one that Production came from."""
+    """Remove old runs, with their files and MLflow runs, never what Production came from."""
     from housing_lib import housekeeping
 
     old = housekeeping.removable(keep=keep)
-    for run_, size in old.items():
-        out.print(f"{run_.id}  {run_.state:<7} {size / 1e6:8.1f} MB")
-    total = sum(old.values()) / 1e6
     if not old:
         out.print(f"Nothing to remove: there are no more than {keep} runs, or all are needed.")
-    elif yes or (out.is_terminal and typer.confirm(f"Remove {len(old)} runs, {total:.1f} MB?")):
-        housekeeping.remove(old)
-        out.print(f"{len(old)} runs removed, {total:.1f} MB.")
+        return
+    mlflow_runs = housekeeping.removable_mlflow_runs(old)
+    for run_, size in old.items():
+        out.print(f"{run_.id}  {run_.state:<7} {size / 1e6:8.1f} MB")
+    total = f"{sum(old.values()) / 1e6:.1f} MB, and {len(mlflow_runs)} runs of MLflow"
+    if yes or (out.is_terminal and typer.confirm(f"Remove {len(old)} runs, {total}?")):
+        housekeeping.remove(old, mlflow_runs)
+        out.print(f"{len(old)} runs removed, {total}.")
     else:
-        out.print(f"{len(old)} runs, {total:.1f} MB. Nothing was removed; --yes removes them.")
+        out.print(f"{len(old)} runs, {total}. Nothing was removed; --yes removes them.")

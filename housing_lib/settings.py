@@ -1,5 +1,6 @@
 """Where things are and what they are called, read once from `HOUSING_*` variables and `.env`."""
 
+import os
 from functools import lru_cache
 from pathlib import Path
 
@@ -31,6 +32,8 @@ class Settings(BaseSettings):
         default="",
         validation_alias=AliasChoices("HOUSING_TRACKING_URI", "MLFLOW_TRACKING_URI"),
     )
+    study_url: str = Field(default="", repr=False)
+    cluster: str = ""
     host: str = "127.0.0.1"
     port: int = Field(default=8000, ge=1, le=65535)
     gate_margin_usd: float = Field(default=200, ge=0)
@@ -40,6 +43,7 @@ class Settings(BaseSettings):
     gate_latency_ms: float = Field(default=100, gt=0)
     gate_size_mb: float = Field(default=200, gt=0)
     gate_memory_mb: float = Field(default=1_000, gt=0)
+    gate_past_loss: float = Field(default=0.25, ge=0)
     hosts: str = ""
     api_keys: str = Field(default="", repr=False)
     without_keys: bool = False
@@ -50,6 +54,12 @@ class Settings(BaseSettings):
 
     notify_url: str = ""
     notify_command: str = ""
+
+    retrain_source: str = "bundled"
+    retrain_budget: str = "standard"
+    retrain_models: str = ""
+    retrain_window_days: float = Field(default=7, ge=0)
+    recent_days: float = Field(default=90, gt=0)
 
     @property
     def notebooks(self) -> Path:
@@ -77,6 +87,11 @@ class Settings(BaseSettings):
         return self.root.resolve() / "data" / "predictions"
 
     @property
+    def grown(self) -> Path:
+        """The folder of the labelled districts that joined the training data since."""
+        return self.root.resolve() / "data" / "grown"
+
+    @property
     def serving(self) -> Path:
         """The folder of the server's own copy of the champion and of its prediction log."""
         return self.root.resolve() / "data" / "serving"
@@ -90,6 +105,11 @@ class Settings(BaseSettings):
     def reports(self) -> Path:
         """The folder of the runs and their pages."""
         return self.root.resolve() / "reports"
+
+    @property
+    def alerts(self) -> Path:
+        """The file of all alarms and of what was done about them."""
+        return self.reports / "alerts.json"
 
     @property
     def artifacts(self) -> Path:
@@ -120,3 +140,10 @@ def get_settings() -> Settings:
         ]
         lines = ["settings that cannot be used:", *wrong, "README.md lists them. Nothing was run."]
         raise HousingError("\n".join(lines)) from None
+
+
+def use_cluster(address: str) -> None:
+    """Let `--cluster` name the cluster of this process and of those that it starts."""
+    if address:
+        os.environ["HOUSING_CLUSTER"] = address
+        get_settings.cache_clear()

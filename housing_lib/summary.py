@@ -168,7 +168,8 @@ def _origins(run: Record) -> dict[str, str]:
         )
     }
     told = {**named, **(run.get("parameters") or {}), **packages}
-    told.pop("jobs", None)  # how many notebooks ran at once changes no number
+    for name in ("jobs", "reason"):  # how many notebooks ran at once, and why, changes no number
+        told.pop(name, None)
     return {name: in_words(value) for name, value in told.items() if value is not None}
 
 

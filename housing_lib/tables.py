@@ -9,6 +9,7 @@ import pandas as pd
 from housing_lib.blend import Choice
 from housing_lib.data import USD_PER_UNIT, Floats
 from housing_lib.evaluation import (
+    CHAMPION,
     METRICS,
     Judgement,
     metric_intervals,
@@ -70,7 +71,7 @@ def comparison_table(
     `answers` are predictions of the same districts by others, by name.
     """
     rows = {}
-    for name, predicted in {"the champion": champion, **answers}.items():
+    for name, predicted in {CHAMPION: champion, **answers}.items():
         found = metrics(prices, predicted) | metric_intervals(prices, predicted, seed=seed)
         row = {
             "RMSE ($)": _dollars(found["rmse"]),
@@ -80,7 +81,7 @@ def comparison_table(
             "above ($)": "",
             "95 % of that": "",
         }
-        if name != "the champion":
+        if name != CHAMPION:
             apart = rmse_difference(prices, predicted, champion, seed=seed)
             row["above ($)"] = _dollars(apart["difference"])
             row["95 % of that"] = _ends(apart["low"], apart["high"])
@@ -118,18 +119,22 @@ def worst_table(found: pd.DataFrame) -> Any:
     return shown.style.format(precision=2).format(formats)
 
 
-def random_and_blocks(found: Judgement, prices: Floats) -> Any:
-    """One row a model: RMSE in dollars among known districts, and with blocks held out."""
-    among = {"the champion": found.predicted, **found.baselines}
+def random_and_blocks(found: Judgement, searched: Mapping[str, Floats], prices: Floats) -> Any:
+    """One row a model: RMSE in dollars among known districts, and with blocks held out.
+
+    `searched` are the families' predictions of the test districts, by name.
+    """
+    among = {CHAMPION: found.predicted, **found.baselines, **searched}
     shown = pd.DataFrame(
         {
             "among known districts ($)": {
-                name: metrics(prices, among[name])["rmse"] for name in found.in_blocks
+                title(name): metrics(prices, among[name])["rmse"] for name in found.in_blocks
             },
-            "blocks held out ($)": found.in_blocks,
+            "blocks held out ($)": {title(name): rmse for name, rmse in found.in_blocks.items()},
         }
     )
-    return (shown * USD_PER_UNIT).style.format("{:,.0f}")
+    ordered = shown.sort_values("blocks held out ($)")
+    return (ordered * USD_PER_UNIT).style.format("{:,.0f}")
 
 
 def answer_table(answers: pd.DataFrame) -> Any:

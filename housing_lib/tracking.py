@@ -3,9 +3,10 @@
 import json
 import os
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from functools import lru_cache
+from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,7 @@ from housing_lib import provenance
 from housing_lib.data import FEATURES
 from housing_lib.parts import Part
 from housing_lib.settings import HousingError, get_settings
+from housing_lib.trust import trusted_types, unpack_model
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -28,23 +30,6 @@ EXPERIMENTS = {
     "evaluation": "housing-evaluation",
     "monitoring": "Monitoring_california-housing",
 }
-# skops loads these beside its own list, and nothing else: no code runs that is not named here.
-TRUSTED_TYPES = (
-    "housing_lib.estimators.LinearStart",
-    "housing_lib.estimators.PercentileRegression",
-    "housing_lib.features.DistrictColumns",
-    "housing_lib.features.DistrictFeatures",
-    "housing_lib.blend.BlendedModel",
-    "housing_lib.intervals.CalibratedModel",
-    "housing_lib.model.DistrictModel",
-    "housing_lib.neighbours.NeighbourFeatures",
-    "numpy.dtype",
-    "sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor",
-    "sklearn.tree._tree.Tree",
-    "sklearn.utils._bunch.Bunch",
-    "xgboost.core.Booster",
-    "xgboost.sklearn.XGBRegressor",
-)
 MODEL_FILE = "model.skops"
 _QUIET = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
@@ -167,6 +152,55 @@ def close_open_runs(pipeline_run: str) -> int:
     return len(own) + len(trials)
 
 
+def runs_of(pipeline_run: str) -> dict[str, list[str]]:
+    """The MLflow runs that a pipeline run made, each with its trials, by their ids."""
+    own = _ids(f"tags.pipeline_run = '{pipeline_run}'")
+    return {one: _ids(f"tags.mlflow.parentRunId = '{one}'") for one in own}
+
+
+def _ids(wanted: str) -> list[str]:
+    experiments = [experiment_id(kind) for kind in EXPERIMENTS]
+    found = client().search_runs(experiments, filter_string=wanted, max_results=50_000)
+    return [one.info.run_id for one in found]
+
+
+def delete_runs(ids: Collection[str]) -> None:
+    """Delete runs with the models that they logged; on a database, their files as well.
+
+    An MLflow server keeps what was deleted until its own `mlflow gc`.
+    """
+    opened = client()
+    models = [one for one in _logged_models() if one.source_run_id in ids]
+    for model in models:
+        opened.delete_logged_model(model.model_id)
+    for one in ids:
+        opened.delete_run(one)
+    uri = get_settings().store_uri
+    if ids and not uri.startswith(("http", "databricks")):
+        _collect_garbage(uri, list(ids), [model.model_id for model in models])
+
+
+def _logged_models() -> list[Any]:
+    experiments = [experiment_id(kind) for kind in EXPERIMENTS]
+    page = client().search_logged_models(experiments)
+    found = list(page)
+    while page.token:
+        page = client().search_logged_models(experiments, page_token=page.token)
+        found += page
+    return found
+
+
+def _collect_garbage(uri: str, runs: list[str], models: list[str]) -> None:
+    # In this process, because a command line would show the store's password to everyone.
+    from mlflow.cli import gc
+
+    arguments = ["--backend-store-uri", uri, "--tracking-uri", uri, "--run-ids", ",".join(runs)]
+    # Without ids it would take all models that anybody ever deleted.
+    arguments += ["--logged-model-ids", ",".join(models)] if models else []
+    with redirect_stdout(StringIO()), redirect_stderr(StringIO()):
+        gc.main(arguments, standalone_mode=False)
+
+
 def log_trial(parent: str, trial: "Trial", *, family: str) -> None:
     """Log one trial as a finished run below its family's run."""
     from mlflow.entities import Metric, Param
@@ -228,6 +262,7 @@ def log_evaluation(champion: Any, scores: pd.DataFrame, found: "Judgement", test
     for row in scores.itertuples():
         values = {f"{row.part}_{name}": getattr(row, name) for name in METRICS}
         log_metrics({f"{row.family}.{name}": value for name, value in values.items()})
+    log_metrics({f"{name}.block_rmse": value for name, value in found.in_blocks.items()})
     log_table(scores, "scores")
     log_table(found.slices, "slices")
     log_figure(plots.metric_grid(scores), "scores")
@@ -248,12 +283,19 @@ def log_metrics(values: Mapping[str, float]) -> None:
     mlflow.log_metrics(dict(values))
 
 
-def log_series(run_id: str, series: pd.DataFrame) -> None:
-    """Log a table to a run: a metric a column, a step a row, missing values left out."""
+def log_series(run_id: str, series: pd.DataFrame, times: "pd.Series | None" = None) -> None:
+    """Log a table to a run: a metric a column, a step a row, missing values left out.
+
+    Parameters
+    ----------
+    times
+        When each row was, in milliseconds since 1970.
+    """
     from mlflow.entities import Metric
 
+    when = dict.fromkeys(series.index, 0) if times is None else times.to_dict()
     values = [
-        Metric(str(name), float(value), 0, int(str(step)))
+        Metric(str(name), float(value), int(when[step]), int(str(step)))
         for name, column in series.items()
         for step, value in column.dropna().items()
     ]
@@ -299,8 +341,8 @@ def log_model(model: Any, districts: pd.DataFrame) -> str:
 
     Raises
     ------
-    TrackingError
-        If the model holds a type that is not among `TRUSTED_TYPES`.
+    TrustError
+        If the model holds a type that is not among `trust.TRUSTED_TYPES`.
     """
     import joblib
     import mlflow
@@ -311,26 +353,13 @@ def log_model(model: Any, districts: pd.DataFrame) -> str:
         name="model",
         signature=mlflow.models.infer_signature(example, model.predict(example)),
         input_example=example,
-        skops_trusted_types=_trusted_types(model),
+        skops_trusted_types=trusted_types(model),
         pip_requirements=provenance.requirements(),
     )
     with tempfile.TemporaryDirectory() as folder:
         joblib.dump(model, Path(folder) / "model.joblib")
         mlflow.log_artifact(str(Path(folder) / "model.joblib"))
     return str(logged.model_uri)
-
-
-def _trusted_types(model: Any) -> list[str]:
-    import skops.io
-
-    found = skops.io.get_untrusted_types(data=skops.io.dumps(model))
-    unknown = sorted(set(found) - set(TRUSTED_TYPES))
-    if unknown:
-        raise TrackingError(
-            f"the model holds {', '.join(unknown)}, which tracking.TRUSTED_TYPES does not name. "
-            "Add it there if its code may run wherever the model is loaded. Nothing was logged."
-        )
-    return list(found)
 
 
 def model_file(uri: str) -> Path:
@@ -357,13 +386,6 @@ def model_file(uri: str) -> Path:
 def load_model(uri: str) -> Any:
     """The model at an MLflow address, unpacked by our own list of trusted types."""
     return unpack_model(model_file(uri).read_bytes())
-
-
-def unpack_model(content: bytes) -> Any:
-    """The model in the bytes of a model file, unpacked by our own list of trusted types."""
-    import skops.io
-
-    return skops.io.loads(content, trusted=list(TRUSTED_TYPES))
 
 
 def test_metrics(run_id: str) -> dict[str, float]:

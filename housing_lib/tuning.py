@@ -3,29 +3,21 @@
 import hashlib
 import json
 import time
-import warnings
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from typing import Any
 
 import optuna
 import pandas as pd
 from optuna.distributions import BaseDistribution, FloatDistribution, IntDistribution
-from optuna.storages import JournalStorage
-from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
-from sklearn.ensemble import HistGradientBoostingRegressor, RandomForestRegressor
-from xgboost import XGBRegressor
-from xgboost.callback import EarlyStopping, TrainingCallback
 
+from housing_lib import compute, growing, studies
 from housing_lib.evaluation import metrics
-from housing_lib.families import Range, Stages, get_family, make_estimator, make_model
+from housing_lib.families import Range, get_family, make_estimator, make_model
 from housing_lib.model import DistrictModel
 from housing_lib.parts import Part
-from housing_lib.settings import get_settings
-
-Fit = Callable[..., Any]
 
 
 @dataclass(frozen=True)
@@ -39,15 +31,20 @@ class Trial:
     seconds: float
 
 
+OnTrial = Callable[[Trial], None]
+
+
 @dataclass
 class Search:
     """A study: its trials, the best of them, and that one's fitted estimator.
 
-    `fitted` is the number of the trial whose estimator is kept.
+    `growth` is the share of its size to which the family may grow; `fitted` is
+    the number of the trial whose estimator is kept.
     """
 
     family: str
     seed: int
+    growth: float
     study: optuna.Study
     trials: list[Trial] = field(default_factory=list)
     estimator: Any = None
@@ -96,6 +93,8 @@ def tune(
     *,
     n_trials: int,
     seed: int,
+    growth: float = 1.0,
+    abreast: int = 1,
     on_trial: Callable[[Trial], None] | None = None,
 ) -> Search:
     """The search over one family's space for the lowest validation RMSE, `n_trials` in all.
@@ -105,45 +104,184 @@ def tune(
     2011), and a family that grows in stages drops trials below the median of
     their predecessors. Every trial is kept on disk as it ends: a search that
     was stopped goes on where it was, and comes to the same numbers.
+
+    Parameters
+    ----------
+    growth
+        The share of its trees to which a family may grow, for a quick look. Those
+        that learn in steps take steps that are as much longer.
+    abreast
+        How many trials are proposed together, and run side by side on the cluster or
+        in processes. Another number is another search, with other trials; where and
+        by how many workers they run makes no difference.
+    on_trial
+        Hears each trial in order.
+
+    Raises
+    ------
+    StudyError
+        If trials cannot be kept.
+
+    Notes
+    -----
+    With `HOUSING_STUDY_URL`, other machines may run trials of the same search at the same
+    time. The number of trials stays the total; which they are then depends on who was quick.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    search = Search(family, seed, _open_study(family, train, val, seed))
-    fit = partial(_fit, search, train, val)
-    for number in range(n_trials):
-        kept = _kept(search.study)
-        trial = kept[number] if number < len(kept) else _try_next(search, fit, train, val)
-        search.trials.append(trial)
-        if on_trial:
-            on_trial(trial)
+    if abreast > 1:
+        studies.refuse_shared()
+    name = study_name(family, train, val, seed=seed, growth=growth, abreast=abreast)
+    search = Search(family, seed, growth, studies.open_study(name, _pruner(family)))
+    if studies.is_shared():
+        _search_together(search, train, val, n_trials, on_trial)
+    elif abreast > 1:
+        _search_abreast(search, train, val, n_trials, abreast, on_trial)
+    else:
+        _search_alone(search, train, val, n_trials, on_trial)
     if search.estimator is None or search.best.number != search.fitted:
         search.estimator = make_estimator(family, search.best.params, seed=seed)
         search.estimator.fit(train.X, train.y)
     return search
 
 
-def _open_study(family: str, train: Part, val: Part, seed: int) -> optuna.Study:
-    """The study of exactly this search: same family, same data, same seed."""
-    digest = hashlib.sha256(repr((get_family(family), seed)).encode())
+def study_name(
+    family: str, train: Part, val: Part, *, seed: int, growth: float = 1.0, abreast: int = 1
+) -> str:
+    """The name of exactly this search: same family, same data, same seed, same growth."""
+    told = (get_family(family), seed, growth, *((abreast,) if abreast > 1 else ()))
+    digest = hashlib.sha256(repr(told).encode())
     for part in (train, val):
         digest.update(part.X.tobytes() + part.y.tobytes())
-    folder = get_settings().studies
-    folder.mkdir(parents=True, exist_ok=True)
-    name = f"{family}-{digest.hexdigest()[:12]}"
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        storage = JournalStorage(JournalFileBackend(str(folder / f"{name}.log")))
-    pruner = optuna.pruners.MedianPruner(n_startup_trials=4, n_warmup_steps=_warm_up(family))
-    study = optuna.create_study(
-        storage=storage, study_name=name, pruner=pruner, load_if_exists=True
-    )
-    for stale in study.get_trials(states=(TrialState.RUNNING,)):  # its process was killed
-        study.tell(stale.number, state=TrialState.FAIL)
-    return study
+    return f"{family}-{digest.hexdigest()[:12]}"
+
+
+def _pruner(family: str) -> optuna.pruners.BasePruner:
+    return optuna.pruners.MedianPruner(n_startup_trials=4, n_warmup_steps=_warm_up(family))
+
+
+def _search_alone(
+    search: Search, train: Part, val: Part, total: int, on_trial: OnTrial | None
+) -> None:
+    for number in range(total):
+        kept = _kept(search.study)
+        trial = kept[number] if number < len(kept) else _try_next(search, train, val)
+        search.trials.append(trial)
+        _tell(on_trial, [trial])
+
+
+def _tell(on_trial: OnTrial | None, trials: list[Trial]) -> None:
+    for trial in trials if on_trial else []:
+        on_trial(trial)  # type: ignore[misc]
+
+
+def _search_abreast(
+    search: Search, train: Part, val: Part, total: int, abreast: int, on_trial: OnTrial | None
+) -> None:
+    shared = (search.family, search.seed, search.growth, train, val)
+    with compute.crew(shared, jobs=min(abreast, compute.cores())) as work:
+        while len(search.trials) < total:
+            first = len(search.trials)
+            row = _kept(search.study)[first:total] or _try_several(
+                search, work, min(abreast, total - first)
+            )
+            search.trials += row
+            _tell(on_trial, row)
+
+
+def _try_several(search: Search, work: compute.Work, count: int) -> list[Trial]:
+    """The next trials, proposed together, tried side by side, and kept in order."""
+    first = len(search.trials)
+    asked = [_ask(search, first + place) for place in range(count)]
+    past = search.study.get_trials(states=studies.ENDED)
+    found = dict(work(_try_elsewhere, [(one.params, past) for one in asked]))
+    row = []
+    for place, one in enumerate(asked):
+        trial, reported = found[place]
+        for stage, error in reported.items():
+            one.report(error, stage)
+        row.append(_keep(search, one, replace(trial, number=first + place)))
+    return row
+
+
+def _try_elsewhere(
+    shared: tuple[str, int, float, Part, Part], params: dict[str, Any], past: list[FrozenTrial]
+) -> tuple[Trial, dict[int, float]]:
+    """A trial and what it reported, by a worker that knows what the trials before it reported."""
+    family, seed, growth, train, val = shared
+    study = optuna.create_study(pruner=_pruner(family))
+    study.add_trials(past)
+    study.enqueue_trial(params)
+    asked = study.ask(distributions(family))
+    trial, _ = _judge(Search(family, seed, growth, study), train, val, asked)
+    return trial, study.trials[asked.number].intermediate_values
+
+
+class _SurplusError(Exception):
+    """A trial that others have run in the meantime."""
+
+
+def _search_together(
+    search: Search, train: Part, val: Part, total: int, on_trial: OnTrial | None
+) -> None:
+    """Run trials until the study has its total, whoever runs them; all end with the same."""
+    begin = partial(_begin_together, search, total)
+    studies.patiently(begin)
+    told: set[int] = set()
+    while len(search.trials) < total:
+        ended = studies.patiently(partial(_together, search, train, val, total))
+        _tell(on_trial, [one for one in ended if one.number not in told])
+        told |= {one.number for one in ended}
+        search.trials = ended if len(ended) == total else []
+
+
+def _begin_together(search: Search, total: int) -> None:
+    known = search.study.user_attrs.get(studies.TOTAL, 0)
+    search.study.set_user_attr(studies.TOTAL, max(total, known))
+    if not search.study.get_trials(deepcopy=False):
+        search.study.enqueue_trial(_shipped(search.family), skip_if_exists=True)
+
+
+def _together(search: Search, train: Part, val: Part, total: int) -> list[Trial]:
+    """The first `total` trials that ended, after running one more if one is wanted."""
+    study = search.study
+    studies.fail_lost(study)
+    living = [one for one in study.get_trials(deepcopy=False) if _counts(one)]
+    if len(living) < total:
+        study.sampler = _sampler(search, len(study.get_trials(deepcopy=False)))
+        run = partial(_run_together, search, train, val, total)
+        studies.run_one(study, run, _SurplusError)
+    elif len(_kept(study)) < total:
+        time.sleep(studies.POLL_S)  # others are at the last ones, and may yet be lost
+    return _kept(study)[:total]
+
+
+def _counts(trial: FrozenTrial) -> bool:
+    return trial.state in (*studies.ENDED, TrialState.RUNNING)
+
+
+def _run_together(search: Search, train: Part, val: Part, total: int, asked: optuna.Trial) -> float:
+    before = search.study.get_trials(deepcopy=False)[: asked.number]
+    if sum(_counts(one) for one in before) >= total:
+        raise _SurplusError
+    for name, values in distributions(search.family).items():
+        _suggest(asked, name, values)
+    trial, _ = _judge(search, train, val, asked)
+    asked.set_user_attr("trial", _plain(replace(trial, number=asked.number)))
+    if trial.state == "pruned":
+        raise optuna.TrialPruned
+    return trial.metrics["val_rmse"]
+
+
+def _suggest(asked: optuna.Trial, name: str, values: BaseDistribution) -> None:
+    if isinstance(values, IntDistribution):
+        asked.suggest_int(name, values.low, values.high, step=values.step, log=values.log)
+    elif isinstance(values, FloatDistribution):
+        asked.suggest_float(name, values.low, values.high, step=values.step, log=values.log)
 
 
 def _kept(study: optuna.Study) -> list[Trial]:
     """The trials that ended, in order."""
-    ended = study.get_trials(states=(TrialState.COMPLETE, TrialState.PRUNED))
+    ended = study.get_trials(states=studies.ENDED)
     return [Trial(**trial.user_attrs["trial"]) for trial in ended]
 
 
@@ -166,37 +304,53 @@ def _distribution(values: Range) -> BaseDistribution:
 
 def _ask(search: Search, number: int) -> optuna.Trial:
     """The next trial to run: the shipped parameters first, then what the sampler proposes."""
-    family = get_family(search.family)
-    # A sampler of its own for each trial, so that a search that was stopped draws the same.
-    search.study.sampler = optuna.samplers.TPESampler(
-        seed=(search.seed + number) % 2**32, n_startup_trials=5
-    )
+    search.study.sampler = _sampler(search, number)
     if number == 0 and not search.study.get_trials(states=(TrialState.WAITING,)):
-        search.study.enqueue_trial({name: family.defaults[name] for name in family.space})
+        search.study.enqueue_trial(_shipped(search.family))
     return search.study.ask(distributions(search.family))
 
 
-def _try_next(search: Search, fit: Callable[[optuna.Trial], Any], train: Part, val: Part) -> Trial:
-    started = time.perf_counter()
+def _sampler(search: Search, number: int) -> optuna.samplers.BaseSampler:
+    # One of its own for each trial, so that a search that was stopped draws the same.
+    return optuna.samplers.TPESampler(seed=(search.seed + number) % 2**32, n_startup_trials=5)
+
+
+def _shipped(family: str) -> dict[str, Any]:
+    found = get_family(family)
+    return {name: found.defaults[name] for name in found.space}
+
+
+def _try_next(search: Search, train: Part, val: Part) -> Trial:
     number = len(search.trials)
     asked = _ask(search, number)
-    try:
-        estimator, params = fit(asked)
-    except optuna.TrialPruned:
-        seconds = time.perf_counter() - started
-        last = _last_reported(search.study.trials[asked.number])
-        trial = Trial(number, asked.params, {"val_rmse": last}, "pruned", seconds)
-        return _keep(search, asked, trial)
-    scores = metrics(train.y, estimator.predict(train.X), prefix="train_")
-    scores |= metrics(val.y, estimator.predict(val.X), prefix="val_")
-    if all(scores["val_rmse"] < other.metrics["val_rmse"] for other in search.complete):
+    trial, estimator = _judge(search, train, val, asked)
+    trial = replace(trial, number=number)
+    if estimator is not None and all(
+        trial.metrics["val_rmse"] < other.metrics["val_rmse"] for other in search.complete
+    ):
         search.estimator, search.fitted = estimator, number
-    trial = Trial(number, params, scores, "complete", time.perf_counter() - started)
     return _keep(search, asked, trial)
 
 
+def _judge(search: Search, train: Part, val: Part, asked: optuna.Trial) -> tuple[Trial, Any]:
+    """A trial that ended, and its estimator; None if it was pruned."""
+    started = time.perf_counter()
+    try:
+        estimator, params = growing.fit(
+            asked, train, val, family=search.family, seed=search.seed, growth=search.growth
+        )
+    except optuna.TrialPruned:
+        seconds = time.perf_counter() - started
+        last = _last_reported(asked.study.trials[asked.number])
+        return Trial(asked.number, asked.params, {"val_rmse": last}, "pruned", seconds), None
+    scores = metrics(train.y, estimator.predict(train.X), prefix="train_")
+    scores |= metrics(val.y, estimator.predict(val.X), prefix="val_")
+    seconds = time.perf_counter() - started
+    return Trial(asked.number, params, scores, "complete", seconds), estimator
+
+
 def _keep(search: Search, asked: optuna.Trial, trial: Trial) -> Trial:
-    asked.set_user_attr("trial", json.loads(json.dumps(asdict(trial))))
+    asked.set_user_attr("trial", _plain(trial))
     if trial.state == "pruned":
         search.study.tell(asked, state=TrialState.PRUNED)
     else:
@@ -204,79 +358,12 @@ def _keep(search: Search, asked: optuna.Trial, trial: Trial) -> Trial:
     return trial
 
 
+def _plain(trial: Trial) -> Any:
+    return json.loads(json.dumps(asdict(trial)))
+
+
 def _last_reported(trial: FrozenTrial) -> float:
     return trial.intermediate_values[max(trial.intermediate_values)]
-
-
-def _fit(search: Search, train: Part, val: Part, asked: optuna.Trial) -> tuple[Any, dict[str, Any]]:
-    stages = get_family(search.family).stages
-    estimator = make_estimator(search.family, asked.params, seed=search.seed)
-    fit = partial(estimator.fit, train.X, train.y)
-    if stages is None:
-        return fit(), asked.params
-    size = GROW[type(estimator)](estimator, fit, stages, asked, val)
-    return estimator, {**asked.params, stages.parameter: size}
-
-
-def _grow_forest(
-    forest: RandomForestRegressor, fit: Fit, stages: Stages, asked: optuna.Trial, val: Part
-) -> int:
-    forest.set_params(warm_start=True)
-    for stage, size in enumerate(range(stages.step, stages.end + 1, stages.step)):
-        forest.set_params(n_estimators=size)
-        fit()
-        _report(asked, metrics(val.y, forest.predict(val.X))["rmse"], stage)
-    forest.set_params(warm_start=False)
-    return stages.end
-
-
-def _grow_histograms(
-    booster: HistGradientBoostingRegressor, fit: Fit, stages: Stages, asked: optuna.Trial, val: Part
-) -> int:
-    booster.set_params(early_stopping=True, scoring="loss", n_iter_no_change=stages.patience)
-    fit(X_val=val.X, y_val=val.y)
-    booster.set_params(early_stopping=False, max_iter=booster.n_iter_)
-    return int(booster.n_iter_)
-
-
-def _grow_boosters(
-    booster: XGBRegressor, fit: Fit, stages: Stages, asked: optuna.Trial, val: Part
-) -> int:
-    waiting = EarlyStopping(rounds=stages.patience or stages.end, save_best=True)
-    booster.set_params(callbacks=[_Pruning(asked, stages.step), waiting])
-    fit(eval_set=[(val.X, val.y)], verbose=False)
-    size = int(booster.get_booster().num_boosted_rounds())
-    booster.set_params(callbacks=None, n_estimators=size)
-    return size
-
-
-GROW: dict[type, Callable[..., int]] = {
-    RandomForestRegressor: _grow_forest,
-    HistGradientBoostingRegressor: _grow_histograms,
-    XGBRegressor: _grow_boosters,
-}
-
-
-class _Pruning(TrainingCallback):
-    """Reports XGBoost's validation error at the end of each stage."""
-
-    def __init__(self, asked: optuna.Trial, step: int) -> None:
-        super().__init__()
-        self.asked = asked
-        self.step = step
-
-    def after_iteration(self, model: Any, epoch: int, evals_log: Any) -> bool:
-        """False, so that training goes on."""
-        if (epoch + 1) % self.step == 0:
-            error = evals_log["validation_0"]["rmse"][-1]
-            _report(self.asked, error, (epoch + 1) // self.step - 1)
-        return False
-
-
-def _report(asked: optuna.Trial, error: float, stage: int) -> None:
-    asked.report(error, stage)
-    if asked.should_prune():
-        raise optuna.TrialPruned
 
 
 def describe_space(family: str) -> pd.DataFrame:

@@ -6,6 +6,7 @@ import re
 import secrets
 from collections.abc import Collection
 from dataclasses import dataclass
+from functools import lru_cache
 from ipaddress import ip_address
 
 from housing_lib.settings import HousingError
@@ -81,6 +82,7 @@ def find_key(keys: Collection[Key], secret: str) -> Key | None:
     return found
 
 
+@lru_cache(1024)
 def is_loopback(address: str) -> bool:
     """Whether an address can be reached from this machine alone."""
     if address == "localhost":

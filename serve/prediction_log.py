@@ -14,23 +14,12 @@ from typing import Any
 
 import msgspec
 import numpy as np
-from sqlalchemy import (
-    Column,
-    DateTime,
-    Engine,
-    Float,
-    Integer,
-    MetaData,
-    String,
-    Table,
-    create_engine,
-    event,
-    select,
-)
+from sqlalchemy import Engine, Table, create_engine, event, select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import SQLAlchemyError
 
 from housing_lib.contract import FEATURES
+from housing_lib.prediction_tables import actuals, metadata, predictions
 from housing_lib.settings import HousingError
 
 log = logging.getLogger("uvicorn.error")
@@ -39,29 +28,6 @@ FLUSH_EVERY_S = 0.5
 MOST_WAITING = 200_000
 LARGEST_SPOOL = 256 * 1024 * 1024
 ROWS_A_WRITE = 5_000
-
-metadata = MetaData()
-predictions = Table(
-    "predictions",
-    metadata,
-    Column("prediction_id", String(64), primary_key=True),
-    Column("answered_at", DateTime(timezone=True), nullable=False, index=True),
-    Column("model_version", Integer, nullable=False),
-    *(Column(name, Float) for name in FEATURES),
-    Column("price", Float, nullable=False),
-    Column("low", Float),
-    Column("high", Float),
-)
-actuals = Table(
-    "actuals",
-    metadata,
-    Column("key", String(64), primary_key=True),  # a prediction's id, or a digest of the features
-    Column("prediction_id", String(64)),
-    *(Column(name, Float) for name in FEATURES),
-    Column("price", Float, nullable=False),
-    Column("observed_at", DateTime(timezone=True), nullable=False),
-    Column("received_at", DateTime(timezone=True), nullable=False, index=True),
-)
 
 Row = tuple[Any, ...]
 

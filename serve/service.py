@@ -3,6 +3,8 @@
 import asyncio
 import contextlib
 import gc
+import os
+import threading
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
@@ -19,12 +21,15 @@ from serve.explaining import explain
 from serve.prediction_log import ConflictError, PredictionLog, Row
 from serve.problems import refuse
 from serve.schemas import Prediction, Predictions, Problem, Recorded, predictions
+from serve.together import Together
 
 LOOK_EVERY_S = 0.2
 # Rows that are computed at a time, so that single requests get in between.
 CHUNK = 1024
+BATCH_NICENESS = 10
 
 Headers = Mapping[bytes, bytes]
+Kept = asyncio.Future[None] | None
 Value = TypeVar("Value")
 
 encode = msgspec.json.Encoder().encode
@@ -39,7 +44,8 @@ class Service:
         self.following, self.follower = Following(), Follower()
         self.access_log = AccessLog()
         self.log = PredictionLog(settings.prediction_log_uri, spool=settings.serving)
-        self._threads = ThreadPoolExecutor(1, thread_name_prefix="batch")
+        self._together = Together(self._answer)
+        self._threads = ThreadPoolExecutor(1, "batch", initializer=_give_way)
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -70,12 +76,17 @@ class Service:
 
     async def predict(self, body: bytes, headers: Headers) -> tuple[bytes, int]:
         """The answer to one district as JSON, and the version that gave it."""
-        champion = self.following.current()
         bodies.require_json(headers)
-        rows = bodies.read_district(body)
+        district = bodies.read_district(body)
+        one, kept = await self._together.answer(district)
+        if kept:
+            await asyncio.shield(kept)
+        return encode(one), one.model_version
+
+    def _answer(self, rows: Floats) -> tuple[list[Prediction], Kept]:
+        champion = self.following.current()
         found = predictions(champion, rows, champion.answer(rows))
-        await self._keep(rows, found)
-        return encode(found[0]), champion.release.version
+        return found, self._keep(rows, found)
 
     async def predict_explained(self, body: bytes, headers: Headers) -> bytes:
         """The answer to one district as JSON, with what led to it."""
@@ -84,7 +95,7 @@ class Service:
         rows = bodies.read_district(body)
         found = predictions(champion, rows, champion.answer(rows))
         found[0].explanation = await self._aside(explain, champion, rows[0])
-        await self._keep(rows, found)
+        await self._kept(rows, found)
         return encode(found[0])
 
     async def predict_batch(self, body: bytes, kind: str) -> bytes:
@@ -94,21 +105,27 @@ class Service:
         found: list[Prediction] = []
         for start in range(0, len(rows), CHUNK):
             found += await self._aside(_predict, champion, rows[start : start + CHUNK])
-        await self._keep(rows, found)
+        await self._kept(rows, found)
         return await self._aside(_written, found, kind)
 
     async def _aside(self, work: Callable[..., Value], *given: Any) -> Value:
         return await asyncio.get_running_loop().run_in_executor(self._threads, work, *given)
 
-    async def _keep(self, rows: Floats, found: Sequence[Prediction]) -> None:
+    async def _kept(self, rows: Floats, found: Sequence[Prediction]) -> None:
+        kept = self._keep(rows, found)
+        if kept:
+            await kept
+
+    def _keep(self, rows: Floats, found: Sequence[Prediction]) -> Kept:
+        """What to wait for before answering, if the log is strict."""
         metrics.count(found[0].model_version, len(found))
         if not self.log.enabled:
-            return
+            return None
         kept = [_log_row(row, one) for row, one in zip(rows.tolist(), found, strict=True)]
         if self.strict:
-            await asyncio.wrap_future(self.log.add_now(kept))
-        else:
-            self.log.add(kept)
+            return asyncio.wrap_future(self.log.add_now(kept))
+        self.log.add(kept)
+        return None
 
     async def record(self, body: bytes, headers: Headers) -> Recorded:
         """What became of true prices, which are on the disk when this returns."""
@@ -123,6 +140,14 @@ class Service:
             ]
             raise refuse(found, status=409) from error
         return Recorded(new, len(truths) - new)
+
+
+def _give_way() -> None:
+    """Let the thread that answers single requests come before this one."""
+    with contextlib.suppress(
+        AttributeError, OSError
+    ):  # a thread has its own priority on Linux only
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), BATCH_NICENESS)
 
 
 def _predict(champion: Champion, rows: Floats) -> list[Prediction]:

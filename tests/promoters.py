@@ -1,8 +1,9 @@
 """Promoters that collide or are killed, in processes of their own; prints what came of it as JSON.
 
 Run: HOUSING_ROOT=... python tests/promoters.py race|kill ROUNDS SEED. The root holds a store with
-the versions 1 to 3. The gate's judgement is replaced by a quick "passed", so that what is
-disturbed is the decision's way into the ledger and the stages.
+the versions 1 to 3. The gate's judgement is replaced by a quick "passed", and
+compiling by nothing, so that what is disturbed is the decision's way into the ledger and the
+stages.
 """
 
 import contextlib
@@ -12,7 +13,7 @@ import random
 import sys
 import time
 
-from housing_lib import ledger, preload, registry  # noqa: F401
+from housing_lib import deployment, ledger, preload, promotion, registry  # noqa: F401
 
 fork = multiprocessing.get_context("fork")
 VERSIONS = (1, 2, 3)
@@ -43,11 +44,12 @@ def act(pipe, command, place, meeting, locked):
     found = state()
     if not locked:  # as two machines would be, which share no file
         ledger._lock = contextlib.nullcontext
-    registry.assess = lambda version: passed(version, meeting)
+    promotion.assess = lambda version: passed(version, meeting)
+    deployment.publish = lambda version: "compiled before"
     others = [version for version in VERSIONS if version != found["settled"]["production"]]
     pipe.send(found)
     pipe.recv()
-    decision = registry.promote(others[place]) if command == "promote" else registry.rollback()
+    decision = promotion.promote(others[place]) if command == "promote" else registry.rollback()
     pipe.send({"version": others[place], "decision": decision.decision})
 
 
@@ -56,7 +58,7 @@ def passed(version, meeting):
     if meeting:
         meeting.wait()
     metrics = {"test_rmse": 0.4, "gain": 0.1}
-    return registry.Assessment(version, registry.stage_version("production"), [], metrics)
+    return promotion.Assessment(version, registry.stage_version("production"), [], metrics)
 
 
 def state():

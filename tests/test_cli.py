@@ -6,8 +6,16 @@ import numpy as np
 import pandas as pd
 import pytest
 import typer
+from typer.testing import CliRunner
 
-from housing_lib import data, terminal
+from housing_lib import cli, data, terminal
+
+
+@pytest.fixture
+def here(own_root, monkeypatch):
+    """The command in this process, which saves the start of another: `here(*arguments)`."""
+    monkeypatch.setenv("COLUMNS", "200")
+    return lambda *arguments: CliRunner().invoke(cli.app, arguments)
 
 
 def test_help_lists_every_command(housing, tmp_path):
@@ -49,26 +57,28 @@ def test_help_lists_every_command(housing, tmp_path):
         (["monitor", "none.csv"], "found no such file"),
         (["monitor", "--batch-rows", "0"], "Invalid value for '--batch-rows'"),
         (["monitor"], "stands in Production"),
+        (["monitor", "--batch-time", "24h"], "whose rows have no times"),
+        (["monitor", "--batch-time", "soon"], "is no length of time"),
         (["promote"], "no version stands in Staging"),
         (["data", "--source", "none.csv"], "there is no such file"),
     ],
 )
-def test_wrong_use_is_refused_before_anything_is_written(housing, tmp_path, arguments, said):
-    done = housing(tmp_path, *arguments)
-    assert done.returncode == 2
+def test_wrong_use_is_refused_before_anything_is_written(here, tmp_path, arguments, said):
+    done = here(*arguments)
+    assert done.exit_code == 2
     assert said in done.stderr
     assert "Traceback" not in done.stderr
     assert not list(tmp_path.glob("reports/*"))
     assert not list(tmp_path.glob("data/**/*.*"))
 
 
-def test_a_source_that_breaks_the_contract_is_refused_before_anything_runs(housing, tmp_path):
+def test_a_source_that_breaks_the_contract_is_refused_before_anything_runs(here, tmp_path):
     rows = data.acquire().head(4)
     rows.to_csv(tmp_path / "few.csv", index=False)
     rows.drop(columns="MedInc").to_csv(tmp_path / "lacking.csv", index=False)
     for name, said in {"few.csv": "leave nothing for", "lacking.csv": "missing column"}.items():
-        done = housing(tmp_path, "run", "--source", str(tmp_path / name))
-        assert done.returncode == 2
+        done = here("run", "--source", str(tmp_path / name))
+        assert done.exit_code == 2
         assert said in done.stderr
     assert not (tmp_path / "reports").exists()
 
@@ -153,10 +163,10 @@ def test_promoting_the_incumbent_again_holds_with_exit_code_3(smoke):
 
 
 @pytest.mark.parametrize("command", [["run", "--help-notebook", "03_tuning"], ["notebook", "03"]])
-def test_parameters_of_a_notebook_are_listed_and_nothing_is_run(housing, tmp_path, command):
+def test_parameters_of_a_notebook_are_listed_and_nothing_is_run(here, tmp_path, command):
     flag = [] if command[0] == "run" else ["--help-notebook"]
-    done = housing(tmp_path, *command, *flag)
-    assert done.returncode == 0, done.stderr
+    done = here(*command, *flag)
+    assert done.exit_code == 0, done.stderr
     assert "one of families.FAMILIES" in done.stdout
     for name in ("model_name", "n_trials", "seed"):
         assert name in done.stdout

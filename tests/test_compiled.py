@@ -2,8 +2,10 @@
 
 import numpy as np
 import pytest
+from scipy.spatial import KDTree
+from xgboost import XGBRegressor
 
-from housing_lib import compiled, compiling, data, families, intervals
+from housing_lib import compiled, compiling, data, families, forests, intervals, searching, shallow
 from housing_lib.data import FEATURES, TARGET
 
 SMALL = {
@@ -62,6 +64,36 @@ def test_a_district_alone_gets_the_answer_that_it_gets_among_others(arrays, ever
     together = arrays.answer(everywhere[:300]).table()
     alone = np.vstack([arrays.answer(row[None]).table() for row in everywhere[:300]])
     np.testing.assert_array_equal(alone, together)
+
+
+@pytest.mark.parametrize("dimensions", [3, 8])
+def test_the_nearest_are_those_of_scipy_in_its_order_also_where_distances_tie(dimensions):
+    random = np.random.default_rng(dimensions)
+    on_a_grid = random.integers(0, 4, (1_500, dimensions)).astype("f8")
+    points = np.vstack([on_a_grid, random.normal(2, 1, (1_500, dimensions))])
+    asked = np.vstack([points[::10], random.normal(2, 2, (300, dimensions))])
+    tree = KDTree(points)
+    search, (distances, rows) = compiling._search(tree), tree.query(asked, k=40)
+    found, which = np.empty(40), np.empty(40, dtype="i8")
+    for number, point in enumerate(asked):
+        searching.nearest(search, point, np.inf, found, which)
+        np.testing.assert_array_equal(which, rows[number])
+        np.testing.assert_array_equal(found, distances[number])
+
+
+@pytest.mark.parametrize("depth", [1, 8, 9, 10, 12])
+def test_boosters_of_any_depth_give_the_same_numbers_alone_and_together(depth):
+    random = np.random.default_rng(depth)
+    matrix = random.normal(size=(3_000, 5)).astype("f4")
+    prices = np.sin(3 * matrix).sum(axis=1)
+    booster = XGBRegressor(n_estimators=13, max_depth=depth, max_bin=32, n_jobs=1)
+    booster.fit(matrix, prices)
+    made = forests.from_boosters([booster, booster])
+    assert isinstance(made, shallow.Shallow) == (depth <= shallow.DEEPEST)
+    expected = booster.predict(matrix[:200])
+    np.testing.assert_array_equal(made.predict(matrix[:200]), expected)
+    alone = [made.predict(row[None])[0] for row in matrix[:50]]
+    np.testing.assert_array_equal(alone, expected[:50])
 
 
 def test_a_file_gives_back_the_same_model(arrays, everywhere, tmp_path):

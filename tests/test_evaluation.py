@@ -69,6 +69,9 @@ def test_blocks_are_held_out_whole(split):
         def get_params(self, deep=True):
             return {}
 
+        def set_params(self):
+            return self
+
         def fit(self, X, y):
             self.fitted = set(evaluation.blocks(X))
             return self
@@ -77,7 +80,7 @@ def test_blocks_are_held_out_whole(split):
             seen.append((self.fitted, set(evaluation.blocks(X))))
             return np.zeros(len(X))
 
-    evaluation.block_predictions(Spy(), districts, split["train"].y)
+    evaluation.block_predictions({"a spy": Spy()}, districts, split["train"].y)
     assert len(seen) == evaluation.BLOCK_FOLDS
     assert all(not fitted & held for fitted, held in seen)
 

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 from sklearn.base import clone
 
-from housing_lib import data, families
+from housing_lib import data, families, features
 
 EIGHT = {
     "linear_regression",
@@ -64,9 +64,10 @@ def test_least_squares_uses_the_share_of_features_that_it_is_given(districts):
 
 
 def test_the_champion_is_a_mean_of_boosters_some_of_which_start_from_a_line(districts):
+    prices = districts[data.TARGET].to_numpy()
     model = families.make_model(families.CHAMPION, {"n_estimators": 20}, seed=0)
-    model.fit(districts, districts[data.TARGET].to_numpy())
-    matrix = model.transform(districts)
+    model.fit(districts, prices)
+    matrix = features.make_preprocessing().fit_transform(districts, prices)
     plain, started, *_ = model.near_estimators
     np.testing.assert_allclose(
         started.predict(matrix), started.line_.predict(matrix) + started.estimator_.predict(matrix)

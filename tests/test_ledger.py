@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from housing_lib import ledger, parts, registry, tracking
+from housing_lib import ledger, parts, promotion, registry, tracking
 from housing_lib.settings import get_settings
 
 
@@ -112,13 +112,13 @@ def forget_store():
 def test_a_server_process_keeps_the_same_promises_and_its_end_holds(server, three):
     before = registry.load_version(2).model.predict(parts.load_part("test").districts)
     move(3)
-    assert registry.promote(1).decision == "held"  # the real gate, which misses a metric
+    assert promotion.promote(1).decision == "held"  # the real gate, which misses a metric
     assert registry.rollback().version == 2
     found = registry.load()
     assert found.version == 2
     np.testing.assert_array_equal(found.model.predict(parts.load_part("test").districts), before)
     server.terminate()
     server.wait(timeout=20)
-    decision = registry.promote(1)
+    decision = promotion.promote(1)
     assert decision.decision == "held"
     assert "the registry cannot be asked or written" in decision.reasons[0]

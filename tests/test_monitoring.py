@@ -1,70 +1,211 @@
-"""Batches of new districts against true prices."""
+"""A session of monitoring: batches, versions, the verdict, and odd input."""
+
+import warnings
+from dataclasses import asdict, replace
+from datetime import timedelta
 
 import numpy as np
 import pandas as pd
 import pytest
+from logged import use_log
 
-from housing_lib import data, monitoring
-from housing_lib.evaluation import metrics
+from housing_lib import batches, data, findings, monitoring, series, traffic, verdict
+from housing_lib.registry import RegistryError
+from housing_lib.settings import get_settings
 
-
-class HalfPrice:
-    """A model that answers half of the true price."""
-
-    def predict(self, districts: pd.DataFrame) -> np.ndarray:
-        return districts[data.TARGET].to_numpy() / 2
+DAY = timedelta(days=1)
 
 
 @pytest.fixture(scope="module")
-def districts() -> pd.DataFrame:
-    return data.acquire().head(95)
+def registered(store):
+    return store.registered
 
 
-def test_each_batch_has_the_metrics_that_scikit_learn_gives(districts):
-    _, faults = data.check_rows(districts, origin="test")
-    batches = monitoring.score_batches(districts, faults, HalfPrice(), batch_rows=10)
-    assert len(batches) == 10
-    for number in batches.index:
-        rows = districts.iloc[10 * number : 10 * number + 10]
-        prices = rows[data.TARGET].to_numpy()
-        wanted = metrics(prices, prices / 2)
-        found = batches.loc[number]
-        assert found["batch_rmse"] == pytest.approx(wanted["rmse"])
-        assert found["batch_mae"] == pytest.approx(wanted["mae"])
-        assert found["batch_r2_score"] == pytest.approx(wanted["r2"])
-        assert found["num_rows_in_batch"] == len(rows)
+@pytest.fixture(scope="module")
+def shuffled(store):
+    return store.test.sample(frac=1, random_state=0).reset_index(drop=True)
 
 
-def test_rows_that_break_the_contract_are_counted_and_left_out(districts):
-    arriving = districts.head(20).astype(object)
+@pytest.fixture(scope="module")
+def quiet(shuffled, registered):
+    return observe(shuffled, registered, batch_rows=10)
+
+
+@pytest.fixture
+def log(tmp_path, monkeypatch):
+    yield use_log(monkeypatch, tmp_path)
+    monkeypatch.undo()
+    get_settings.cache_clear()
+
+
+def observe(table, registered, **options):
+    return monitoring.observe(traffic.from_table(table, source="new.csv"), registered, **options)
+
+
+def test_the_model_answers_what_nobody_has_answered(quiet, registered):
+    wanted = registered.model.predict(quiet.rows[list(data.FEATURES)])
+    np.testing.assert_allclose(quiet.rows["predicted"], wanted)
+    assert set(quiet.rows["model_version"]) == {registered.version}
+
+
+def test_every_batch_has_realised_and_estimated_errors(quiet):
+    assert len(quiet.batches) == 412
+    assert quiet.batches["num_rows_in_batch"].sum() == len(quiet.rows)
+    assert quiet.batches[["batch_rmse", "estimated_rmse", "batch_coverage"]].notna().all().all()
+    assert quiet.batches["p_value"].notna().sum() == len(quiet.judged.decision.units)
+    assert quiet.batches["key"].is_unique
+
+
+def test_nothing_changed_is_quiet_and_says_on_what_grounds(quiet, registered):
+    found = quiet.verdict
+    assert found.state == verdict.QUIET
+    assert found.causes == found.alarmed == ()
+    assert (found.first, found.last) == ("row 0", "row 4112")
+    assert found.evidence["p_value"] > found.evidence["threshold"]
+    assert found.evidence["rmse"] == pytest.approx(monitoring.overall(quiet)["rmse"])
+
+
+def test_changed_rows_raise_the_alarm_with_the_batches_and_the_cause(shuffled, registered):
+    dearer = shuffled.head(1200).copy()
+    dearer.loc[800:, data.TARGET] *= 1.2
+    found = observe(dearer, registered, batch_rows=100).verdict
+    assert found.alarming
+    assert set(found.alarmed) <= set(range(8, 12))
+    assert len(found.alarmed) >= 3
+    assert found.causes[0].what == "errors"
+    assert "against true prices the model asks" in found.sentence
+    assert verdict.from_record(asdict(found)) == found
+
+
+def test_rows_that_break_the_contract_are_counted_and_left_out(shuffled, registered):
+    arriving = shuffled.head(20).astype(object)
     arriving.loc[3, "MedInc"] = "high"
     arriving.loc[10:, data.TARGET] = None
-    rows, faults = data.check_rows(arriving, origin="test")
-    batches = monitoring.score_batches(rows, faults, HalfPrice(), batch_rows=10)
-    assert list(batches["num_rows_in_batch"]) == [10, 10]
-    assert list(batches["num_valid_rows_in_batch"]) == [9, 0]
-    assert np.isnan(batches.loc[1, "batch_rmse"])
+    found = observe(arriving, registered, batch_rows=10).batches
+    assert list(found["num_rows_in_batch"]) == [10, 10]
+    assert list(found["num_valid_rows_in_batch"]) == [9, 0]
+    assert np.isnan(found.loc[1, "batch_rmse"])
+    assert np.isfinite(found.loc[1, "estimated_rmse"])
 
 
-def test_r2_is_missing_where_there_is_nothing_to_explain(districts):
-    same = districts.head(3).assign(MedHouseVal=2.0)
-    _, faults = data.check_rows(same, origin="test")
-    assert (
-        monitoring.score_batches(same, faults, HalfPrice(), batch_rows=3)["batch_r2_score"]
-        .isna()
-        .all()
+def test_without_prices_the_error_is_estimated_and_drift_is_watched(shuffled, registered):
+    unpriced = shuffled.head(600).drop(columns=data.TARGET)
+    found = observe(unpriced, registered, batch_rows=100)
+    assert found.verdict.state == verdict.QUIET
+    assert 0.2 < found.verdict.evidence["estimated_rmse"] < 0.8
+    assert "rmse" not in found.verdict.evidence
+    richer = unpriced.assign(MedInc=unpriced["MedInc"] * 1.2)
+    alarm = observe(richer, registered, batch_rows=100).verdict
+    assert alarm.alarming
+    assert "MedInc" in {cause.what for cause in alarm.causes}
+
+
+def test_no_valid_row_and_no_batch_size_are_refused(shuffled, registered):
+    some = shuffled.head(20)
+    with pytest.raises(data.DataError, match="0 of them valid"):
+        observe(some.assign(MedHouseVal=-1.0), registered)
+    with pytest.raises(data.DataError, match="batches of 0"):
+        observe(some, registered, batch_rows=0)
+    with pytest.raises(data.DataError, match="have no times"):
+        observe(some, registered, batch_hours=24)
+
+
+@pytest.mark.parametrize("rows", [1, 2, 99])
+def test_too_few_rows_get_no_verdict_and_every_table(shuffled, registered, rows):
+    found = observe(shuffled.head(rows), registered)
+    assert found.verdict.state == verdict.NOT_ENOUGH
+    assert f"found {rows} row" in found.verdict.sentence
+    assert monitoring.told_apart(found) is None
+    tell(found)
+
+
+def test_too_few_test_districts_give_no_verdict(shuffled, registered, monkeypatch):
+    few = series.reference(registered).head(100)
+    monkeypatch.setattr(series, "reference", lambda registered: few)
+    found = observe(shuffled.head(300), registered, batch_rows=100)
+    assert found.verdict.state == verdict.NOT_ENOUGH
+    assert "100 test districts" in found.verdict.sentence
+    tell(found)
+
+
+def tell(session):
+    """Say all that a notebook says of a session, with warnings as errors."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        text = findings.bottom_line(session, family="xgboost", stage="production", promised=0.4)
+        for table in (findings.first_batches, findings.worst_batches, findings.version_table):
+            assert table(session).to_html()
+        findings.cause_table(session)
+        findings.oddity_table(session)
+    assert session.verdict.sentence in text
+    return text
+
+
+def test_the_bottom_line_tells_the_figures(quiet):
+    text = tell(quiet)
+    assert text.startswith("**Quiet: ")
+    assert f"{100_000 * quiet.verdict.evidence['rmse']:,.0f} dollars realised" in text
+    assert "40,000 dollars in its test" in text
+
+
+def test_days_are_batches_and_versions_are_judged_by_themselves(log, quiet, registered):
+    rows = quiet.rows.head(900)
+    first = log.answer(rows.head(500), every=DAY / 100)
+    log.turn_out(first, rows[data.TARGET].head(500))
+    other = rows.tail(400).assign(model_version=7, predicted=rows["predicted"] * 2)
+    other = other.assign(low=other["predicted"] - 0.1, high=other["predicted"] + 0.1)
+    second = log.answer(other, every=DAY / 100, start=pd.Timestamp("2026-03-05T12:00Z"))
+    log.turn_out(second, other[data.TARGET])
+    found = _look(registered)
+    by_version = found.batches.groupby("model_version")["num_rows_in_batch"].apply(list)
+    assert by_version[registered.version] == [100] * 5
+    assert by_version[7] == [50, 100, 100, 100, 50]
+    assert found.verdict.model_version == registered.version
+    assert found.verdict.state == verdict.QUIET
+    assert [one.version for one in found.series] == [registered.version, 7]
+    assert found.series[1].alarmed == ()  # nobody knows what version 7 does on the test districts
+    known = _look(registered, load_version=lambda version: replace(registered, version=version))
+    assert len(known.series[1].alarmed) == 5
+    assert known.verdict.state == verdict.QUIET
+
+
+def _look(registered, *, load_version=None, batch_hours=24):
+    def absent(version):
+        raise RegistryError(f"there is no version {version}")
+
+    return monitoring.observe(
+        traffic.load("log"),
+        registered,
+        batch_hours=batch_hours,
+        load_version=load_version or absent,
     )
 
 
-def test_no_valid_row_and_no_batch_size_are_refused(districts):
-    rows, faults = data.check_rows(districts.assign(MedHouseVal=-1.0), origin="test")
-    with pytest.raises(data.DataError, match="0 of them valid"):
-        monitoring.score_batches(rows, faults, HalfPrice(), batch_rows=10)
-    rows, faults = data.check_rows(districts, origin="test")
-    with pytest.raises(data.DataError, match="batches of 0"):
-        monitoring.score_batches(rows, faults, HalfPrice(), batch_rows=0)
+def test_a_day_keeps_its_key_and_changes_its_digest_when_prices_arrive(log, quiet, registered):
+    rows = quiet.rows.head(120)
+    ids = log.answer(rows, every=DAY / 60)
+    before = _look(registered).batches
+    log.turn_out(ids[:60], rows[data.TARGET].head(60))
+    after = _look(registered).batches
+    assert list(before["key"]) == list(after["key"])
+    assert (before["digest"] != after["digest"]).tolist() == [True, False]
+    assert list(after["num_valid_rows_in_batch"]) == [60, 0]
+
+
+def test_batches_are_the_same_however_often_they_are_cut(quiet):
+    again = batches.cut(quiet.traffic.rows, batch_rows=10)
+    np.testing.assert_array_equal(np.sort(again), quiet.batch)
+
+
+def test_a_classifier_tells_strangers_and_no_likes(shuffled, registered):
+    train = data.acquire().sample(3000, random_state=1)
+    train = train[~np.isin(data.row_ids(train), data.row_ids(shuffled))]
+    alike = monitoring.told_apart(observe(train, registered, batch_rows=500))
+    assert abs(alike - 0.5) < 0.05
+    moved = train.assign(AveRooms=train["AveRooms"] * (1 + train["MedInc"] / 20))
+    assert monitoring.told_apart(observe(moved, registered, batch_rows=500)) > 0.65
 
 
 def test_rows_that_a_model_was_fitted_on_are_counted(store):
-    assert monitoring.fitted_rows(store.test) == 0
-    assert monitoring.fitted_rows(data.acquire()) == 20_640 - len(store.test)
+    assert series.fitted_rows(store.test) == 0
+    assert series.fitted_rows(data.acquire()) == 20_640 - len(store.test)

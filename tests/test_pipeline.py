@@ -55,9 +55,10 @@ def test_the_same_seed_gives_the_same_numbers_in_the_notebook_and_in_the_library
     children = tracking.client().search_runs([experiment], max_results=1000)
     monkeypatch.setenv("HOUSING_ROOT", str(tmp_path))  # where no search is kept yet
     get_settings.cache_clear()
+    trials, growth = graph.BUDGETS["smoke"].trials, graph.BUDGETS["smoke"].growth
     for family in ("xgboost", "ridge"):
         with threadpool_limits(1):  # as in the run: sums are taken in the same order
-            search = tuning.tune(family, train, val, n_trials=graph.BUDGETS["smoke"], seed=42)
+            search = tuning.tune(family, train, val, n_trials=trials, growth=growth, seed=42)
         tried = [trial.metrics["val_rmse"] for trial in search.trials]
         logged = [
             run.data.metrics["val_rmse"]
@@ -102,7 +103,7 @@ def test_mlflow_holds_every_trial_below_its_family(smoke_store):
     parents = {run.info.run_id: run for run in runs if run.data.tags.get("role") == "search"}
     children = [run for run in runs if "mlflow.parentRunId" in run.data.tags]
     assert {run.data.tags["family"] for run in parents.values()} == set(families.FAMILIES)
-    assert len(children) == len(families.FAMILIES) * graph.BUDGETS["smoke"]
+    assert len(children) == len(families.FAMILIES) * graph.BUDGETS["smoke"].trials
     assert {run.data.tags["mlflow.parentRunId"] for run in children} == set(parents)
     finished = [run for run in children if run.info.status == "FINISHED"]
     names = [f"{part}_{metric}" for part in ("train", "val") for metric in METRICS]
@@ -120,16 +121,20 @@ def test_monitoring_logged_one_run_with_a_step_a_batch(smoke, smoke_store):
     assert sum(step.value for step in steps) == recorded["record"]["valid_rows"]
     assert recorded["record"]["fitted"] == 0
     assert run.data.tags["model_version"] == "1"
+    assert run.data.tags["state"] == recorded["record"]["verdict"]["state"] == "quiet"
 
 
 def test_a_second_monitoring_takes_a_file_and_counts_rows_that_were_fitted_on(smoke, tmp_path):
+    """The first rows of the census lie around one bay, which is no sample of California."""
     data.acquire().head(2_000).to_parquet(tmp_path / "new.parquet")
     done = smoke.housing("monitor", str(tmp_path / "new.parquet"), "--batch-rows", "100")
-    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.returncode == 3, done.stdout + done.stderr
+    assert "Alarm: " in done.stdout
     newest = sorted((smoke.root / "reports").glob("2*/run.json"))[-1]
     (step,) = json.loads(newest.read_text())["steps"]
     assert step["record"]["batches"] == 20
     assert step["record"]["fitted"] > 1_500
+    assert step["record"]["verdict"]["state"] == "alarm"
 
 
 def test_a_failed_notebook_leaves_its_page_marked_failed(own_root):

@@ -60,8 +60,40 @@ def make_trials() -> pd.DataFrame:
 
 def make_batches(count: int) -> pd.DataFrame:
     errors = np.random.default_rng(0).uniform(0.3, 0.5, count)
-    columns = {"batch_rmse": errors, "batch_mae": errors * 0.7, "batch_r2_score": 1 - errors}
-    return pd.DataFrame(columns, index=pd.RangeIndex(count, name="batch"))
+    columns = {"rmse": errors, "mae": errors * 0.7, "bias": errors - 0.4}
+    columns |= {"r2_score": 1 - errors, "coverage": 1 - errors / 4}
+    found = pd.DataFrame(columns, index=pd.RangeIndex(count, name="batch")).add_prefix("batch_")
+    shifts = np.where(np.arange(count) % 10 == 9, 2 + errors, np.nan)
+    return found.assign(estimated_rmse=0.4, estimated_mae=0.3, largest_shift=shifts)
+
+
+def quality(count: int, **changes: float) -> Figure:
+    batches = make_batches(count).assign(**changes)
+    plain = batches.filter(like="batch_").rename(columns=lambda name: name[6:])
+    ends = {f"{name}_{end}": plain[name] for name in plain for end in ("low", "high")}
+    chance = pd.DataFrame({"low": plain.min(), "high": plain.max()})
+    return plots.quality_grid(batches, plain.assign(**ends), chance)
+
+
+def strangeness(count: int, alarmed: tuple[int, ...]) -> Axes:
+    return plots.strangeness(make_batches(count), usual=3.4, alarming=4.5, alarmed=alarmed)
+
+
+SHIFTS = pd.DataFrame(
+    {
+        "kind": ["level", "place", "missing", "spread", "joint"],
+        "name": ["MedInc", "Los Angeles", "HouseAge", "AveRooms", "all columns"],
+        "effect": [0.4, -0.1, 0.02, 0.1, 0.5],
+        "z": [9.0, -4.0, 2.0, 1.0, 0.5],
+    }
+)
+
+
+def make_history(months: int) -> pd.DataFrame:
+    at = pd.date_range("2026-01-31", periods=months, freq="ME", tz="UTC")
+    errors = np.linspace(0.4, 0.6, months)
+    states = ["quiet"] * (months - 1) + ["alarm"]
+    return pd.DataFrame({"at": at, "rmse": errors, "estimated_rmse": 0.4, "state": states})
 
 
 def make_predicted(districts: pd.DataFrame) -> np.ndarray:
@@ -69,6 +101,7 @@ def make_predicted(districts: pd.DataFrame) -> np.ndarray:
     return districts[data.TARGET].to_numpy() + noise
 
 
+UNPRICED = [f"batch_{name}" for name in ("rmse", "mae", "bias", "r2_score", "coverage")]
 FIGURES: dict[str, Callable[[pd.DataFrame], Axes | Figure]] = {
     "price_map": plots.price_map,
     "distributions": plots.distributions,
@@ -91,9 +124,15 @@ FIGURES: dict[str, Callable[[pd.DataFrame], Axes | Figure]] = {
     ),
     "search_history": lambda _: plots.search_history(make_trials()),
     "search_slices": lambda _: plots.search_slices(make_trials(), ["alpha", "depth", "weights"]),
-    "batch_grid, few": lambda _: plots.batch_grid(make_batches(3), {}),
-    "batch_grid, many": lambda _: plots.batch_grid(make_batches(2064), {"test_mae": 0.3}),
-    "batch_grid": lambda _: plots.batch_grid(make_batches(30), {"rmse": 0.4, "r2": 0.6}),
+    "quality, one batch": lambda _: quality(1),
+    "quality, few": lambda _: quality(3),
+    "quality, many": lambda _: quality(2064),
+    "quality, without prices": lambda _: quality(30, **dict.fromkeys(UNPRICED, np.nan)),
+    "strangeness": lambda _: strangeness(400, (19, 29)),
+    "strangeness, quiet": lambda _: strangeness(30, ()),
+    "shift_bars": lambda _: plots.shift_bars(SHIFTS, level=3.4),
+    "session_history, one": lambda _: plots.session_history(make_history(1)),
+    "session_history": lambda _: plots.session_history(make_history(14)),
 }
 
 
@@ -121,7 +160,7 @@ def test_every_axis_of_numbers_says_what_it_counts(name, districts):
     for axes in panels(drawn):
         sharing = axes.get_shared_x_axes().get_siblings(axes)
         assert any(panel.get_xlabel() for panel in sharing) or axes.get_label() == "<colorbar>"
-        if name not in {"metric_grid", "importance_bars"}:
+        if name not in {"metric_grid", "importance_bars", "shift_bars"}:
             assert axes.get_ylabel() or figure_of(drawn).get_supylabel()
 
 
@@ -195,24 +234,38 @@ def test_hyperparameters_that_span_decades_have_a_logarithmic_axis():
     assert [axes.get_xscale() for axes in panels(drawn)] == ["log", "linear"]
 
 
-def test_one_batch_without_r2_can_be_drawn():
-    batch = make_batches(1).assign(batch_r2_score=np.nan)
-    figure_of(plots.batch_grid(batch, {"test_r2": 0.8})).canvas.draw()
-
-
 def test_an_extreme_batch_is_counted_instead_of_flattening_the_others():
     batches = make_batches(100)
     batches.loc[7, "batch_r2_score"] = -400
-    axes = panels(plots.batch_grid(batches, {"r2": 0.6}))[2]
+    names = [name.removeprefix("batch_") for name in UNPRICED]
+    chance = pd.DataFrame({"low": 0.3, "high": 0.9}, index=names)
+    ends = [f"{name}_{end}" for name in names for end in ("low", "high")]
+    sliding = pd.DataFrame(0.5, batches.index, [*names, *ends])
+    axes = panels(plots.quality_grid(batches, sliding, chance))[3]
     assert axes.get_ylim()[0] > -1
     assert [text.get_text() for text in axes.texts] == ["1 beyond this picture"]
 
 
-@pytest.mark.parametrize("name", ["rmse", "test_rmse", "batch_rmse"])
-def test_the_promised_error_is_found_under_each_of_its_names(name):
-    drawn = plots.batch_grid(make_batches(5), {name: 0.4})
-    promised = [line for line in panels(drawn)[0].lines if line.get_label() == "test set"]
-    assert promised[0].get_ydata() == [0.4, 0.4]
+def test_what_raised_the_alarm_is_drawn_apart_from_the_rest():
+    axes = strangeness(400, (19, 29))
+    drawn = {one.get_label(): len(one.get_offsets()) for one in axes.collections}
+    assert drawn == {"quiet": 38, "in the alarm": 2}
+    assert "No batch" in strangeness(30, ()).get_title(loc="left")
+
+
+def test_effects_are_written_in_words():
+    axes = plots.shift_bars(SHIFTS, level=3.4)
+    words = [text.get_text() for text in axes.texts]
+    assert "+0.40 spreads" in words
+    assert "-10.0% of rows" in words
+    assert axes.get_title(loc="left").startswith("2 of 5")
+
+
+def test_alarms_are_ringed_in_the_history():
+    axes = plots.session_history(make_history(14))
+    (rings,) = axes.collections
+    assert len(rings.get_offsets()) == 1
+    assert axes.get_title(loc="left") == "1 alarm in 14 sessions"
 
 
 @pytest.mark.parametrize(

@@ -1,20 +1,25 @@
 """Versions, promotion through the gate, and the way back, on a real MLflow store."""
 
+import copy
 import shutil
 import sqlite3
 import time
 
 import numpy as np
 import pytest
+from sklearn.ensemble import VotingRegressor
 
 from housing_lib import (
+    compiling,
     data,
+    deployment,
     evaluation,
     families,
     features,
     gate,
     ledger,
     parts,
+    promotion,
     registry,
     tracking,
 )
@@ -22,8 +27,9 @@ from housing_lib.settings import get_settings
 
 
 @pytest.fixture
-def own(store, own_root):
+def own(store, own_root, monkeypatch):
     """A copy of the store that a test may change; its artifacts stay where they are."""
+    monkeypatch.setattr(deployment, "SYNTHETIC_ROWS", 200)  # beside all that are known
     shutil.copy(store.root / "mlflow.db", own_root / "mlflow.db")
     shutil.copytree(store.root / "data", own_root / "data")
     return own_root
@@ -33,8 +39,8 @@ def own(store, own_root):
 def better(store):
     """A model that is clearly better than the one in Production."""
     train = parts.load_part("train")
-    params = {"n_estimators": 150, "max_depth": 6, "learning_rate": 0.15}
-    return families.make_model("xgboost", params).fit(train.districts, train.y)
+    params = {"n_estimators": 100, "max_depth": 5, "learning_rate": 0.1}
+    return families.make_model("xgboost", params, repeats=1).fit(train.districts, train.y)
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +77,7 @@ def test_a_new_version_stands_in_staging_with_its_tags(own, poor):
 
 def test_a_worse_model_is_held_for_every_reason_and_production_stays(own, poor):
     before = registry.stage_version("production")
-    decision = registry.promote(_register(poor))
+    decision = promotion.promote(_register(poor))
     assert decision.decision == "held"
     assert any(f"gain over version {before} is −$" in reason for reason in decision.reasons)
     assert any("gain in Los Angeles" in reason for reason in decision.reasons)
@@ -82,8 +88,9 @@ def test_a_better_model_goes_to_production_and_rollback_brings_the_old_one_back(
     test = parts.load_part("test").districts
     old = registry.load()
     before = old.model.predict(test)
-    decision = registry.promote(_register(better))
+    decision = promotion.promote(_register(better))
     assert decision.promoted
+    _is_compiled(decision)
     assert registry.stage_version("production") == decision.version
     assert registry.stage_version("previous") == old.version
     started = time.perf_counter()
@@ -93,16 +100,38 @@ def test_a_better_model_goes_to_production_and_rollback_brings_the_old_one_back(
     assert registry.rollback().version == decision.version
 
 
+def _is_compiled(decision):
+    """Whether the file of servers lies beside the model, as the ledger says."""
+    tags = registry.tags_of(decision.version)
+    digest = tags[deployment.TAG]
+    assert decision.evidence["rules"][-1]["figure"] == f"proved equal, SHA-256 {digest[:12]}"
+    stored = tracking.client().list_artifacts(tags["run_id"], "compiled")
+    assert [one.path for one in stored] == [f"compiled/{digest}.npz"]
+
+
+def test_a_model_that_the_server_could_not_hold_is_held_and_the_reason_named(own, better):
+    weighted = VotingRegressor([("only", better.near_)], weights=[1.0])  # no compiled form knows it
+    weighted.estimators_ = [better.near_]
+    unknown = copy.deepcopy(better)
+    unknown.near_ = weighted
+    _is_held(_register(unknown), "compiling it for the server failed: a VotingRegressor cannot")
+
+
+def test_arrays_that_are_not_the_model_are_held(own, better, monkeypatch):
+    monkeypatch.setattr(compiling, "ROTATIONS_DEGREES", (1, 2, 3, 4, 5))
+    _is_held(_register(better), "compiling it for the server failed: the compiled model is not")
+
+
 def test_the_same_model_again_is_held(own, better):
-    assert registry.promote(_register(better)).promoted
-    again = registry.promote(_register(better))
+    assert promotion.promote(_register(better)).promoted
+    again = promotion.promote(_register(better))
     assert again.reasons == ["the gain over version 2 is $0 to $0 (asked: lower end above $200)"]
 
 
 def test_the_gate_shows_its_table_without_deciding(own, better):
     version = _register(better)
     lines = len(registry.history())
-    found = registry.assess(version)
+    found = promotion.assess(version)
     assert found.passed
     assert {"ledger", "test RMSE", "gain over version 1", "gain in capped districts"} <= {
         rule.name for rule in found.rules
@@ -114,12 +143,12 @@ def test_the_gate_shows_its_table_without_deciding(own, better):
 def test_the_gate_takes_under_twenty_seconds(own, better):
     version = _register(better)
     started = time.perf_counter()
-    registry.assess(version)
+    promotion.assess(version)
     assert time.perf_counter() - started < 20
 
 
 def test_every_decision_is_in_the_ledger_with_its_evidence(own, poor):
-    registry.promote(_register(poor))
+    promotion.promote(_register(poor))
     lines = registry.history()
     assert [one.decision for one in lines] == ["registered", "promoted", "registered", "held"]
     assert [one.line for one in lines] == [1, 2, 3, 4]
@@ -144,7 +173,7 @@ def test_a_changed_artifact_is_refused_before_it_is_unpacked(own, better):
 
 
 def _is_held(version, why):
-    decision = registry.promote(version)
+    decision = promotion.promote(version)
     assert decision.decision == "held"
     assert why in decision.reasons[0]
     assert registry.stage_version("production") == 1
@@ -194,7 +223,7 @@ def test_a_store_that_is_locked_holds(own, better, monkeypatch):
 
 
 def _is_held_without_a_line(version):
-    decision = registry.promote(version)
+    decision = promotion.promote(version)
     assert decision.decision == "held"
     assert "the registry cannot be asked or written" in decision.reasons[0]
     assert "`housing history` tells" in decision.reasons[1]
@@ -226,16 +255,16 @@ def test_a_version_put_into_production_past_the_gate_holds_until_a_person_says_i
 ):
     smuggled, version = _register(poor), _register(better)
     tracking.client().set_registered_model_alias("california-housing", "production", str(smuggled))
-    decision = registry.promote(version)
+    decision = promotion.promote(version)
     assert "not whole: Production is at version 2, not 1" in decision.reasons[0]
     assert registry.stage_version("production") == smuggled
     assert registry.rollback(1).promoted
     assert ledger.damage() == []
-    assert registry.promote(version).promoted
+    assert promotion.promote(version).promoted
 
 
 def test_a_line_that_was_removed_or_changed_is_named(own, poor):
-    registry.promote(_register(poor))
+    promotion.promote(_register(poor))
     opened = tracking.client()
     opened.delete_model_version("california-housing-ledger", "3")
     opened.set_model_version_tag("california-housing-ledger", "4", "evidence", "{}")
@@ -249,13 +278,13 @@ def test_an_empty_registry_says_what_to_do(own_root):
     with pytest.raises(registry.RegistryError, match="stands in Production"):
         registry.load()
     with pytest.raises(registry.RegistryError, match="no version stands in Staging"):
-        registry.promote()
+        promotion.promote()
     with pytest.raises(registry.RegistryError, match="no version stands before"):
         registry.rollback()
     with pytest.raises(registry.RegistryError, match="has no version 9"):
         registry.load_version(9)
     with pytest.raises(registry.RegistryError, match="has no version 7"):
-        registry.promote(7)
+        promotion.promote(7)
     with pytest.raises(registry.RegistryError, match="has no version 0"):
         registry.rollback(0)
     assert registry.history() == []

@@ -325,6 +325,32 @@ def test_old_runs_are_removed_but_never_what_production_came_from(tiny_done, mon
     assert left == ["2026-01-02", "2026-01-04", "first-run"]
 
 
+def test_mlflow_runs_go_with_old_runs_unless_something_rests_on_them(tiny):
+    logs = "from housing_lib import tracking"
+    begin = 'with tracking.run("tuning", "x", params={}, tags={"pipeline_run": '
+    trial = "tracking.log_trial(run, Trial(0, {}, {'val_rmse': 1.0}, 'complete', 1.0), family='x')"
+    sources = [
+        f"{logs}\nfrom housing_lib.tuning import Trial\n"
+        f"{begin}seen}}) as run:\n    {trial}\n    tracking.log_table(seen_table, 'x')"
+    ]
+    table = "import pandas as pd\nseen_table = pd.DataFrame({'a': [1]})"
+    for run in ("first-run", "second-run", "third-run"):
+        step = tiny.make("logs", table, *sources, parameters={"seen": run})
+        step.forced = True
+        pipeline.run_steps(run, Plan((), 0), [step])
+    assert [len(trials) for trials in tracking.runs_of("first-run").values()] == [1]
+    old = housekeeping.removable(keep=1)
+    doomed = housekeeping.removable_mlflow_runs(old)
+    assert {run.id for run in old} == {"first-run", "second-run"}
+    assert len(doomed) == 4
+    files = get_settings().artifacts.rglob("x.csv")
+    assert len(list(files)) == 3
+    housekeeping.remove(old, doomed)
+    assert len(list(get_settings().artifacts.rglob("x.csv"))) == 1
+    assert tracking.runs_of("first-run") == tracking.runs_of("second-run") == {}
+    assert len(tracking.runs_of("third-run")) == 1
+
+
 def test_a_store_that_does_not_answer_keeps_all_runs(tiny_done, own_root):
     (own_root / "mlflow.db").write_text("no database")
     with pytest.raises(store.StoreError, match="does not answer"):

@@ -6,7 +6,7 @@ import sys
 import pandas as pd
 import pytest
 
-from housing_lib import tracking
+from housing_lib import tracking, trust
 
 OPEN = "from housing_lib import tracking; print(len(tracking.client().search_experiments()))"
 
@@ -57,7 +57,7 @@ def test_a_model_of_unknown_types_is_not_logged(store):
 
     rows = store.test.head(5)
     with (
-        pytest.raises(tracking.TrackingError, match="TRUSTED_TYPES does not name"),
+        pytest.raises(trust.TrustError, match="TRUSTED_TYPES does not name"),
         tracking.run("tuning", "x", params={}, tags={}),
     ):
         tracking.log_model(Stranger(), rows)

@@ -2,9 +2,11 @@
 
 import numpy as np
 import pytest
+from clusters import running_cluster
 
-from housing_lib import data, families, features, tuning
+from housing_lib import compute, data, families, features, studies, tuning
 from housing_lib.evaluation import metrics
+from housing_lib.settings import get_settings
 
 pytestmark = pytest.mark.usefixtures("own_root")
 
@@ -74,9 +76,27 @@ def test_a_trial_whose_process_was_killed_is_tried_again(split, own_root):
 
     with pytest.raises(KilledError):
         tuning.tune("lasso", train, val, n_trials=4, seed=1, on_trial=die)
-    tuning._open_study("lasso", train, val, 1).ask()  # and one that is still running, for ever
+    name = tuning.study_name("lasso", train, val, seed=1)
+    studies.open_study(name, None).ask()  # and one that is still running, for ever
     resumed = tuning.tune("lasso", train, val, n_trials=4, seed=1)
     assert [one.metrics for one in resumed.trials] == [one.metrics for one in straight.trials]
+
+
+def test_trials_abreast_are_the_same_wherever_they_run(split, own_root, monkeypatch):
+    def searched():
+        found = tuning.tune("decision_tree", split["train"], split["val"], n_trials=5, seed=2,
+                            abreast=2)  # fmt: skip
+        for file in (own_root / "data" / "studies").glob("*.log"):
+            file.unlink()
+        return [(trial.params, trial.metrics, trial.state) for trial in found.trials]
+
+    with_processes = searched()
+    monkeypatch.setattr(compute, "cores", lambda: 1)
+    assert searched() == with_processes
+    with running_cluster(own_root) as cluster:
+        monkeypatch.setenv("HOUSING_CLUSTER", cluster.address)
+        get_settings.cache_clear()
+        assert searched() == with_processes
 
 
 def test_the_first_trial_tries_the_shipped_parameters(split):
@@ -108,6 +128,18 @@ def test_trials_that_fall_behind_are_pruned(split):
 def test_boosting_stops_when_more_brings_nothing(split):
     search = tuning.tune("xgboost", split["train"], split["val"], n_trials=1, seed=0)
     assert search.best.params["n_estimators"] < families.FAMILIES["xgboost"].stages.end
+
+
+def test_a_quick_look_grows_fewer_trees_in_longer_steps(split):
+    train, val = split["train"], split["val"]
+    whole = tuning.tune("gradient_boosting", train, val, n_trials=1, seed=0)
+    quick = tuning.tune("gradient_boosting", train, val, n_trials=1, seed=0, growth=0.1)
+    end = families.FAMILIES["gradient_boosting"].stages.end
+    assert quick.best.params["max_iter"] <= 0.1 * end < whole.best.params["max_iter"]
+    rates = [one.best.params["learning_rate"] for one in (quick, whole)]
+    assert rates[0] == pytest.approx(10 * rates[1])
+    forest = tuning.tune("random_forest", train, val, n_trials=1, seed=0, growth=0.1)
+    assert len(forest.estimator.estimators_) == forest.best.params["n_estimators"] == 10
 
 
 def test_the_space_is_described_as_it_is_searched():

@@ -16,18 +16,22 @@ from housing_lib.plots.districts import (
 from housing_lib.plots.maps import error_map, price_map
 from housing_lib.plots.models import (
     MOST_BARS,
-    batch_grid,
     importance_bars,
     metric_grid,
     residuals,
     search_history,
     search_slices,
 )
+from housing_lib.plots.monitoring import (
+    quality_grid,
+    session_history,
+    shift_bars,
+    strangeness,
+)
 from housing_lib.plots.style import dollars, show, use_house_style
 
 __all__ = [
     "MOST_BARS",
-    "batch_grid",
     "binned_price",
     "correlations",
     "distributions",
@@ -38,10 +42,14 @@ __all__ = [
     "outliers",
     "price_histogram",
     "price_map",
+    "quality_grid",
     "residuals",
     "search_history",
     "search_slices",
+    "session_history",
+    "shift_bars",
     "show",
+    "strangeness",
     "transfer",
     "use_house_style",
     "variogram",

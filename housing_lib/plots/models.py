@@ -1,10 +1,8 @@
-"""The figures of models: their scores, importances, errors, searches and batches.
+"""The figures of models: their scores, importances, errors and searches.
 
 An error is the prediction minus the price: above zero, the model asks too much.
 """
 
-import re
-from collections.abc import Mapping
 from typing import cast
 
 import matplotlib.pyplot as plt
@@ -27,7 +25,6 @@ from housing_lib.plots.style import (
     PRICE,
     RED,
     SKY,
-    WIDTH,
     focus,
     in_dollars,
     legend_above,
@@ -149,29 +146,6 @@ def search_slices(trials: pd.DataFrame, params: list[str]) -> Figure:
     return figure
 
 
-def batch_grid(batches: pd.DataFrame, expected: Mapping[str, float]) -> Figure:
-    """RMSE, mean absolute error and R² batch by batch, one above the other.
-
-    Parameters
-    ----------
-    expected
-        The promised values, named `rmse`, `test_rmse` or `batch_rmse` alike.
-    """
-    promised = {_metric_key(name): value for name, value in expected.items()}
-    figure, column = plt.subplots(3, 1, figsize=(WIDTH, 7), sharex=True)
-    for axes, metric in zip(column, ("batch_rmse", "batch_mae", "batch_r2_score"), strict=True):
-        _draw_series(axes, batches[metric], promised.get(_metric_key(metric)))
-    column[-1].set_xlabel("batch")
-    column[0].set_title("Are the errors still those of the test set?")
-    legend_above(column[0])
-    return figure
-
-
-def _metric_key(name: str) -> str:
-    found = re.search("rmse|mae|mse|r2", name)
-    return found.group() if found else name
-
-
 def _metric_text(metric: str, value: float) -> str:
     return short_dollars(value) if metric in ("rmse", "mae") else f"{value:.3f}"
 
@@ -252,19 +226,3 @@ def _gain_text(gain: float) -> str:
     if gain > 0:
         return f"The search took {short_dollars(gain)} off the error of the defaults"
     return "No trial was better than the defaults"
-
-
-def _draw_series(axes: Axes, values: pd.Series, expected: float | None) -> None:
-    window = max(3, len(values) // 20)
-    medians = values.rolling(window, min_periods=max(1, window // 4)).median()
-    size = float(np.clip(800 / len(values), 5, 30))
-    axes.scatter(values.index, values, color=SKY, s=size, linewidths=0, label="one batch")
-    axes.plot(values.index, medians, color=BLUE, label=f"median of the last {window}")
-    if expected is not None:
-        axes.axhline(expected, color=INK, linestyle="--", linewidth=1, label="test set")
-    key = _metric_key(str(values.name))
-    if key in ("rmse", "mae"):
-        in_dollars(axes.yaxis)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-    axes.set_ylabel(METRIC_NAMES.get(key, key))
-    focus(axes, values, keep=() if expected is None else (expected,))

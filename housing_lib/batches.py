@@ -1,0 +1,131 @@
+"""Traffic in batches: where one ends, and all that is known of each, one row a batch."""
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from housing_lib import quality
+from housing_lib.data import FEATURES, TARGET, DataError
+from housing_lib.decision import by_batch
+from housing_lib.series import Series
+from housing_lib.traffic import Traffic
+
+WINDOWS = 20  # about as many sliding windows lie side by side in a session
+
+
+def cut(rows: pd.DataFrame, *, batch_rows: int, batch_hours: float = 0) -> npt.NDArray[np.intp]:
+    """The number of each row's batch: so many rows, or all rows of so many hours.
+
+    A batch holds the rows of one version only; batches are numbered by their first row.
+
+    Raises
+    ------
+    DataError
+        If `batch_rows` is below 1, no row is valid, or hours are asked of rows
+        without times.
+    """
+    if batch_hours and rows["answered_at"].isna().any():
+        raise DataError(
+            f"batches of {batch_hours:g} hours were asked for, and the rows have no times; "
+            "expected batches by rows, or the prediction log. Nothing was logged."
+        )
+    valid = (rows["fault"] == "").sum()
+    if batch_rows < 1 or batch_hours < 0 or not valid:
+        raise DataError(
+            f"found {len(rows):,} rows, {valid:,} of them valid, and batches of {batch_rows}; "
+            "expected at least one of each. Nothing was logged."
+        )
+    if batch_hours:
+        since = rows["answered_at"] - pd.Timestamp(0, tz="UTC")
+        part = (since / pd.Timedelta(hours=batch_hours)).astype("int64")
+    else:
+        part = rows.groupby("model_version").cumcount() // batch_rows
+    numbers = pd.MultiIndex.from_arrays([rows["model_version"], part])
+    return np.asarray(pd.factorize(numbers)[0], dtype=np.intp)
+
+
+def batch_table(
+    traffic: Traffic,
+    rows: pd.DataFrame,
+    batch: npt.NDArray[np.intp],
+    series: tuple[Series, ...],
+    *,
+    batch_hours: float,
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """One row a batch; and the metrics over sliding windows."""
+    count = int(batch[-1]) + 1
+    sums = quality.sums_of(rows, batch, count=count, centre=2.0)
+    width = sliding_width(count)
+    table = quality.metrics_of(sums, prefix="batch_")
+    table = table.join(_estimates(rows, batch, series, count))
+    table["num_rows_in_batch"] = np.bincount(batch, minlength=count)
+    table["num_valid_rows_in_batch"] = sums["n"].astype(int)
+    starts = np.flatnonzero(np.diff(batch, prepend=-1))
+    table["model_version"] = rows["model_version"].to_numpy()[starts]
+    table = table.join(_periods(traffic, rows, starts)).join(_digests(rows, starts, batch_hours))
+    table = table.join(_strangeness(series, count))
+    return table.rename_axis("batch"), quality.sliding(sums, width=width).rename_axis("batch")
+
+
+def sliding_width(batches: int) -> int:
+    """How many batches a sliding window holds."""
+    return max(3, batches // WINDOWS)
+
+
+def _estimates(
+    rows: pd.DataFrame, batch: npt.NDArray[np.intp], series: tuple[Series, ...], count: int
+) -> pd.DataFrame:
+    found = pd.DataFrame(np.nan, range(count), ["estimated_rmse", "estimated_mae"])
+    for one in series:
+        if quality.scored(one.reference).any():
+            estimator = quality.Estimator.fit(one.reference)
+            found = found.fillna(estimator.estimate(one.rows, one.batch, count=count))
+    return found
+
+
+def _periods(traffic: Traffic, rows: pd.DataFrame, starts: npt.NDArray[np.intp]) -> pd.DataFrame:
+    ends = np.append(starts[1:], len(rows)) - 1
+    if not traffic.timed:
+        return pd.DataFrame(
+            {"first": [f"row {n}" for n in starts], "last": [f"row {n}" for n in ends]}
+        )
+    times = rows["answered_at"]
+    return pd.DataFrame(
+        {
+            name: times.iloc[places].dt.strftime("%Y-%m-%dT%H:%M:%S+00:00").to_numpy()
+            for name, places in {"first": starts, "last": ends}.items()
+        }
+    )
+
+
+def _digests(rows: pd.DataFrame, starts: npt.NDArray[np.intp], batch_hours: float) -> pd.DataFrame:
+    """What tells a batch again: its `key`, and the `digest` of all that is known of it.
+
+    The key of a batch by time is its version and time, so that the day that
+    is not over is the same batch tomorrow; of others it is what was asked.
+    """
+    asked = rows[[*FEATURES, "model_version", "answered_at"]]
+    known = asked.assign(price=rows[TARGET], fault=rows["fault"] == "")
+    found = pd.DataFrame({"key": _hashed(asked, starts), "digest": _hashed(known, starts)})
+    if batch_hours:
+        first = rows.iloc[starts]
+        bucket = first["answered_at"].dt.floor(pd.Timedelta(hours=batch_hours))
+        when = bucket.dt.strftime("%Y-%m-%dT%H:%M") + f"+{batch_hours:g}h"
+        found["key"] = (first["model_version"].astype(str) + "@" + when).to_numpy()
+    return found
+
+
+def _hashed(table: pd.DataFrame, starts: npt.NDArray[np.intp]) -> list[str]:
+    hashed = pd.util.hash_pandas_object(table, index=False).to_numpy()
+    return [f"{value:016x}" for value in np.add.reduceat(hashed, starts)]
+
+
+def _strangeness(series: tuple[Series, ...], count: int) -> pd.DataFrame:
+    found = pd.DataFrame(np.nan, range(count), ["largest_shift", "p_value"])
+    for one in series:
+        if one.decision is not None and one.decision.enough:
+            numbers = np.unique(one.batch)
+            for name, column in (("largest_shift", "largest"), ("p_value", "p_value")):
+                values = by_batch(one.decision.units, column, batches=len(numbers))
+                found.loc[numbers, name] = values
+    return found

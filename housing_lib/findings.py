@@ -1,0 +1,190 @@
+"""What a session of monitoring found, as a reader sees it: sentences and tables in dollars."""
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from IPython.display import Markdown
+
+from housing_lib import quality
+from housing_lib.data import TARGET, USD_PER_UNIT
+from housing_lib.families import title
+from housing_lib.geography import regions
+from housing_lib.monitoring import Session
+from housing_lib.verdict import ALARM, NOT_ENOUGH, QUIET
+
+ITSELF = (
+    "These are the test districts themselves, which everything is compared with: nothing can have "
+    "moved, and the estimate agrees by its making."
+)
+FIRST_BATCHES = 3
+WORST = 10
+NAMES = {
+    "rmse": "RMSE ($)",
+    "mae": "MAE ($)",
+    "bias": "bias ($)",
+    "r2_score": "R²",
+    "coverage": "in the 90 % interval",
+}
+MONEY = ("rmse", "mae", "bias")
+
+
+def bottom_line(session: Session, *, family: str, stage: str, promised: float | None) -> str:
+    """The verdict in a few sentences, in Markdown.
+
+    Parameters
+    ----------
+    promised
+        The RMSE that the version reached in its test (100,000 USD).
+    """
+    verdict = session.verdict
+    found = {
+        ALARM: f"Alarm: {verdict.sentence}.",
+        QUIET: f"Quiet: {verdict.sentence}.",
+        NOT_ENOUGH: f"Not enough data, so no verdict: {verdict.sentence}.",
+    }[verdict.state]
+    looked = (
+        f"{_many(verdict.batches, 'batch', 'batches')} with {_many(verdict.rows, 'district')} "
+        f"({_when(verdict.first)} to {_when(verdict.last)}), answered by version "
+        f"{verdict.model_version} ({title(family)}, in {stage.title()})"
+    )
+    text = f"**{found}** This is about {looked}. {_quality(session, promised)} {_chance(session)}"
+    return f"{text} {ITSELF}" if verdict.source == "test" else text
+
+
+def _many(count: int, one: str, more: str = "") -> str:
+    return f"{count:,} {one if count == 1 else more or one + 's'}"
+
+
+def _when(text: str) -> str:
+    """The end of a period as a reader writes it: rows as they are, times to the minute."""
+    return f"{text[:10]} {text[11:16]}" if "T" in text else text
+
+
+def _quality(session: Session, promised: float | None) -> str:
+    found = session.verdict.evidence
+    known = len(session.errors)
+    parts = [f"{known:,} of {len(session.rows):,} have a true price to be held against."]
+    figures = {
+        "realised": found.get("rmse"),
+        "estimated before prices arrive": found.get("estimated_rmse"),
+        "in its test": promised,
+    }
+    said = [f"{_usd(value)} {name}" for name, value in figures.items() if value is not None]
+    return " ".join([*parts, f"RMSE: {', '.join(said)}." if said else ""])
+
+
+def _chance(session: Session) -> str:
+    found = session.verdict.evidence
+    if "p_value" not in found:
+        return ""
+    return (
+        f"Where nothing changes, {_percent(found['p_value'])} of such sessions show something as "
+        f"strange; an alarm needs {_percent(found['threshold'])} or less."
+    )
+
+
+def _percent(share: float) -> str:
+    return "less than 0.1 %" if share < 0.001 else f"{100 * share:.3g} %"
+
+
+def _usd(value: float) -> str:
+    return f"{value * USD_PER_UNIT:,.0f} dollars"
+
+
+def cause_table(session: Session) -> Any:
+    """What moved, strongest first: one row a cause; a sentence where nothing did."""
+    causes = session.verdict.causes
+    if not causes:
+        return Markdown("Nothing raised an alarm.")  # type: ignore[no-untyped-call]
+    shown = pd.DataFrame(
+        [
+            {"what": one.what, "effect": f"{one.size:+.2f}", "in words": one.sentence}
+            for one in causes
+        ],
+        columns=["what", "effect", "in words"],
+    )
+    shown.index = pd.RangeIndex(1, len(shown) + 1)
+    return shown.style.set_properties(subset=["in words"], **{"text-align": "left"})
+
+
+def oddity_table(session: Session) -> Any:
+    """What a reader should know of the rows, with how many there are; a sentence if nothing."""
+    counts = pd.Series(session.traffic.oddities, dtype="int64")
+    reasons = session.rows["fault"][session.rows["fault"] != ""].value_counts()
+    found = pd.concat([counts[counts > 0], reasons])
+    if found.empty:
+        return Markdown("Nothing was odd.")  # type: ignore[no-untyped-call]
+    return found.map("{:,}".format).to_frame("rows").rename_axis(None).style
+
+
+def first_batches(session: Session) -> Any:
+    """The first batches with where chance alone puts one of the same size, one column each."""
+    batches = session.batches.head(FIRST_BATCHES)
+    chance = session.by_chance
+    shown = pd.DataFrame(index=list(NAMES.values()))
+    for number, row in batches.iterrows():
+        shown[f"batch {number}"] = [_figure(name, row[f"batch_{name}"]) for name in NAMES]
+    shown["unchanged batches"] = [
+        f"{_figure(name, low)} to {_figure(name, high)}"
+        for name, low, high in zip(NAMES, chance["low"], chance["high"], strict=True)
+    ]
+    return shown.style
+
+
+def _figure(name: str, value: float) -> str:
+    if not np.isfinite(value):
+        return "unknown"
+    if name in MONEY:
+        return f"{value * USD_PER_UNIT:,.0f}"
+    return f"{value:.0%}" if name == "coverage" else f"{value:.3f}"
+
+
+def worst_batches(session: Session) -> Any:
+    """The batches with the largest RMSE: their interval, counts, and the region of most rows."""
+    rows = session.batches.nlargest(WORST, "batch_rmse")
+    chance = session.by_chance.loc["rmse", "high"]
+    shown = pd.DataFrame(
+        {
+            "RMSE ($)": rows["batch_rmse"].map(lambda value: _figure("rmse", value)),
+            "95 % interval ($)": [
+                f"{_figure('rmse', low)} to {_figure('rmse', high)}"
+                for low, high in zip(rows["batch_rmse_low"], rows["batch_rmse_high"], strict=True)
+            ],
+            "beyond chance": np.where(rows["batch_rmse"] > chance, "yes", "no"),
+            "estimated ($)": rows["estimated_rmse"].map(lambda value: _figure("rmse", value)),
+            "valid rows": rows["num_valid_rows_in_batch"],
+            "mostly in": [_usual_region(session, int(str(number))) for number in rows.index],
+        }
+    )
+    return shown.style
+
+
+def _usual_region(session: Session, number: int) -> str:
+    return str(regions(session.rows[session.batch == number]).mode().iloc[0])
+
+
+def version_table(session: Session) -> Any:
+    """One row a version of the model that answered: rows, RMSE, and whether it is in alarm."""
+    shown = {}
+    for one in session.series:
+        kept = one.rows.loc[quality.scored(one.rows), ["predicted", TARGET]]
+        errors = (kept["predicted"] - kept[TARGET]).to_numpy()
+        rmse = float(np.sqrt(np.mean(errors**2))) if len(errors) else float("nan")
+        shown[f"version {one.version}"] = {
+            "rows": f"{len(one.rows):,}",
+            "with a true price": f"{len(kept):,}",
+            "RMSE ($)": _figure("rmse", rmse),
+            "batches in alarm": f"{len(one.alarmed):,}",
+        }
+    return pd.DataFrame(shown).T.style
+
+
+def told_apart(auc: float | None) -> str:
+    """How well a classifier tells the session's rows from the test districts, in words."""
+    if auc is None:
+        return "No classifier was asked: there are too few rows, or many are those to compare with."
+    return (
+        f"A boosted classifier that is given one district of each side tells which one is of this "
+        f"session in {auc:.0%} of the cases; a coin does in half of them."
+    )

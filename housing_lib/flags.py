@@ -1,0 +1,51 @@
+"""What to be careful about in an answer, in words that programs can count."""
+
+import numpy as np
+
+from housing_lib.data import FEATURES, Floats
+from housing_lib.places import in_california
+
+COVERAGE = 0.9  # of the intervals that are told
+NEAR_CAP = 4.75  # in 100,000 USD; half of the districts priced above stand at the census's limit
+FAR_KM = 25.0
+OUTSIDE_KM = 15.0  # the outline is coarse; districts at the coast lie outside of it by less
+FLAGS = {
+    "at_limit": "at least 500,000 USD: the census recorded nothing higher",
+    "outside_california": "the place is not in California, where all known districts are",
+    "far_from_known": f"no known district within {FAR_KM:.0f} km; the model never saw such a place",
+}
+
+
+def flag_texts(values: Floats, prices: Floats, distance_km: Floats) -> list[str]:
+    """The flags of each district, separated by blanks.
+
+    Parameters
+    ----------
+    values
+        The districts, shape (rows, 8), NaN where a value is missing.
+    prices
+        What a model says of them, in 100,000 USD.
+    distance_km
+        How far the fifth nearest district is that the model knows.
+    """
+    missing = np.isnan(values)
+    away = ~missing[:, 6] & ~missing[:, 7] & (distance_km > OUTSIDE_KM)
+    masks = {
+        "at_limit": prices >= NEAR_CAP,
+        "outside_california": _outside(values, away),
+        "far_from_known": away & (distance_km > FAR_KM),
+    }
+    masks |= {f"imputed_{name}": missing[:, place] for place, name in enumerate(FEATURES)}
+    codes = np.stack(list(masks.values()), axis=1) @ (1 << np.arange(len(masks)))
+    texts = {int(code): _text(int(code), list(masks)) for code in np.unique(codes)}
+    return [texts[code] for code in codes.tolist()]
+
+
+def _outside(values: Floats, away: np.ndarray) -> np.ndarray:
+    outside = np.zeros(len(values), dtype=bool)
+    outside[away] = ~in_california(values[away, 6], values[away, 7])
+    return outside
+
+
+def _text(code: int, names: list[str]) -> str:
+    return " ".join(name for place, name in enumerate(names) if code >> place & 1)

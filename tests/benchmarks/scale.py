@@ -1,0 +1,324 @@
+"""What happens when there is more of everything: districts, known districts, workers.
+
+Batch prediction runs as `housing predict` in processes of its own, beside the bare call of the
+compiled model on arrays in memory and beside `mlflow.pyfunc` (on some of the rows: it is slow).
+The store and the files lie in a temporary folder, which is removed.
+Run: python tests/benchmarks/scale.py --help
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pyarrow as pa
+import pyarrow.parquet as pq
+from rich.console import Console
+from rich.table import Table
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+MB = 1e6
+HOUSING = str(Path(sys.executable).with_name("housing"))
+STORE_VARIABLES = ("HOUSING_TRACKING_URI", "MLFLOW_TRACKING_URI", "HOUSING_CLUSTER")
+KNOWN = (16_000, 1_600_000)
+
+Row = tuple[str, float, str, bool | None]
+
+
+def environment_of(root: Path) -> dict[str, str]:
+    """An environment in which everything is written to `root`, and each process has one thread."""
+    kept = {key: value for key, value in os.environ.items() if key not in STORE_VARIABLES}
+    return kept | {"HOUSING_ROOT": str(root), "OMP_NUM_THREADS": "1"}
+
+
+def make_champion(root: Path, family: str, size: int | None) -> None:
+    """Fit, register, promote and compile a champion with intervals in a store of its own."""
+    from housing_lib import data, families, features, intervals, parts, registry, tracking
+    from housing_lib.answering import answering
+
+    districts = data.acquire()
+    split = features.preprocess(districts, data.split(districts))
+    shares = {"test_share": 0.20, "validation_share": 0.16}
+    manifest = parts.write_parts(
+        split, source="bundled", feature_names=features.feature_names(), **shares
+    )
+    params = {"n_estimators": size} if size else None
+    model = intervals.CalibratedModel(families.make_model(family, params))
+    model.fit(split["train"].districts, split["train"].y)
+    with tracking.run("evaluation", "scale", params={}, tags={"family": family}) as run_id:
+        uri = tracking.log_model(model, split["train"].districts)
+    tags = {"family": family, "run_id": run_id, "data_digest": manifest.data_digest}
+    version = registry.register(uri, tags=tags)
+    tracking.client().set_registered_model_alias(
+        registry.get_settings().model_name, "staging", str(version)
+    )
+    answering("staging")
+
+
+def write_districts(path: Path, rows: int) -> None:
+    """A Parquet file of synthetic districts, written in pieces."""
+    from housing_lib import compiling, data
+
+    known = data.acquire()[list(data.FEATURES)].to_numpy()
+    piece = 1_000_000
+    schema = pa.schema([(name, pa.float64()) for name in data.FEATURES])
+    with pq.ParquetWriter(path, schema) as file:
+        for number, first in enumerate(range(0, rows, piece)):
+            count = min(piece, rows - first)
+            made = compiling.synthetic_districts(known, rows=count, seed=number)
+            made[np.isnan(made).all(axis=1)] = known[0]
+            file.write_table(pa.table(dict(zip(data.FEATURES, made.T, strict=True)), schema=schema))
+
+
+def predict(root: Path, source: Path, jobs: int) -> tuple[float, float]:
+    """The seconds of `housing predict`, and the most megabytes that one of its processes held."""
+    target = root / "out" / f"{source.stem}-{jobs}.parquet"
+    command = [HOUSING, "predict", str(source), str(target), "--stage", "staging"]
+    started, most = time.perf_counter(), 0.0
+    process = psutil.Popen(
+        [*command, "--jobs", str(jobs)], env=environment_of(root), stdout=subprocess.DEVNULL
+    )
+    while process.poll() is None:
+        most = max(most, *(_resident(one) for one in [process, *_children(process)]))
+        time.sleep(0.1)
+    took = time.perf_counter() - started
+    assert process.returncode == 0, f"housing predict ended with {process.returncode}"
+    target.unlink()
+    return took, most
+
+
+def _children(process: psutil.Process) -> list[psutil.Process]:
+    try:
+        return process.children(recursive=True)
+    except psutil.NoSuchProcess:
+        return []
+
+
+def _resident(process: psutil.Process) -> float:
+    try:
+        return process.memory_info().rss / MB
+    except psutil.NoSuchProcess:
+        return 0.0
+
+
+def bare_call(root: Path, rows: int) -> float:
+    """The seconds of the compiled model on arrays that are in memory already."""
+    from housing_lib import compiled
+    from housing_lib.records import BATCH_ROWS
+
+    (path,) = (root / "data" / "serving").glob("*.npz")
+    model = compiled.load(path, digest=path.stem)
+    stored = pq.ParquetFile(root / f"{rows}.parquet")
+    some = stored.read_row_group(0).to_pandas().to_numpy()
+    model.answer(some[:BATCH_ROWS])
+    started = time.perf_counter()
+    for first in range(0, min(rows, len(some)), BATCH_ROWS):
+        model.answer(np.ascontiguousarray(some[first : first + BATCH_ROWS]))
+    return (time.perf_counter() - started) * rows / min(rows, len(some))
+
+
+def pyfunc(root: Path, rows: int, some: int = 20_000) -> float:
+    """The seconds that `mlflow.pyfunc` would take for prices alone, by some of the rows."""
+    import mlflow
+
+    from housing_lib import tracking
+    from housing_lib.settings import get_settings
+
+    tracking.client()
+    name = get_settings().model_name
+    version = tracking.client().get_model_version_by_alias(name, "staging")
+    model = mlflow.pyfunc.load_model(f"models:/{name}/{version.version}")
+    table = pq.ParquetFile(root / f"{rows}.parquet").read_row_group(0).to_pandas()[:some]
+    started = time.perf_counter()
+    model.predict(table)
+    return (time.perf_counter() - started) * rows / len(table)
+
+
+def measure_predict(root: Path, chosen: argparse.Namespace) -> Iterator[Row]:
+    """Batch prediction: memory, speed beside the bare call and pyfunc, growth, two processes."""
+    rows = chosen.rows
+    make_champion(root, chosen.family, chosen.trees)
+    for count in (1, rows // 10, rows):
+        write_districts(root / f"{count}.parquet", count)
+    start, _ = predict(root, root / "1.parquet", 1)
+    tenth, _ = predict(root, root / f"{rows // 10}.parquet", 1)
+    one, memory = predict(root, root / f"{rows}.parquet", 1)
+    two, memory_two = predict(root, root / f"{rows}.parquet", 2)
+    bare, slow = bare_call(root, rows), pyfunc(root, rows)
+    yield f"seconds for {rows:,} rows, one process", one, "", None
+    yield "  of these, to start (one row)", start, "", None
+    yield "rows a second after the start", rows / (one - start), "", None
+    share = bare / (one - start)
+    yield "speed beside the bare call on arrays, after the start", share, ">= 0.8", share >= 0.8
+    yield "  the start counted in", bare / one, "", None
+    yield "times as fast as mlflow.pyfunc (prices alone)", slow / one, ">= 5", slow / one >= 5
+    most = max(memory, memory_two)
+    yield "most megabytes resident in a process", most, "<= 600", most <= 600
+    gain = (one - start) / (two - start)
+    yield "two processes against one, after the start", gain, ">= 1.8", gain >= 1.8
+    growth = (one - start) / (tenth - start)
+    yield "cost of ten times the rows, after the start", growth, "<= 10.5", growth <= 10.5
+
+
+def measure_neighbours(root: Path, chosen: argparse.Namespace) -> Iterator[Row]:
+    """One prediction's features, with few and with very many known districts."""
+    from housing_lib import compiling, data
+    from housing_lib.compiled_features import district_matrix
+    from housing_lib.neighbours import NeighbourFeatures
+
+    known = data.acquire()[list(data.FEATURES)].to_numpy()
+    asked = compiling.synthetic_districts(known, rows=2_000, seed=9)
+    asked = np.where(np.isnan(asked), np.nanmedian(known, axis=0), asked)
+    own, seconds = compiling._own(), []
+    for count in KNOWN:
+        made = compiling.synthetic_districts(known, rows=count, seed=5)
+        made = np.where(np.isnan(made), np.nanmedian(known, axis=0), made)
+        prices = np.random.default_rng(0).random(count) * 5
+        around = compiling._around(NeighbourFeatures().fit(made, prices))
+        district_matrix(asked[:10], own, around)
+        started = time.perf_counter()
+        for row in asked:
+            district_matrix(row[None], own, around)
+        seconds.append(time.perf_counter() - started)
+        yield f"microseconds a district among {count:,} known", seconds[-1] / 2_000 * 1e6, "", None
+    ratio = seconds[1] / seconds[0]
+    yield "times the time, for a hundred times the districts", ratio, "<= 2", ratio <= 2
+
+
+def measure_tuning(root: Path, chosen: argparse.Namespace) -> Iterator[Row]:
+    """A search two abreast: on a cluster of two one-thread workers, and in two local processes."""
+    from clusters import running_cluster
+
+    from housing_lib import data, features, tuning
+    from housing_lib.settings import get_settings
+
+    districts = data.acquire()
+    split = features.preprocess(districts, data.split(districts))
+
+    def search() -> tuple[float, tuple[int, float]]:
+        started = time.perf_counter()
+        found = tuning.tune(
+            chosen.family, split["train"], split["val"], n_trials=chosen.trials, seed=1,
+            abreast=2, growth=0.3,
+        )  # fmt: skip
+        for log in get_settings().studies.glob("*.log"):
+            log.unlink()
+        best = found.best
+        return time.perf_counter() - started, (best.number, best.metrics["val_rmse"])
+
+    local, here = search()
+    with running_cluster(root) as cluster:
+        os.environ["HOUSING_CLUSTER"] = cluster.address
+        get_settings.cache_clear()
+        there_s, there = search()
+    del os.environ["HOUSING_CLUSTER"]
+    get_settings.cache_clear()
+    yield f"seconds for {chosen.trials} trials, two local processes", local, "", None
+    ratio = there_s / local
+    yield "times that, on a cluster of two workers", ratio, "<= 1.15", ratio <= 1.15
+    yield "the same best trial (1: yes)", float(here == there), "1", here == there
+
+
+def run_everything(root: Path, address: str = "", models: str = "ridge,xgboost") -> float:
+    """The seconds of a small `housing run`, with a store of its own or the one at an address."""
+    root.mkdir()
+    environment = environment_of(root) | ({"HOUSING_TRACKING_URI": address} if address else {})
+    command = [HOUSING, "run", "--budget", "smoke", "--models", models]
+    started = time.perf_counter()
+    subprocess.run(command, env=environment, cwd=root, check=True, capture_output=True)
+    return time.perf_counter() - started
+
+
+def measure_store(root: Path, chosen: argparse.Namespace) -> Iterator[Row]:
+    """A run on PostgreSQL and S3 beside one on SQLite; two servers that follow what is decided."""
+    from team_stores import running_team_store
+
+    with running_team_store(root) as (address, _):
+        run_everything(root / "warm", address, "ridge")  # which makes the tables, and version 1
+        here = run_everything(root / "here")
+        there = run_everything(root / "there", address)
+        yield "seconds of a small run on SQLite and files", here, "", None
+        ratio = there / here
+        yield "times that, on PostgreSQL and S3", ratio, "<= 1.3", ratio <= 1.3
+        yield from follow(root / "there", address)
+
+
+def follow(root: Path, address: str) -> Iterator[Row]:
+    """Promotion and rollback by the ledger of a team's store, and two servers that follow."""
+    from serving import running_server
+
+    team = {"HOUSING_TRACKING_URI": address}
+
+    def housing(*arguments: str) -> str:
+        done = subprocess.run([HOUSING, *arguments], env=environment_of(root) | team, cwd=root,
+                              capture_output=True, text=True, check=True)  # fmt: skip
+        return done.stdout
+
+    stood = [one for one in json.loads(housing("history", "--json")) if one["version"]]
+    versions = [one["version"] for one in stood if one["decision"] == "promoted"]
+    with (
+        running_server(root / "one", root / "one.log", **team) as one,
+        running_server(root / "two", root / "two.log", **team) as two,
+    ):
+        for version in dict.fromkeys([versions[0], versions[-1], versions[0]]):
+            standing = one.status()["model_version"]
+            if version != standing:
+                housing("rollback", "--to", str(version))
+            started = time.perf_counter()
+            for server in (one, two):
+                server.wait_for(lambda status, wanted=version: status["model_version"] == wanted)
+            yield (
+                f"seconds until both servers answer with version {version}",
+                (time.perf_counter() - started),
+                "",
+                None,
+            )
+
+
+MEASURES: dict[str, Callable[[Path, argparse.Namespace], Iterator[Row]]] = {
+    "predict": measure_predict,
+    "neighbours": measure_neighbours,
+    "tuning": measure_tuning,
+    "store": measure_store,
+}
+
+
+def main() -> None:
+    """Measure what was chosen, and print the table."""
+    from housing_lib import families
+
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("measures", nargs="*", help=f"some of {', '.join(MEASURES)}; default: all")
+    parser.add_argument("--rows", type=int, default=200_000, help="districts to score")
+    parser.add_argument("--trees", type=int, help="of each booster, instead of the champion's")
+    parser.add_argument("--trials", type=int, default=8, help="of the search")
+    parser.add_argument("--family", default=families.CHAMPION, choices=list(families.FAMILIES))
+    chosen = parser.parse_args()
+    shown = Table(title=f"More of everything, on {os.cpu_count()} cores", title_justify="left")
+    for name in ("what", "found", "target", ""):
+        shown.add_column(name, justify="right" if name == "found" else "left")
+    for name in chosen.measures or MEASURES:
+        with tempfile.TemporaryDirectory(prefix="housing-scale-") as folder:
+            os.environ.clear()
+            os.environ.update(environment_of(Path(folder)))
+            from housing_lib import tracking
+            from housing_lib.settings import get_settings
+
+            get_settings.cache_clear()
+            tracking.client.cache_clear()
+            for what, found, target, met in MEASURES[name](Path(folder), chosen):
+                verdict = "" if met is None else "met" if met else "missed"
+                shown.add_row(what, f"{found:,.2f}", target, verdict)
+    Console(width=100).print(shown)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,91 @@
+"""A Dask cluster of separate processes for tests, and what its workers are given to do."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from housing_lib.settings import PROJECT
+
+STORE_VARIABLES = ("HOUSING_TRACKING_URI", "MLFLOW_TRACKING_URI", "HOUSING_CLUSTER")
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """A scheduler's address, and its workers' processes."""
+
+    address: str
+    workers: list[subprocess.Popen[bytes]]
+
+
+@contextmanager
+def running_cluster(folder: Path, workers: int = 2) -> Iterator[Cluster]:
+    """A scheduler and workers of one thread each, ended with the block."""
+    told = folder / "scheduler.json"
+    scheduler = _start("scheduler", "--scheduler-file", str(told), "--host", "127.0.0.1",
+                       "--port", "0", "--no-show", "--no-dashboard")  # fmt: skip
+    started = []
+    try:
+        _wait(lambda: told.exists() and told.stat().st_size)
+        for number in range(workers):
+            started.append(
+                _start("worker", "--scheduler-file", str(told), "--nthreads", "1", "--no-dashboard",
+                       "--host", "127.0.0.1", "--local-directory", str(folder / str(number)))
+            )  # fmt: skip
+        yield Cluster(_address(told, workers), started)
+    finally:
+        for process in [*started, scheduler]:
+            process.terminate()
+        for process in [*started, scheduler]:
+            process.wait(timeout=30)
+
+
+def _start(*arguments: str) -> "subprocess.Popen[bytes]":
+    kept = {key: value for key, value in os.environ.items() if key not in STORE_VARIABLES}
+    environment = kept | {"PYTHONPATH": str(PROJECT / "tests"), "OMP_NUM_THREADS": "1"}
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    command = [str(Path(sys.executable).with_name("dask")), *arguments]
+    return subprocess.Popen(command, env=environment, **quiet)
+
+
+def _address(told: Path, workers: int) -> str:
+    from distributed import Client
+
+    with Client(scheduler_file=str(told), set_as_default=False) as client:
+        client.wait_for_workers(workers, timeout=60)
+        return client.scheduler.address
+
+
+def _wait(condition) -> None:
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline, "nothing came up in a minute"
+        time.sleep(0.05)
+
+
+def times(shared: int, number: int) -> int:
+    """What a worker multiplies."""
+    return shared * number
+
+
+def die_once(marker: Path, number: int) -> int:
+    """The number, from a worker that lives; the first one to be asked does not."""
+    if not marker.exists():
+        marker.touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return number
+
+
+def always_die(shared: object, number: int) -> None:
+    """Nothing: the worker ends."""
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def fail(shared: object, number: int) -> None:
+    """Nothing: an error of the task's own."""
+    raise ValueError(f"task {number} is wrong")

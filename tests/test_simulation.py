@@ -1,0 +1,108 @@
+"""Simulated districts are like the test districts until the script changes them."""
+
+from itertools import islice
+
+import numpy as np
+import pandas as pd
+import pytest
+from serving import running_server
+
+from housing_lib import simulation, traffic
+from housing_lib.data import FEATURES, PRICE_CAP, row_ids
+from housing_lib.places import regions
+from housing_lib.settings import get_settings
+from housing_lib.simulation import Client, Script, World
+
+
+@pytest.fixture(scope="module")
+def world(store):
+    """The store's test districts with its model's answers."""
+    model = store.registered.model
+    prices = store.test["MedHouseVal"].to_numpy()
+    return World(store.test, model.predict(store.test), prices, model.predict)
+
+
+def weeks(world, shift, **more):
+    return list(simulation.weeks_of(world, Script(shift, weeks=4, rows=400, start=3, **more)))
+
+
+def errors(world, week):
+    return world.predict(week.asked) - week.prices
+
+
+def test_without_a_shift_districts_and_errors_are_those_of_the_test(world):
+    found = weeks(world, "none")
+    asked = pd.concat([week.asked for week in found])
+    now = np.concatenate([errors(world, week) for week in found])
+    then = world.predicted - world.prices
+    assert abs(now.mean() - then.mean()) < 4 * then.std() / np.sqrt(len(now))
+    assert np.sqrt(np.mean(now**2)) == pytest.approx(np.sqrt(np.mean(then**2)), rel=0.15)
+    for name in FEATURES:
+        known = world.districts[name]
+        assert abs(asked[name].median() - known.median()) < 0.2 * known.std(), name
+
+
+def test_no_locked_district_and_no_locked_price_is_sent(world):
+    found = weeks(world, "none")
+    asked = pd.concat([week.asked for week in found])
+    assert not np.isin(row_ids(asked), row_ids(world.districts)).any()
+    below_cap = np.concatenate([week.prices for week in found])
+    free = below_cap[(below_cap < PRICE_CAP) & (below_cap > world.prices.min())]
+    assert not np.isin(free, world.prices).any()
+
+
+def test_the_same_seed_is_the_same_traffic_and_another_is_not(world):
+    one, same, other = (weeks(world, "incomes", seed=seed)[3].asked for seed in (1, 1, 2))
+    pd.testing.assert_frame_equal(one, same)
+    assert not one.equals(other)
+
+
+def test_a_shift_begins_in_its_week(world):
+    before, after = weeks(world, "none"), weeks(world, "incomes")
+    for number in (0, 1):
+        pd.testing.assert_frame_equal(before[number].asked, after[number].asked)
+    np.testing.assert_allclose(after[2].asked["MedInc"], 1.2 * before[2].asked["MedInc"])
+
+
+def test_each_shift_changes_what_it_says(world):
+    plain = weeks(world, "none")[3]
+    silent, rise, swapped = (weeks(world, name)[3] for name in ("nulls", "inflation", "regions"))
+    assert 0.2 < silent.asked["AveRooms"].isna().mean() < 0.4
+    np.testing.assert_allclose(rise.prices, np.minimum(plain.prices * 1.01**2, PRICE_CAP))
+    was, now = (
+        regions(*one.asked[["Latitude", "Longitude"]].to_numpy().T) for one in (plain, swapped)
+    )
+    bay, valley = simulation.SWAPPED
+    assert set(now[was == bay]) == {valley}
+    assert set(now[was == valley]) == {bay}
+
+
+def test_a_running_server_is_asked_and_told_late(world, store, tmp_path):
+    log = f"sqlite:///{tmp_path / 'log.db'}"
+    script = Script("inflation", weeks=3, rows=60, start=2, delay=1)
+    with running_server(store.root, tmp_path / "server.log", HOUSING_PREDICTION_LOG=log) as server:
+        client = Client(str(server.client.base_url))
+        simulation.refuse(client, script, anywhere=False)
+        played = list(simulation.play(client, simulation.weeks_of(world, script), script))
+    assert [(one.asked, one.told) for one in played] == [
+        (60, 0), (120, 0), (120, 60), (180, 60), (180, 120), (180, 180)
+    ]  # fmt: skip
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HOUSING_PREDICTION_LOG", log)
+        get_settings.cache_clear()
+        found = traffic.load("log").rows
+    get_settings.cache_clear()
+    wanted = np.concatenate([week.prices for week in simulation.weeks_of(world, script)])
+    np.testing.assert_allclose(np.sort(found["MedHouseVal"]), np.sort(wanted))
+
+
+def test_a_server_that_is_away_another_machines_and_a_wrong_shift_are_refused(world):
+    away, script = Client("http://127.0.0.1:9"), Script("none")
+    with pytest.raises(simulation.SimulationError, match="did not answer /model"):
+        simulation.refuse(away, script, anywhere=False)
+    with pytest.raises(simulation.ScriptError, match="not on this machine"):
+        simulation.refuse(Client("http://example.org"), script, anywhere=False)
+    with pytest.raises(simulation.ScriptError, match="Did you mean 'inflation'"):
+        simulation.refuse(away, Script("inflaton"), anywhere=False)
+    with pytest.raises(simulation.SimulationError, match="/predict/batch"):
+        list(islice(simulation.play(away, simulation.weeks_of(world, script), script), 1))
