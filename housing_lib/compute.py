@@ -7,7 +7,13 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor, as_completed
+from concurrent.futures import (
+    CancelledError,
+    Future,
+    ProcessPoolExecutor,
+    ThreadPoolExecutor,
+    as_completed,
+)
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, suppress
 from functools import lru_cache, partial
@@ -200,10 +206,8 @@ def crew(shared: Any = None, *, jobs: int | None = None, threads: bool = False) 
     """
     count = jobs or cores()
     if get_settings().cluster:
-        with _cluster() as client:
-            # As bytes: arrays that Dask takes apart itself come out read-only, which numba minds.
-            content = client.scatter(pickle.dumps(shared), broadcast=True, hash=False)
-            yield partial(_on_cluster, client, content)
+        with _cluster() as client, _Cluster(client, shared) as cluster:
+            yield cluster.work
     elif count <= 1:
         yield partial(_here, shared)
     elif threads:
@@ -251,22 +255,39 @@ class _Processes:
     def work(
         self, function: Callable[..., Any], tasks: Sequence[tuple[Any, ...]]
     ) -> Iterator[tuple[int, Any]]:
-        left = set(range(len(tasks)))
-        for _ in range(ATTEMPTS):
-            futures = {self.pool.submit(_call, function, tasks[one]): one for one in sorted(left)}
-            try:
-                for future in as_completed(futures):
-                    result = future.result()
-                    left.discard(futures[future])
-                    yield futures[future], result
-                return
-            except BrokenProcessPool:
-                self.__exit__()
-                self.__enter__()
-        raise ProcessDiedError(
-            f"the processes that worked died {ATTEMPTS} times, for lack of memory perhaps. "
-            "What is finished is kept; --jobs asks for fewer of them."
-        )
+        def submit(task: tuple[Any, ...]) -> Future[Any]:
+            return self.pool.submit(_call, function, task)
+
+        def renew() -> None:
+            self.__exit__()
+            self.__enter__()
+
+        yield from _until_done(submit, tasks, lost=BrokenProcessPool, renew=renew)
+
+
+def _until_done(
+    submit: Callable[[tuple[Any, ...]], Future[Any]],
+    tasks: Sequence[tuple[Any, ...]],
+    *,
+    lost: type[BaseException],
+    renew: Callable[[], None],
+) -> Iterator[tuple[int, Any]]:
+    """The results as they end; what was `lost` with its workers is asked of new ones."""
+    left = set(range(len(tasks)))
+    for _ in range(ATTEMPTS):
+        futures = {submit(tasks[one]): one for one in sorted(left)}
+        try:
+            for future in as_completed(futures):
+                result = future.result()
+                left.discard(futures[future])
+                yield futures[future], result
+            return
+        except lost:
+            renew()
+    raise ProcessDiedError(
+        f"the processes that worked died {ATTEMPTS} times, for lack of memory perhaps. "
+        "What is finished is kept; --jobs asks for fewer of them."
+    )
 
 
 _shared: list[Any] = []
@@ -291,19 +312,36 @@ def _call(function: Callable[..., Any], task: tuple[Any, ...]) -> Any:
     return function(_shared[0], *task)
 
 
-def _on_cluster(
-    client: Any, shared: Any, function: Callable[..., Any], tasks: Sequence[tuple[Any, ...]]
-) -> Iterator[tuple[int, Any]]:
-    from distributed import KilledWorker
+class _Cluster:
+    """The workers of a Dask cluster; one that dies costs its task another attempt."""
 
-    with client.get_executor(pure=False) as pool:
-        futures = {
-            pool.submit(_unpack_and_call, shared, function, task): number
-            for number, task in enumerate(tasks)
-        }
-        try:
-            for future in as_completed(futures):
-                yield futures[future], future.result()
+    def __init__(self, client: Any, shared: Any) -> None:
+        self.client = client
+        # As bytes: arrays that Dask takes apart itself come out read-only, which numba minds.
+        self.content = pickle.dumps(shared)
+
+    def __enter__(self) -> Self:
+        self.pool = self.client.get_executor(pure=False)
+        self._scatter()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.pool.shutdown(wait=not any(error))
+
+    def _scatter(self) -> None:
+        self.shared = self.client.scatter(self.content, broadcast=True, hash=False)
+
+    def work(
+        self, function: Callable[..., Any], tasks: Sequence[tuple[Any, ...]]
+    ) -> Iterator[tuple[int, Any]]:
+        from distributed import KilledWorker
+
+        def submit(task: tuple[Any, ...]) -> Future[Any]:
+            future: Future[Any] = self.pool.submit(_unpack_and_call, self.shared, function, task)
+            return future
+
+        try:  # tasks are cancelled if all workers die that held what they share
+            yield from _until_done(submit, tasks, lost=CancelledError, renew=self._scatter)
         except KilledWorker as error:
             raise ProcessDiedError(f"{error} What is finished is kept.") from None
 
@@ -337,11 +375,13 @@ def _cluster() -> Iterator[Any]:
             "tcp://scheduler:8786 in HOUSING_CLUSTER. Nothing was run."
         ) from None
     with client:
-        if not client.scheduler_info()["workers"]:
+        try:  # one that died is being started again
+            client.wait_for_workers(1, timeout=CONNECT_S)
+        except TimeoutError:
             raise ClusterError(
                 f"the Dask scheduler {address} has no workers. `dask worker {address}` starts one. "
                 "Nothing was run."
-            )
+            ) from None
         yield client
 
 

@@ -113,7 +113,7 @@ def _fresh(priced: pd.DataFrame, base: pd.DataFrame) -> tuple[pd.DataFrame, tupl
     first = ids.map(known).fillna(priced[TARGET].groupby(ids).transform("first"))
     agrees = priced[TARGET] == first
     is_new = agrees & ~ids.isin(known.index) & ~ids.duplicated()
-    contradicting = priced[~agrees].assign(known=first)
+    contradicting = priced.assign(known=first)[~agrees]
     return priced[is_new], tuple(map(_conflict, contradicting.to_dict("records")))
 
 

@@ -58,6 +58,17 @@ class Parameter:
         found = re.search(r"\[(\S+ to \S+|one of .+|file or .+)\]$", self.help)
         return found[1] if found else ""
 
+    @property
+    def meaning(self) -> str:
+        """The help without its limits."""
+        return self.help.removesuffix(f"[{self.limits}]").rstrip()
+
+    @property
+    def allowed(self) -> str:
+        """The limits in full, with the entries of a table that they name; empty if it has none."""
+        choices = ", ".join(_choices(self))
+        return f"a file, or {choices}" if self.limits.startswith("file") else choices or self.limits
+
 
 def cells_of(notebook: Path) -> list[dict[str, Any]]:
     """The cells of a notebook's file, as it holds them.

@@ -230,10 +230,10 @@ def _show_parameters(name: str) -> None:
 
     found = parameters.find_notebook(name)
     shown = Table(title=found.name, title_justify="left")
-    for column in ("parameter", "type", "default", "what it is"):
+    for column in ("parameter", "type", "default", "what it is", "allowed"):
         shown.add_column(column, overflow="fold")
     for one in parameters.parameters_of(found).values():
-        shown.add_row(*map(Text, (one.name, one.type, one.default, one.help)))
+        shown.add_row(*map(Text, (one.name, one.type, one.default, one.meaning, one.allowed)))
     out.print(shown)
     out.print(f"housing notebook {found.stem} -p KEY VALUE ...", markup=False)
 

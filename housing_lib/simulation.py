@@ -100,7 +100,7 @@ def _swap(week: Week, rng: np.random.Generator) -> Week:
     found = regions(*asked[place].to_numpy().T)
     one, other = (np.flatnonzero(found == name) for name in SWAPPED)
     if len(one) and len(other):
-        taken = asked[place].to_numpy()
+        taken = asked[place].to_numpy(copy=True)
         asked.loc[one, place] = taken[rng.choice(other, len(one))]
         asked.loc[other, place] = taken[rng.choice(one, len(other))]
     return replace(week, asked=asked)

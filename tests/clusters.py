@@ -6,7 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -75,8 +75,17 @@ def times(shared: int, number: int) -> int:
 
 def die_once(marker: Path, number: int) -> int:
     """The number, from a worker that lives; the first one to be asked does not."""
-    if not marker.exists():
-        marker.touch()
+    with suppress(FileExistsError):
+        marker.touch(exist_ok=False)
+        os.kill(os.getpid(), signal.SIGKILL)
+    return number
+
+
+def both_die(marker: Path, number: int) -> int:
+    """The number, once two workers have been asked and ended together."""
+    with suppress(FileExistsError):
+        marker.with_suffix(f".{number}").touch(exist_ok=False)
+        _wait(lambda: marker.with_suffix(".0").exists() and marker.with_suffix(".1").exists())
         os.kill(os.getpid(), signal.SIGKILL)
     return number
 

@@ -1,7 +1,7 @@
 """Work is done wherever there is room, with the same results, and survives its workers."""
 
 import pytest
-from clusters import always_die, die_once, fail, running_cluster, times
+from clusters import always_die, both_die, die_once, fail, running_cluster, times
 
 from housing_lib import compute
 from housing_lib.settings import get_settings
@@ -39,6 +39,11 @@ def test_a_worker_that_dies_costs_its_task_a_second_attempt(place, tmp_path):
     marker = tmp_path / "died"
     assert results(die_once, marker, 6) == {number: number for number in range(6)}
     assert marker.exists()
+
+
+@pytest.mark.usefixtures("place")
+def test_if_all_workers_die_at_once_their_tasks_are_given_to_new_ones(tmp_path):
+    assert results(both_die, tmp_path / "died", 2) == {0: 0, 1: 1}
 
 
 @pytest.mark.usefixtures("place")

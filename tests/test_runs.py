@@ -27,7 +27,7 @@ from housing_lib.graph import Plan, Step
 from housing_lib.settings import HousingError
 
 compute._context().set_forkserver_preload(["ipykernel.kernelapp", "papermill", "nbconvert"])
-run_commands._end_like_ctrl_c()
+run_commands.end_like_ctrl_c()
 plan, steps, wait = json.loads(sys.argv[1])
 try:
     with runs.holding_root(wait=wait):

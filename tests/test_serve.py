@@ -14,7 +14,6 @@ import pytest
 from serving import running_server
 
 from housing_lib.data import CONTRACT, FEATURES, PRICE_CAP
-from housing_lib.scoring import predict_file
 from serve.guard import LARGEST_BODY
 from serve.schemas import EXAMPLE_DISTRICT, MOST_ROWS
 
@@ -45,15 +44,14 @@ def problems(response):
     return {one["field"]: one for one in listed}
 
 
-def test_http_file_and_model_give_the_same_price_to_a_millionth(server, store, tmp_path):
+def test_http_file_and_model_give_the_same_price_to_a_millionth(server, store, housing, tmp_path):
     rows = store.test[list(FEATURES)].head(40)
     rows.to_parquet(tmp_path / "in.parquet")
-    scored = predict_file(
-        tmp_path / "in.parquet", tmp_path / "out.csv", registered=store.registered
-    )
+    paths = [str(tmp_path / name) for name in ("in.parquet", "out.csv")]
+    assert housing(store.root, "predict", *paths).returncode == 0
     answers = [server.post("/predict", json=row).json() for row in rows.to_dict("records")]
     over_http = [answer["predicted_median_house_value"] for answer in answers]
-    from_file = pd.read_csv(scored.path)["predicted_median_house_value"]
+    from_file = pd.read_csv(paths[1])["predicted_median_house_value"]
     np.testing.assert_allclose(over_http, store.registered.model.predict(rows), rtol=0, atol=1e-6)
     np.testing.assert_allclose(over_http, from_file, rtol=0, atol=1e-6)
 
