@@ -13,7 +13,14 @@ from sklearn.base import BaseEstimator, RegressorMixin, clone
 from sklearn.model_selection import KFold
 
 from housing_lib.data import Floats
-from housing_lib.evaluation import CHAMPION, metrics, predictions, rmse_difference
+from housing_lib.evaluation import (
+    CHAMPION,
+    RAW_NAME,
+    metrics,
+    predictions,
+    raw_model,
+    rmse_difference,
+)
 from housing_lib.families import BLEND, make_model
 from housing_lib.parts import Part
 
@@ -126,11 +133,15 @@ class Choice:
     ) -> dict[str, Any]:
         """The chosen model with one seed, to be fitted with blocks held out, as `CHAMPION`.
 
-        With `families`, the other families stand beside it by name.
+        With `families`, the others stand beside it by name, and the peer that
+        others publish.
         """
-        others = [name for name in best_params if families and name != self.name]
+        chosen = {CHAMPION: self.unfitted(best_params, seed=seed, repeats=1)}
+        if not families:
+            return chosen
+        others = [name for name in best_params if name != self.name]
         made = {name: make_model(name, best_params[name], seed=seed, repeats=1) for name in others}
-        return {CHAMPION: self.unfitted(best_params, seed=seed, repeats=1), **made}
+        return {**chosen, **made, RAW_NAME: raw_model()}
 
     def parameters(self, best_params: Mapping[str, Any]) -> dict[str, Any]:
         """What makes the chosen model again: hyperparameters of the family, or the weights."""

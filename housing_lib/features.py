@@ -156,6 +156,16 @@ def prepare(X: pd.DataFrame | Floats, prices: Floats) -> Prepared:
     return Prepared(preprocessing, preprocessing.fit_transform(X, prices))
 
 
+def prepared_before(train: Part) -> Prepared:
+    """What `prepare` gave for the training part, without looking around in each district again."""
+    preprocessing = make_preprocessing()
+    preprocessing[:-1].fit(train.districts, train.y)
+    scale = preprocessing["scale"]
+    scale.mean_, scale.scale_, scale.var_ = train.mean, train.spread, train.spread**2
+    scale.n_features_in_, scale.n_samples_seen_ = train.X.shape[1], len(train.y)
+    return Prepared(preprocessing, train.X)
+
+
 def thinned_matrix(
     preprocessing: Pipeline, X: pd.DataFrame | Floats, y: Floats, *, seed: int = 0
 ) -> Floats:
@@ -193,8 +203,9 @@ def preprocess(districts: pd.DataFrame, membership: npt.NDArray[np.str_]) -> dic
     preprocessing = make_preprocessing()
     matrices = {"train": preprocessing.fit_transform(rows["train"], prices["train"])}
     matrices |= {name: preprocessing.transform(rows[name]) for name in PARTS if name != "train"}
+    scale = preprocessing["scale"]
     return {
-        name: Part(X=matrices[name], y=prices[name], ids=row_ids(part), districts=part)
+        name: Part(matrices[name], prices[name], row_ids(part), scale.mean_, scale.scale_, part)
         for name, part in rows.items()
     }
 

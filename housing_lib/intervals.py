@@ -1,5 +1,6 @@
 """A model that knows how wrong it may be: expected errors, and prediction intervals that hold."""
 
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Self
 
 import numpy as np
@@ -67,8 +68,10 @@ class CalibratedModel(RegressorMixin, BaseEstimator):
             )
         if first is None:
             first = clone(self.model).fit(X[~held_out], prices[~held_out])
-        self._calibrate(first, X[held_out], prices[held_out])
-        self.model_ = clone(self.model).fit(X, prices)
+        with ThreadPoolExecutor() as aside:
+            calibrated = aside.submit(self._calibrate, first, X[held_out], prices[held_out])
+            self.model_ = clone(self.model).fit(X, prices)
+        calibrated.result()
         return self
 
     def predict(self, X: pd.DataFrame | Floats) -> Floats:

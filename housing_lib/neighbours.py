@@ -7,6 +7,7 @@ import numpy.typing as npt
 from scipy.spatial import KDTree
 from sklearn.base import BaseEstimator, TransformerMixin
 
+from housing_lib.compute import cores
 from housing_lib.data import DataError, Floats
 from housing_lib.places import places_km
 
@@ -15,6 +16,7 @@ Indices = npt.NDArray[np.intp]
 COUNTS = np.array([1, 2, 3, 5, 10, 20, 40])
 WIDE = COUNTS[3:]  # the spread of fewer prices says nothing
 FEW, MANY = 5, 20
+WORTH_THREADS = 1_000  # districts to look around in
 TRAITS = ("LogIncome", "HouseAge", "LogRooms", "LogBedrooms", "LogOccupants")
 # Near in the first space means near by place. In the others it means near by place and kind
 # together, where so many kilometres weigh as much as one spread of a trait.
@@ -168,7 +170,8 @@ def _nearest(tree: KDTree, points: Floats, *, itself: bool) -> tuple[Floats, Ind
     """
     most = int(COUNTS[-1])
     count = min(most + itself, tree.n)
-    distances, found = tree.query(points, k=np.arange(1, count + 1))
+    threads = cores() if len(points) >= WORTH_THREADS else 1
+    distances, found = tree.query(points, k=np.arange(1, count + 1), workers=threads)
     if itself:
         # Districts at one place come in any order, so the own one may stand anywhere or not at all.
         own = found == np.arange(len(points))[:, None]

@@ -13,14 +13,21 @@ from housing_lib.data import PARTS, DataError, Floats, Ids, data_digest, row_ids
 from housing_lib.files import atomic_path, read_json, write_json
 from housing_lib.settings import get_settings
 
+ARRAYS = ("X", "y", "ids", "mean", "spread")
+
 
 @dataclass(frozen=True)
 class Part:
-    """One part of the split: model matrix, prices in 100,000 USD, ids and raw districts."""
+    """One part of the split: model matrix, prices in 100,000 USD, ids and raw districts.
+
+    The columns of the matrix were centred on `mean` and divided by `spread`.
+    """
 
     X: Floats
     y: Floats
     ids: Ids
+    mean: Floats
+    spread: Floats
     districts: pd.DataFrame
 
 
@@ -54,7 +61,7 @@ def write_parts(
     (folder / "manifest.json").unlink(missing_ok=True)
     for name, part in parts.items():
         with atomic_path(folder / f"{name}_data.npz") as path:
-            np.savez(path, X=part.X, y=part.y, ids=part.ids)
+            np.savez(path, **{key: getattr(part, key) for key in ARRAYS})
     districts = pd.concat([part.districts.assign(part=name) for name, part in parts.items()])
     with atomic_path(folder / "districts.parquet") as path:
         districts.to_parquet(path, index=False)
@@ -139,7 +146,7 @@ def load_part(name: str) -> Part:
 
 def _read_arrays(path: Path) -> dict[str, Any]:
     with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
-        return {key: stored[key] for key in ("X", "y", "ids")}
+        return {key: stored[key] for key in ARRAYS}
 
 
 def _refuse_mismatch(

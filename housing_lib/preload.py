@@ -11,7 +11,9 @@ sys.modules["rfc3987_syntax"] = None  # type: ignore[assignment]
 os.environ["MPLBACKEND"] = "module://matplotlib_inline.backend_inline"
 
 import bs4
+import git
 import ipykernel.kernelapp
+import mlflow.pyfunc
 import mlflow.sklearn
 import mlflow.store.model_registry.sqlalchemy_store
 import mlflow.store.tracking.sqlalchemy_store
@@ -31,6 +33,7 @@ import housing_lib.registry
 import housing_lib.rendering
 import housing_lib.reports
 import housing_lib.sessions
+import housing_lib.tuning
 
 sqlalchemy.orm.configure_mappers()
 warn_dependency_requirement_mismatches(["numpy"])  # makes its table of all packages

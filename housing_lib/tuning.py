@@ -16,6 +16,7 @@ from optuna.trial import FrozenTrial, TrialState
 from housing_lib import compute, growing, studies
 from housing_lib.evaluation import metrics
 from housing_lib.families import Range, get_family, make_estimator, make_model
+from housing_lib.features import prepared_before
 from housing_lib.model import DistrictModel
 from housing_lib.parts import Part
 
@@ -83,7 +84,8 @@ class Search:
         """
         model = make_model(self.family, self.best.params, seed=self.seed)
         reused = self.estimator if get_family(self.family).repeats == 1 else None
-        return model.fit(train.districts, train.y, near_fitted=reused)
+        before = prepared_before(train)
+        return model.fit(train.districts, train.y, near_fitted=reused, prepared=before)
 
 
 def tune(

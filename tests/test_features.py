@@ -57,6 +57,16 @@ def test_nothing_is_learned_from_validation_and_test(districts):
     assert not np.array_equal(before["test"].X, after["test"].X)
 
 
+def test_a_written_part_prepares_again_to_the_bit(districts):
+    train, val = (
+        features.preprocess(districts, data.split(districts))[one] for one in ("train", "val")
+    )
+    before, again = features.prepare(train.districts, train.y), features.prepared_before(train)
+    np.testing.assert_array_equal(before.matrix, again.matrix)
+    asked = [one.preprocessing.transform(val.districts) for one in (before, again)]
+    np.testing.assert_array_equal(*asked)
+
+
 def test_thinned_districts_know_half_of_their_neighbours_and_never_their_own_price(districts):
     prices = districts[data.TARGET].to_numpy()
     preprocessing = features.make_preprocessing()

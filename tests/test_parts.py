@@ -46,6 +46,7 @@ def test_parts_come_back_as_they_were_written(folder):
     for name, part in parts.load_parts().items():
         np.testing.assert_array_equal(part.X, written[name].X)
         np.testing.assert_array_equal(part.ids, written[name].ids)
+        np.testing.assert_array_equal(part.spread, written[name].spread)
         pd.testing.assert_frame_equal(part.districts, written[name].districts)
 
 
