@@ -190,13 +190,15 @@ def blocks(districts: pd.DataFrame, degrees: float = 0.5) -> npt.NDArray[np.int6
     return numbers
 
 
-def score_models(models: Mapping[str, Any], parts: Mapping[str, Part]) -> pd.DataFrame:
-    """One row a model and part, with its metrics, in the order given."""
-    rows = [
-        {"family": family, "part": name} | metrics(part.y, predicted)
-        for name, part in parts.items()
-        for family, predicted in predictions(models, part).items()
-    ]
+def score_models(
+    models: Mapping[str, Any], parts: Mapping[str, Part], *, seed: int
+) -> pd.DataFrame:
+    """One row a model and part, with its metrics; those of the test with their intervals."""
+    rows = []
+    for name, part in parts.items():
+        for family, predicted in predictions(models, part).items():
+            ends = metric_intervals(part.y, predicted, seed=seed) if name == "test" else {}
+            rows.append({"family": family, "part": name} | metrics(part.y, predicted) | ends)
     return pd.DataFrame(rows)
 
 
@@ -217,7 +219,8 @@ def score_both(model: Any, train: Part, val: Part) -> dict[str, float]:
 
 def leaderboard(scores: pd.DataFrame, *, by: str = "val") -> pd.DataFrame:
     """One row a family, one column a part and metric, best validation RMSE first."""
-    wide = scores.pivot(index="family", columns="part", values=list(METRICS))
+    measured = [name for name in scores if name not in ("family", "part")]
+    wide = scores.pivot(index="family", columns="part", values=measured).dropna(axis=1)
     wide.columns = wide.columns.map(lambda names: f"{names[1]}_{names[0]}")
     return wide.sort_values(f"{by}_rmse")
 

@@ -218,6 +218,8 @@ def test_a_table_is_copied_as_text_that_a_spreadsheet_takes(scripted, paths):
     assert rows[0].split("\t")[0] == "Model"
     assert len(rows) == 9
     assert {len(row.split("\t")) for row in rows} == {5}
+    for row in rows[1:]:
+        assert all(re.fullmatch(r"\$[\d,]+", cell) for cell in row.split("\t")[1:4])
 
 
 def test_every_dollar_on_the_index_page_stands_in_the_record_of_the_run(scripted, paths, smoke):
@@ -231,6 +233,9 @@ def test_every_dollar_on_the_index_page_stands_in_the_record_of_the_run(scripted
     known |= {dollars(linear - champion["metrics"]["val_rmse"])}
     assert len(shown) > 20
     assert shown <= known
+    for row in board:
+        assert row["test_rmse_low"] < row["test_rmse"] < row["test_rmse_high"]
+        assert dollars(row["test_rmse_high"]) in shown
 
 
 def test_the_verdict_is_that_of_mlflow(scripted, paths, smoke_store):

@@ -35,8 +35,13 @@ function write(text) {
   document.execCommand("copy");
   area.remove();
 }
+function plain(cell) {
+  const copied = cell.cloneNode(true);
+  for (const aside of copied.querySelectorAll("small")) aside.remove(); // or the number would be a text
+  return copied.textContent.trim();
+}
 async function copy(table, button) {
-  const text = [...table.rows].map(row => [...row.cells].map(cell => cell.textContent.trim()).join("\t")).join("\n");
+  const text = [...table.rows].map(row => [...row.cells].map(plain).join("\t")).join("\n");
   try { await navigator.clipboard.writeText(text); } catch { write(text); }
   button.textContent = "Copied";
   setTimeout(() => { button.textContent = "Copy table"; }, 2000);
