@@ -130,15 +130,16 @@ FAMILIES: dict[str, Family] = {
         title="Random forest",
         estimator="sklearn.ensemble.RandomForestRegressor",
         space={
-            "max_features": Range(0.05, 0.3),
+            # Narrow looks at few districts a tree are as good as wide ones, and far quicker.
+            "max_features": Range(0.03, 0.12),
             "min_samples_leaf": Range(1, 10, log=True),
-            "max_samples": Range(0.4, 1.0),
+            "max_samples": Range(0.4, 0.8),
             "max_depth": Range(10, 40),
         },
         defaults={
-            "max_features": 0.15,
+            "max_features": 0.06,
             "min_samples_leaf": 2,
-            "max_samples": 0.8,
+            "max_samples": 0.6,
             "max_depth": 30,
             "n_estimators": 100,
         },

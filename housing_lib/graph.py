@@ -33,7 +33,7 @@ class Budget:
 
 BUDGETS = {
     "smoke": Budget(trials=2, growth=0.2, every_family=False),
-    "standard": Budget(trials=50),
+    "standard": Budget(trials=30),
     "thorough": Budget(trials=200),
 }
 

@@ -47,12 +47,25 @@ class Store:
 
 @pytest.fixture(scope="session")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
-    """One store for the whole session, built from the bundled data in seconds; only to be read."""
-    root = tmp_path_factory.mktemp("store")
+    """A copy of one small store, built from the bundled data for all workers; only to be read."""
+    built = _of_all_workers(tmp_path_factory) / "store"
+    root = tmp_path_factory.mktemp("store") / "own"
     with pytest.MonkeyPatch.context() as patch:
+        with FileLock(built.with_suffix(".lock")):
+            if not built.with_suffix(".done").exists():
+                use_root(patch, built)
+                _build()
+                built.with_suffix(".done").touch()
+        shutil.copytree(built, root)  # the artifacts of its models stay where they are
         use_root(patch, root)
-        yield _build(root)
+        yield Store(root, registry.load("production"), parts.load_part("test").districts)
     clear_caches()
+
+
+def _of_all_workers(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder that all processes of these tests share."""
+    own = tmp_path_factory.getbasetemp()
+    return own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
 
 
 @dataclass(frozen=True)
@@ -74,8 +87,7 @@ class SmokeRun:
 @pytest.fixture(scope="session")
 def smoke(tmp_path_factory: pytest.TempPathFactory) -> SmokeRun:
     """One smoke run of everything for all workers; only to be read and added to."""
-    own = tmp_path_factory.getbasetemp()
-    root = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "smoke"
+    root = _of_all_workers(tmp_path_factory) / "smoke"
     said = root.with_suffix(".json")
     with FileLock(root.with_suffix(".lock")):
         if not said.exists():
@@ -241,7 +253,7 @@ def clear_caches() -> None:
     tracking.client.cache_clear()
 
 
-def _build(root: Path) -> Store:
+def _build() -> None:
     districts = data.acquire()
     split = features.preprocess(districts, data.split(districts))
     manifest = parts.write_parts(
@@ -264,4 +276,3 @@ def _build(root: Path) -> Store:
     tags = {"family": "xgboost", "run_id": run_id, "data_digest": manifest.data_digest}
     version = registry.register(uri, tags=tags)
     assert promotion.promote(version).promoted
-    return Store(root, registry.load("production"), split["test"].districts)

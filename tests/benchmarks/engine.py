@@ -180,7 +180,9 @@ def main() -> None:
     from housing_lib.graph import BUDGETS
 
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--trials", type=int, default=BUDGETS["standard"].trials, help="trials a family")
+    parser.add_argument(
+        "--trials", type=int, default=BUDGETS["standard"].trials, help="trials a family"
+    )
     parser.add_argument("--jobs", type=int, default=2, help="processes at once")
     parser.add_argument("--rounds", type=int, default=1, help="how often each is run")
     parser.add_argument("--models", default=",".join(FAMILIES), help="families, by commas")
