@@ -40,8 +40,8 @@ class DistrictModel(RegressorMixin, BaseEstimator):
         *,
         thinned: float = 0.0,
         trust: float = 1.0,
-        reach_km: float = 9.0,
-        sharpness: float = 3.0,
+        reach_km: float = 14.0,
+        sharpness: float = 2.0,
     ) -> None:
         self.near = near
         self.far = far
