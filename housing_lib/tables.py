@@ -223,4 +223,7 @@ def _dollars(value: float) -> str:
 
 
 def _ends(low: float, high: float) -> str:
-    return "" if np.isnan(low) else f"{_dollars(low)}\N{NO-BREAK SPACE}to\N{NO-BREAK SPACE}{_dollars(high)}"
+    """Both ends in one line, which a narrow column does not break."""
+    if np.isnan(low):
+        return ""
+    return f"{_dollars(low)} to {_dollars(high)}".replace(" ", "\N{NO-BREAK SPACE}")

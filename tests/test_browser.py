@@ -233,6 +233,13 @@ def test_every_dollar_on_the_index_page_stands_in_the_record_of_the_run(scripted
     known |= {dollars(linear - champion["metrics"]["val_rmse"])}
     assert len(shown) > 20
     assert shown <= known
+    text = scripted.locator("main").inner_text()
+    percents = set(re.findall(r"\d+(?:\.\d)?(?= %)", text)) - {"90", "95"}  # kinds of intervals
+    assert len(percents) == 3
+    numbers = list(_numbers(smoke.record))
+    assert percents <= {f"{100 * one:.{digits}f}" for one in numbers for digits in (0, 1)}
+    explained = set(re.findall(r"(?<![\d.])0\.\d{3}", text))
+    assert explained == {f"{row['test_r2']:.3f}" for row in board}
     for row in board:
         assert row["test_rmse_low"] < row["test_rmse"] < row["test_rmse_high"]
         assert dollars(row["test_rmse_high"]) in shown
