@@ -41,7 +41,7 @@ def browser() -> Iterator[Browser]:
 @pytest.fixture(scope="module")
 def paths(smoke, tmp_path_factory) -> list[Path]:
     """All pages of the smoke run and of a failed one beside it; the page of all runs first."""
-    folder = tmp_path_factory.mktemp("site")
+    folder = tmp_path_factory.mktemp("site") / "reports"
     shutil.copytree(smoke.folder, folder / smoke.folder.name)
     _write_failed_run(smoke.record, folder / "failed")
     first = pages.write_overview(folder)
@@ -259,16 +259,26 @@ def test_the_page_of_a_notebook_is_attached_to_its_run_in_mlflow(smoke_store):
             assert [file.path for file in attached] == [f"report/{step['report']}"]
 
 
-def test_a_report_is_printed_on_a4(browser, smoke, paths):
-    done = smoke.housing("report", smoke.folder.name)
-    assert done.returncode == 0, done.stderr
+def test_a_report_is_printed_on_a4(browser, paths):
     pdf = _index(paths).with_suffix(".pdf")
     printing.print_pdf(_index(paths), pdf)
+    assert 2 <= _sheets_of_a4(pdf) <= 6
+
+
+def test_a_run_is_printed_page_by_page(browser, paths, housing):
+    done = housing(paths[0].parent.parent, "report", "failed", "--pdf")
+    assert done.returncode == 0, done.stderr
+    printed = {pdf.name: _sheets_of_a4(pdf) for pdf in paths[0].parent.glob("failed/*.pdf")}
+    assert set(printed) == {"index.pdf", "01_eda.pdf"}
+    assert min(printed.values()) >= 1
+
+
+def _sheets_of_a4(pdf: Path) -> int:
     content = pdf.read_bytes()
     assert content.startswith(b"%PDF")
     width, height = map(float, re.search(rb"/MediaBox \[0 0 ([\d.]+) ([\d.]+)\]", content).groups())
     assert (round(width), round(height)) == (595, 842)
-    assert 2 <= content.count(b"/Type /Page\n") <= 6
+    return content.count(b"/Type /Page\n")
 
 
 def _index(paths: list[Path]) -> Path:
