@@ -197,6 +197,18 @@ def test_every_figure_is_there_is_sharp_and_says_what_is_seen(scripted, paths):
     assert figures > 40
 
 
+def test_every_table_can_be_sorted_and_copied_whole(scripted, paths):
+    tables = 0
+    for path in paths:
+        scripted.goto(path.as_uri())
+        for table in scripted.locator(".scroll > table").all():
+            tables += 1
+            widths = table.evaluate("t => [...t.rows].map(row => row.cells.length)")
+            assert len(set(widths)) == 1, path.name
+            assert len(widths) < 3 or table.locator("thead th button").count(), path.name
+    assert tables > 40
+
+
 def test_a_table_is_sorted_by_the_column_that_is_pressed(scripted, paths):
     scripted.goto(_index(paths).as_uri())
     name = scripted.locator(".board thead th").nth(3)
