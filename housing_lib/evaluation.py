@@ -207,7 +207,8 @@ def score_models(
     for name, part in parts.items():
         for family, predicted in predictions(models, part).items():
             ends = metric_intervals(part.y, predicted, seed=seed) if name == "test" else {}
-            rows.append({"family": family, "part": name} | metrics(part.y, predicted) | ends)
+            found = metrics(part.y, predicted)
+            rows.append({"family": family, "part": name, **found, **ends})
     return pd.DataFrame(rows)
 
 
@@ -259,8 +260,9 @@ def own_importances(model: Any, feature_names: list[str]) -> pd.Series | None:
     The mean where several seeds answer together; of one that starts from a line, what
     its trees say. None if they say nothing.
     """
-    found = [_own_measure(getattr(one, "estimator_", one)) for one in model.near_estimators]
-    if any(one is None for one in found):
+    estimators = [getattr(one, "estimator_", one) for one in model.near_estimators]
+    found = [one for one in map(_own_measure, estimators) if one is not None]
+    if not found:
         return None
     series = pd.Series(np.mean(found, axis=0), index=feature_names)
     return series.sort_values(key=np.abs, ascending=False)

@@ -277,7 +277,7 @@ def matrix_summary(parts: Mapping[str, Part], names: Sequence[str]) -> pd.DataFr
 
 def _farthest(values: Floats, usual: float, kinds: pd.Index) -> pd.Series:
     groups = pd.Series(values).groupby(kinds, sort=False)
-    return groups.agg(lambda group: group.loc[(group - usual).abs().idxmax()])
+    return groups.agg(lambda group: group.iloc[int((group - usual).abs().argmax())])
 
 
 def feature_names() -> list[str]:
