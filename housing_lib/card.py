@@ -6,6 +6,7 @@ from typing import Any
 import pandas as pd
 
 from housing_lib.data import USD_PER_UNIT
+from housing_lib.evaluation import slice_name
 from housing_lib.families import title
 
 # The words; every figure in them is a metric that MLflow holds too (Mitchell et al. 2019).
@@ -77,7 +78,7 @@ def model_card(
 def _slice_lines(slices: pd.DataFrame) -> str:
     lines = ["| districts | how many | RMSE | inside the 90 % interval |", "|---|---|---|---|"]
     for (by, name), row in zip(slices.index, slices.to_dict("records"), strict=True):
-        shown = name if by in ("region", "limit") else f"{by} {name}"
+        shown = slice_name(by, name)
         money = f"${row['rmse'] * USD_PER_UNIT:,.0f}"
         lines.append(f"| {shown} | {row['districts']:,.0f} | {money} | {row['coverage']:.0%} |")
     return "\n".join(lines)

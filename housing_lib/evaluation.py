@@ -1,6 +1,6 @@
 """How good a model is: metrics with intervals, baselines, slices, blocks, and what it looks at."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
@@ -28,6 +28,7 @@ from housing_lib.model import FAR_COLUMNS, DistrictModel
 from housing_lib.parts import Part
 from housing_lib.places import regions
 
+OnFit = Callable[[str], None]
 METRICS = ("rmse", "mae", "mse", "r2")
 RESAMPLES = 2000
 CONFIDENCE = 0.95
@@ -144,12 +145,17 @@ def baselines(train: Part, val: Part, test: Part) -> dict[str, Floats]:
 
 
 def block_predictions(
-    models: Mapping[str, Any], districts: pd.DataFrame, prices: Floats
+    models: Mapping[str, Any],
+    districts: pd.DataFrame,
+    prices: Floats,
+    *,
+    on_fit: OnFit | None = None,
 ) -> dict[str, Floats]:
     """The price of each district by models that saw none of its block of half a degree.
 
     Group cross-validation in five folds: what to expect in a region that nobody
-    sampled (Roberts et al. 2017). Every core fits one model at a time.
+    sampled (Roberts et al. 2017). Every core fits one model at a time, and
+    `on_fit` hears of each that is done.
     """
     folds = list(GroupKFold(BLOCK_FOLDS).split(districts, groups=blocks(districts)))
     known = (districts, prices, folds)
@@ -159,8 +165,11 @@ def block_predictions(
     owners = [name for name in models for _ in range(BLOCK_FOLDS)]
     found = {name: np.empty(len(prices)) for name in models}
     shared = (*known, prepared)
-    for task, predicted in compute.each(_fit_and_predict, tasks, shared=shared, threads=True):
+    fitted = compute.each(_fit_and_predict, tasks, shared=shared, threads=True)
+    for done, (task, predicted) in enumerate(fitted, start=1):
         found[owners[task]][folds[tasks[task][1]][1]] = predicted
+        if on_fit:
+            on_fit(f"{done} of {len(tasks)} fits with blocks held out: {owners[task]}")
     return found
 
 
@@ -198,7 +207,8 @@ def score_models(
     for name, part in parts.items():
         for family, predicted in predictions(models, part).items():
             ends = metric_intervals(part.y, predicted, seed=seed) if name == "test" else {}
-            rows.append({"family": family, "part": name} | metrics(part.y, predicted) | ends)
+            found = metrics(part.y, predicted)
+            rows.append({"family": family, "part": name, **found, **ends})
     return pd.DataFrame(rows)
 
 
@@ -245,17 +255,24 @@ def importances(model: Any, part: Part, *, seed: int, repeats: int = 2) -> pd.Se
 
 
 def own_importances(model: Any, feature_names: list[str]) -> pd.Series | None:
-    """What the estimator among known districts says itself: impurity, gain or coefficients.
+    """What the estimators among known districts say themselves: impurity, gain or coefficients.
 
-    None if it says nothing.
+    The mean where several seeds answer together; of one that starts from a line, what
+    its trees say. None if they say nothing.
     """
-    values = getattr(model.near_, "coef_", None)
-    if values is None:
-        values = getattr(model.near_, "feature_importances_", None)
-    if values is None:
+    estimators = [getattr(one, "estimator_", one) for one in model.near_estimators]
+    found = [one for one in map(_own_measure, estimators) if one is not None]
+    if not found:
         return None
-    series = pd.Series(np.ravel(values), index=feature_names)
+    series = pd.Series(np.mean(found, axis=0), index=feature_names)
     return series.sort_values(key=np.abs, ascending=False)
+
+
+def _own_measure(estimator: Any) -> Floats | None:
+    values = getattr(estimator, "coef_", None)
+    if values is None:
+        values = getattr(estimator, "feature_importances_", None)
+    return None if values is None else np.ravel(values)
 
 
 def importance_views(
@@ -290,7 +307,12 @@ class Judgement:
 
 
 def judge(
-    champion: Any, in_blocks: Mapping[str, Any], parts: Mapping[str, Part], *, seed: int
+    champion: Any,
+    in_blocks: Mapping[str, Any],
+    parts: Mapping[str, Part],
+    *,
+    seed: int,
+    on_fit: OnFit | None = None,
 ) -> Judgement:
     """The judgement on a calibrated champion that was fitted on training and validation districts.
 
@@ -302,13 +324,15 @@ def judge(
     in_blocks
         The models to be judged there; one of them is `CHAMPION`, what was chosen
         with one seed.
+    on_fit
+        Hears of each of them, when it is fitted.
     """
     test, (districts, prices) = parts["test"], unite(parts["train"], parts["val"])
     predicted = champion.predict(test.districts)
     interval = champion.predict_interval(test.districts)
     with ThreadPoolExecutor() as aside:
         simple_ones = aside.submit(baselines, parts["train"], parts["val"], test)
-        held_out = block_predictions(in_blocks, districts, prices)
+        held_out = block_predictions(in_blocks, districts, prices, on_fit=on_fit)
     simple = simple_ones.result()
     block_rmse = {name: metrics(prices, one)["rmse"] for name, one in held_out.items()}
     inside = (test.y >= interval[0]) & (test.y <= interval[1])
@@ -348,6 +372,15 @@ def _band(by: str, low: float, high: float) -> str:
     if np.isinf(high):
         return f"{low * scale:g} {unit} and more"
     return f"{low * scale:g} to {high * scale:g} {unit}"
+
+
+def slice_name(by: str, name: str) -> str:
+    """A slice as a person reads it.
+
+    >>> slice_name("age", "0 to 15 years"), slice_name("region", "San Diego")
+    ('age 0 to 15 years', 'San Diego')
+    """
+    return name if by in ("region", "limit") else f"{by} {name}"
 
 
 def slices(

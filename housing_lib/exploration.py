@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from housing_lib import geography
-from housing_lib.data import CONTRACT, PRICE_CAP, TARGET, USD_PER_UNIT
+from housing_lib.data import CONTRACT, PRICE_CAP, TARGET, USD_PER_UNIT, quality
 
 MOST_ROOMS = 20
 MOST_PEOPLE = 10
@@ -90,6 +90,13 @@ def explore(everything: pd.DataFrame, districts: pd.DataFrame) -> Findings:
         moran_rest=geography.morans_i(districts, rest),
         reach_km=geography.reach_km(reach(districts)["what income leaves"]),
     )
+
+
+def columns(districts: pd.DataFrame) -> pd.DataFrame:
+    """One row a column: what it means, its range, and its missing and distinct values."""
+    table = quality(districts)
+    table.insert(0, "meaning", [CONTRACT[name].meaning for name in table.index])
+    return table
 
 
 def ceilings(districts: pd.DataFrame) -> pd.DataFrame:

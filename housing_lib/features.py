@@ -1,5 +1,6 @@
 """Raw districts to a model matrix, as scikit-learn transformers."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
@@ -19,6 +20,16 @@ from housing_lib.parts import Part
 from housing_lib.places import CITIES, distance_km, to_coast
 
 ROTATIONS_DEGREES = (15, 30, 45, 60, 75)
+# What a feature is about, by its name: the first pattern that is found counts.
+KINDS = {
+    "LogDistance": "how near the neighbours are",
+    "^Place": "neighbours' prices, near by place",
+    "^Kind": "neighbours' prices, near by place and kind",
+    "^Around": "neighbours' incomes and homes",
+    "Km$|^AlongCoast": "distances to cities and the coast",
+    "tude$|^Rotated": "coordinates, also turned",
+    "": "the district's own columns and ratios",
+}
 
 
 class DistrictColumns(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
@@ -224,14 +235,49 @@ def rank_correlations(part: Part, names: Sequence[str]) -> pd.Series:
     return found.sort_values(key=np.abs, ascending=False)
 
 
+def kind_of(name: str) -> str:
+    """What a feature is about, in words.
+
+    Examples
+    --------
+    >>> kind_of("LogSanDiegoKm")
+    'distances to cities and the coast'
+    """
+    return next(kind for pattern, kind in KINDS.items() if re.search(pattern, name))
+
+
+def strongest_by_kind(ranks: pd.Series) -> pd.DataFrame:
+    """One row a kind of feature: how many, and which goes with the price most closely.
+
+    Parameters
+    ----------
+    ranks
+        As `rank_correlations` gives them.
+    """
+    kinds = ranks.index.map(kind_of)
+    table = pd.DataFrame({"strongest": ranks.index, "rank correlation": ranks.to_numpy()})
+    first = table.groupby(kinds, sort=False).first()
+    first.insert(0, "features", table.groupby(kinds, sort=False).size())
+    return first
+
+
 def matrix_summary(parts: Mapping[str, Part], names: Sequence[str]) -> pd.DataFrame:
-    """Mean, spread and largest size of each scaled feature, part by part."""
+    """One row a kind of feature: what is farthest from a mean of 0 and a spread of 1, by part.
+
+    `largest` is the largest size of a value.
+    """
+    kinds = pd.Index([kind_of(name) for name in names])
     columns = {}
     for name, part in parts.items():
-        columns[name, "mean"] = part.X.mean(axis=0)
-        columns[name, "spread"] = part.X.std(axis=0)
-        columns[name, "largest"] = np.abs(part.X).max(axis=0)
-    return pd.DataFrame(columns, index=list(names))
+        columns[f"{name}: mean"] = _farthest(part.X.mean(axis=0), 0, kinds)
+        columns[f"{name}: spread"] = _farthest(part.X.std(axis=0), 1, kinds)
+        columns[f"{name}: largest"] = _farthest(np.abs(part.X).max(axis=0), 0, kinds)
+    return pd.DataFrame(columns).round(2) + 0.0  # no minus before a zero
+
+
+def _farthest(values: Floats, usual: float, kinds: pd.Index) -> pd.Series:
+    groups = pd.Series(values).groupby(kinds, sort=False)
+    return groups.agg(lambda group: group.iloc[int((group - usual).abs().argmax())])
 
 
 def feature_names() -> list[str]:

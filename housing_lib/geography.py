@@ -49,7 +49,7 @@ def regions(districts: pd.DataFrame) -> pd.Series:
 def by_region(districts: pd.DataFrame) -> pd.DataFrame:
     """One row a region, dearest first: medians, capped prices, and how far income goes.
 
-    `rank_correlation` is Spearman's, of income and price within the region.
+    The rank correlation is Spearman's, of income and price within the region.
     """
     capped = districts[TARGET] >= PRICE_CAP
     groups = districts.assign(capped=capped).groupby(regions(districts).rename("region"))
@@ -57,13 +57,13 @@ def by_region(districts: pd.DataFrame) -> pd.DataFrame:
     table = pd.DataFrame(
         {
             "districts": groups.size(),
-            "price_usd": (groups[TARGET].median() * USD_PER_UNIT).round(-2).astype(int),
-            "income_usd": (groups["MedInc"].median() * 10_000).round(-2).astype(int),
-            "capped_percent": 100 * groups["capped"].mean(),
-            "rank_correlation": pairs.xs(TARGET, level=-1),
+            "median price ($)": (groups[TARGET].median() * USD_PER_UNIT).round(-2).astype(int),
+            "median income ($)": (groups["MedInc"].median() * 10_000).round(-2).astype(int),
+            "at the cap (%)": 100 * groups["capped"].mean(),
+            "rank correlation": pairs.xs(TARGET, level=-1),
         }
     )
-    return table.rename_axis(None).sort_values("price_usd", ascending=False).round(2)
+    return table.rename_axis(None).sort_values("median price ($)", ascending=False).round(2)
 
 
 def transfer(districts: pd.DataFrame) -> pd.DataFrame:

@@ -43,11 +43,26 @@ def render(
         extra_template_basedirs=[str(TEMPLATES)],
         filters={"contents": _contents, "accessible": accessible},
     )
-    shown = {"provenance": dict(provenance), "failed": failed, "title": _title(book, ipynb)}
-    shown["failing_cell"] = _last_started(book) if failed else ""
+    shown = {"provenance": _in_words(provenance), "failed": failed, "title": _title(book, ipynb)}
+    shown |= {"step": step_title(ipynb), "failing_cell": _last_started(book) if failed else ""}
     page, _ = exporter.from_notebook_node(_for_reading(book, failed), resources=shown)
     with atomic_path(html) as temporary:
         temporary.write_text(page, encoding="utf-8")
+
+
+def _in_words(provenance: Mapping[str, str]) -> dict[str, str]:
+    return {name.replace("_", " "): value for name, value in provenance.items()}
+
+
+def step_title(ipynb: Path) -> str:
+    """The step that an executed notebook belongs to, as a person reads it.
+
+    Examples
+    --------
+    >>> step_title(Path("03_tuning-random_forest.ipynb"))
+    '03 tuning · random forest'
+    """
+    return ipynb.stem.replace("-", " · ").replace("_", " ")
 
 
 def _exporter_config() -> Any:
@@ -88,10 +103,12 @@ def _is_for_readers(output: "NotebookNode", failed: str | None) -> bool:
 
 
 def _title(book: "NotebookNode", ipynb: Path) -> str:
-    """The notebook's first heading, or its file name."""
+    """The notebook's first heading, with the variant that its file names; or that name."""
     texts = (cell.source for cell in book.cells if cell.cell_type == "markdown")
     found = (re.search(r"^#\s+(.+)$", text, flags=re.MULTILINE) for text in texts)
-    return next((re.sub(r"[`*]", "", match[1]) for match in found if match), ipynb.stem)
+    heading = next((re.sub(r"[`*]", "", match[1]) for match in found if match), "")
+    variant = step_title(ipynb).partition(" · ")[2]
+    return " · ".join(filter(None, [heading, variant])) or ipynb.stem
 
 
 def _contents(body: str) -> list[Link]:
@@ -121,6 +138,8 @@ def _frame_table(soup: "BeautifulSoup", table: "Tag", number: int) -> None:
     frame = soup.new_tag("div", attrs={"class": "scroll", "tabindex": "0", "role": "region"})
     frame["aria-label"] = f"Table {number}: {words}"
     table.wrap(frame)
+    _join_headers(table)
+    _align_words(table)
     for name in table.select("thead th"):
         name["scope"] = "col"
         if not name.get_text(strip=True):  # pandas leaves these above the names of rows
@@ -128,3 +147,32 @@ def _frame_table(soup: "BeautifulSoup", table: "Tag", number: int) -> None:
             del name["scope"]
     for name in table.select("tbody th"):
         name["scope"] = "row"
+
+
+def _join_headers(table: "Tag") -> None:
+    """Let the names of rows stand beside those of columns; pandas writes them a line below."""
+    lines = [line.find_all(["th", "td"], recursive=False) for line in table.select("thead tr")]
+    if len(lines) != 2 or len(lines[0]) != len(lines[1]):
+        return
+    pairs = list(zip(*lines, strict=True))
+    if all(bool(_words(above)) != bool(_words(below)) for above, below in pairs):
+        for above, below in pairs:
+            if _words(below):
+                above.replace_with(below)
+                below["class"] = ["text"]
+        table.select("thead tr")[1].decompose()
+
+
+def _align_words(table: "Tag") -> None:
+    """Let columns of words stand on the left, as those of numbers do on the right."""
+    lines = [line.find_all(["th", "td"], recursive=False) for line in table.select("tr")]
+    if len({len(line) for line in lines}) != 1:
+        return
+    for name, *cells in zip(*lines, strict=True):
+        if sum(_words(cell)[:1].isalpha() for cell in cells) > len(cells) / 2:
+            for cell in (name, *cells):
+                cell["class"] = [*cell.get_attribute_list("class"), "text"]
+
+
+def _words(cell: "Tag") -> str:
+    return cell.get_text(strip=True)

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from housing_lib.blend import Choice
-from housing_lib.data import USD_PER_UNIT, Floats
+from housing_lib.data import TARGET, USD_PER_UNIT, Floats, capped
 from housing_lib.evaluation import (
     CHAMPION,
     METRICS,
@@ -15,8 +15,12 @@ from housing_lib.evaluation import (
     metric_intervals,
     metrics,
     rmse_difference,
+    slice_name,
 )
 from housing_lib.families import BLEND, title
+
+FEW_HOUSEHOLDS = 50
+NAMES = {"rmse": "RMSE ($)", "mae": "MAE ($)", "mse": "MSE", "r2": "R²"}
 
 
 def verdict(choice: Choice, scores: Mapping[str, float], version: int) -> str:
@@ -53,9 +57,7 @@ def styled_leaderboard(board: pd.DataFrame) -> Any:
         for family, row in board.iterrows()
         for part, words in parts.items()
     }
-    shown = pd.DataFrame.from_dict(
-        rows, orient="index", columns=["RMSE ($)", "MAE ($)", "MSE", "R²"]
-    )
+    shown = pd.DataFrame.from_dict(rows, orient="index", columns=list(NAMES.values()))
     shown.index = pd.MultiIndex.from_tuples(rows, names=["family", "districts"])
     money: Any = ["RMSE ($)", "MAE ($)"]
     shown[money] = shown[money] * USD_PER_UNIT
@@ -77,7 +79,7 @@ def comparison_table(
             "RMSE ($)": _dollars(found["rmse"]),
             "95 %": _ends(found["rmse_low"], found["rmse_high"]),
             "MAE ($)": _dollars(found["mae"]),
-            "R²": f"{found['r2']:.3f}",
+            "R²": f"{round(found['r2'], 3) + 0.0:.3f}",  # no minus before a zero
             "above ($)": "",
             "95 % of that": "",
         }
@@ -100,23 +102,35 @@ def slice_table(found: pd.DataFrame) -> Any:
                 for low, high in zip(found["rmse_low"], found["rmse_high"], strict=True)
             ],
             "mean error ($)": found["bias"].map(_dollars),
-            "prices inside the 90 % interval": found["coverage"].map("{:.0%}".format),
+            "in 90 % interval": found["coverage"].map("{:.0%}".format),
         }
     )
+    shown.index = pd.Index([slice_name(by, name) for by, name in found.index], name="districts of")
     return shown.style
 
 
 def worst_table(found: pd.DataFrame) -> Any:
     """The worst districts for a reader, prices in dollars."""
     money = {"MedHouseVal": "true price ($)", "predicted": "predicted ($)", "error": "error ($)"}
-    shown = found.rename(columns=money)
+    kept = ["MedInc", "AveRooms", "Population", "AveOccup", "Latitude", "Longitude"]
+    shown = found.rename(columns=money)[[*money.values(), *kept]].reset_index(drop=True)
     columns: Any = list(money.values())
     shown[columns] = shown[columns] * USD_PER_UNIT
-    kept = [*columns, "MedInc", "HouseAge", "AveRooms", "Population", "AveOccup"]
-    shown = shown[[*kept, "Latitude", "Longitude"]].reset_index(drop=True)
     shown.index += 1
-    formats: Any = dict.fromkeys(columns, "{:,.0f}") | {"Population": "{:,.0f}"}
-    return shown.style.format(precision=2).format(formats)
+    formats: Any = dict.fromkeys([*columns, "Population"], "{:,.0f}")
+    formats |= {name: "{:.2f}" for name in kept if name != "Population"}
+    return shown.style.format(formats)
+
+
+def worst_words(found: pd.DataFrame) -> str:
+    """Why the worst districts are so hard, in Markdown: the limit, and too few households."""
+    households = found["Population"] / found["AveOccup"]
+    few = int((households < FEW_HOUSEHOLDS).sum())
+    return (
+        f"{capped(found[TARGET]).sum()} of these {len(found)} stand at the census's limit, where a "
+        f"price of two million dollars was recorded as half a million; {few} rest on fewer than "
+        f"{FEW_HOUSEHOLDS} households, whose averages say little."
+    )
 
 
 def random_and_blocks(found: Judgement, searched: Mapping[str, Floats], prices: Floats) -> Any:
@@ -188,16 +202,20 @@ def usd(value: float) -> str:
     return f"{value * USD_PER_UNIT:,.0f} dollars"
 
 
-def describe_fit(scores: Mapping[str, float]) -> pd.DataFrame:
-    """One row a metric: on the training districts, on the validation districts."""
+def describe_fit(scores: Mapping[str, float]) -> Any:
+    """One row a metric of a fit: on the training districts, on the validation districts."""
+    parts = {"train": "training", "val": "validation"}
     rows = {
-        metric.upper().replace("R2", "R²"): {
-            "training": scores[f"train_{metric}"],
-            "validation": scores[f"val_{metric}"],
+        NAMES[metric]: {
+            words: _figure(metric, scores[f"{part}_{metric}"]) for part, words in parts.items()
         }
         for metric in METRICS
     }
-    return pd.DataFrame(rows).T.rename_axis("metric (100,000 USD)")
+    return pd.DataFrame(rows).T.style
+
+
+def _figure(metric: str, value: float) -> str:
+    return _dollars(value) if metric in ("rmse", "mae") else f"{value:.3f}"
 
 
 def _dollars(value: float) -> str:
@@ -205,4 +223,7 @@ def _dollars(value: float) -> str:
 
 
 def _ends(low: float, high: float) -> str:
-    return "" if np.isnan(low) else f"{_dollars(low)} to {_dollars(high)}"
+    """Both ends in one line, which a narrow column does not break."""
+    if np.isnan(low):
+        return ""
+    return f"{_dollars(low)} to {_dollars(high)}".replace(" ", "\N{NO-BREAK SPACE}")

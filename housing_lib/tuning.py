@@ -33,6 +33,7 @@ class Trial:
 
 
 OnTrial = Callable[[Trial], None]
+FEWEST_TRIALS = 10  # fewer say nothing of a search
 
 
 @dataclass
@@ -75,6 +76,17 @@ class Search:
             for trial in self.trials
         ]
         return pd.DataFrame(rows).set_index("trial")
+
+    @property
+    def importances(self) -> pd.Series:
+        """How much each hyperparameter decides of the error, largest first; together 1.
+
+        By PED-ANOVA (Watanabe et al. 2023) over the complete trials; empty where these
+        are too few, or where there is only one hyperparameter.
+        """
+        if len(self.complete) < FEWEST_TRIALS or len(get_family(self.family).space) == 1:
+            return pd.Series(dtype="float64")
+        return pd.Series(optuna.importance.get_param_importances(self.study))
 
     def best_model(self, train: Part) -> DistrictModel:
         """The model of raw districts with the best trial's parameters.
@@ -366,25 +378,3 @@ def _plain(trial: Trial) -> Any:
 
 def _last_reported(trial: FrozenTrial) -> float:
     return trial.intermediate_values[max(trial.intermediate_values)]
-
-
-def describe_space(family: str) -> pd.DataFrame:
-    """One row a hyperparameter: where the search looks, how, and the shipped value."""
-    found = get_family(family)
-    rows = {
-        name: {
-            "from": values.low,
-            "to": values.high,
-            "scale": "log" if values.log else "linear",
-            "shipped": found.defaults[name],
-        }
-        for name, values in found.space.items()
-    }
-    return pd.DataFrame(rows).T.rename_axis("hyperparameter")
-
-
-def describe_params(search: Search) -> pd.DataFrame:
-    """One row a hyperparameter: the shipped value and the one that won."""
-    shipped = get_family(search.family).defaults
-    best = search.best.params
-    return pd.DataFrame({"shipped": pd.Series(shipped), "won": pd.Series(best)}, index=list(best))

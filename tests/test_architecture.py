@@ -43,7 +43,7 @@ FLOORS = [
     {"monitoring", "blend", "intervals", "growing"},
     {"card", "tables", "plots", "gate"},
     {"tuning", "evidence", "compiling", "trust"},
-    {"tracking", "reports", "kernels"},
+    {"tracking", "reports", "kernels", "search_findings"},
     {"ledger", "rendering", "printing", "supervision", "sessions", "findings"},
     {"registry", "pages"},
     {"store", "execution"},

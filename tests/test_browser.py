@@ -41,7 +41,7 @@ def browser() -> Iterator[Browser]:
 @pytest.fixture(scope="module")
 def paths(smoke, tmp_path_factory) -> list[Path]:
     """All pages of the smoke run and of a failed one beside it; the page of all runs first."""
-    folder = tmp_path_factory.mktemp("site")
+    folder = tmp_path_factory.mktemp("site") / "reports"
     shutil.copytree(smoke.folder, folder / smoke.folder.name)
     _write_failed_run(smoke.record, folder / "failed")
     first = pages.write_overview(folder)
@@ -197,6 +197,18 @@ def test_every_figure_is_there_is_sharp_and_says_what_is_seen(scripted, paths):
     assert figures > 40
 
 
+def test_every_table_can_be_sorted_and_copied_whole(scripted, paths):
+    tables = 0
+    for path in paths:
+        scripted.goto(path.as_uri())
+        for table in scripted.locator(".scroll > table").all():
+            tables += 1
+            widths = table.evaluate("t => [...t.rows].map(row => row.cells.length)")
+            assert len(set(widths)) == 1, path.name
+            assert len(widths) < 3 or table.locator("thead th button").count(), path.name
+    assert tables > 40
+
+
 def test_a_table_is_sorted_by_the_column_that_is_pressed(scripted, paths):
     scripted.goto(_index(paths).as_uri())
     name = scripted.locator(".board thead th").nth(3)
@@ -233,6 +245,13 @@ def test_every_dollar_on_the_index_page_stands_in_the_record_of_the_run(scripted
     known |= {dollars(linear - champion["metrics"]["val_rmse"])}
     assert len(shown) > 20
     assert shown <= known
+    text = scripted.locator("main").inner_text()
+    percents = set(re.findall(r"\d+(?:\.\d)?(?= %)", text)) - {"90", "95"}  # kinds of intervals
+    assert len(percents) == 3
+    numbers = list(_numbers(smoke.record))
+    assert percents <= {f"{100 * one:.{digits}f}" for one in numbers for digits in (0, 1)}
+    explained = set(re.findall(r"(?<![\d.])0\.\d{3}", text))
+    assert explained == {f"{row['test_r2']:.3f}" for row in board}
     for row in board:
         assert row["test_rmse_low"] < row["test_rmse"] < row["test_rmse_high"]
         assert dollars(row["test_rmse_high"]) in shown
@@ -252,16 +271,26 @@ def test_the_page_of_a_notebook_is_attached_to_its_run_in_mlflow(smoke_store):
             assert [file.path for file in attached] == [f"report/{step['report']}"]
 
 
-def test_a_report_is_printed_on_a4(browser, smoke, paths):
-    done = smoke.housing("report", smoke.folder.name)
-    assert done.returncode == 0, done.stderr
+def test_a_report_is_printed_on_a4(browser, paths):
     pdf = _index(paths).with_suffix(".pdf")
     printing.print_pdf(_index(paths), pdf)
+    assert 2 <= _sheets_of_a4(pdf) <= 6
+
+
+def test_a_run_is_printed_page_by_page(browser, paths, housing):
+    done = housing(paths[0].parent.parent, "report", "failed", "--pdf")
+    assert done.returncode == 0, done.stderr
+    printed = {pdf.name: _sheets_of_a4(pdf) for pdf in paths[0].parent.glob("failed/*.pdf")}
+    assert set(printed) == {"index.pdf", "01_eda.pdf"}
+    assert min(printed.values()) >= 1
+
+
+def _sheets_of_a4(pdf: Path) -> int:
     content = pdf.read_bytes()
     assert content.startswith(b"%PDF")
     width, height = map(float, re.search(rb"/MediaBox \[0 0 ([\d.]+) ([\d.]+)\]", content).groups())
     assert (round(width), round(height)) == (595, 842)
-    assert 2 <= content.count(b"/Type /Page\n") <= 6
+    return content.count(b"/Type /Page\n")
 
 
 def _index(paths: list[Path]) -> Path:

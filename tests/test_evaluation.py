@@ -80,7 +80,9 @@ def test_blocks_are_held_out_whole(split):
             seen.append((self.fitted, set(evaluation.blocks(X))))
             return np.zeros(len(X))
 
-    evaluation.block_predictions({"a spy": Spy()}, districts, split["train"].y)
+    heard = []
+    evaluation.block_predictions({"a spy": Spy()}, districts, split["train"].y, on_fit=heard.append)
+    assert [words.split(" fits")[0] for words in heard] == [f"{k} of 5" for k in range(1, 6)]
     assert len(seen) == evaluation.BLOCK_FOLDS
     assert all(not fitted & held for fitted, held in seen)
 
@@ -105,6 +107,20 @@ def test_the_worst_come_first(split):
     assert worst["error"].tolist() == pytest.approx([-3, 2])
 
 
+def test_tables_of_errors_are_short_flat_and_say_why(split):
+    test = split["test"]
+    worst = evaluation.worst(test.districts, np.zeros(len(test.y)), count=5)
+    html = tables.worst_table(worst).to_html()
+    assert "500,001" in html
+    assert "0000<" not in html
+    at_limit = int((worst["MedHouseVal"] >= data.PRICE_CAP).sum())
+    assert tables.worst_words(worst).startswith(
+        f"{at_limit} of these 5 stand at the census's limit"
+    )
+    found = evaluation.slices(test.districts, test.y, test.y, (test.y, test.y), seed=0)
+    assert "rowspan" not in tables.slice_table(found).to_html()
+
+
 def test_contributions_add_up_to_the_prediction(split, models):
     val = split["val"]
     champion = intervals.CalibratedModel(models["xgboost"])
@@ -121,6 +137,17 @@ def test_contributions_add_up_to_the_prediction(split, models):
     )
     champion.model_ = models["ridge"]
     assert evaluation.contributions(champion, val.districts, features.feature_names()) is None
+
+
+def test_importances_of_its_own_are_the_mean_of_the_seeds(split, models):
+    several = families.make_model("xgboost", {"n_estimators": 5}, repeats=2)  # one from a line
+    several.fit(split["val"].districts, split["val"].y)
+    found = evaluation.own_importances(several, features.feature_names())
+    first, second = several.near_estimators
+    both = first.feature_importances_ + second.estimator_.feature_importances_
+    assert found.max() == pytest.approx(both.max() / 2)
+    slopes = evaluation.own_importances(models["ridge"], features.feature_names())
+    assert set(slopes) == set(np.ravel(models["ridge"].near_.coef_))
 
 
 def test_every_baseline_answers_for_every_district(split):

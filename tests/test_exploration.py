@@ -45,6 +45,12 @@ def test_many_random_groups_explain_nothing():
     assert exploration.explained_share(prices, pd.Series(groups)) == pytest.approx(0, abs=0.05)
 
 
+def test_every_column_says_what_it_means(districts):
+    found = exploration.columns(districts)
+    assert found.loc["AveOccup", "meaning"] == "people per household"
+    assert found.loc["HouseAge", "highest"] == districts["HouseAge"].max()
+
+
 def test_a_crowd_at_the_highest_value_is_counted(districts):
     found = exploration.ceilings(districts)
     assert found.loc["HouseAge", "highest"] == 52

@@ -28,6 +28,18 @@ def test_the_matrix_is_complete_scaled_and_named(districts, fitted):
     assert named == features.feature_names()
 
 
+def test_every_kind_of_feature_is_summed_up_by_what_is_farthest_from_usual(districts):
+    split = features.preprocess(districts, data.split(districts))
+    names = features.feature_names()
+    table = features.matrix_summary(split, names)
+    assert set(table.index) == set(features.KINDS.values())
+    assert (table[["train: mean", "train: spread"]].to_numpy() == [0, 1]).all()
+    assert table["test: largest"].max() == np.abs(split["test"].X).max().round(2)
+    strongest = features.strongest_by_kind(features.rank_correlations(split["train"], names))
+    assert strongest["features"].sum() == len(names)
+    assert strongest["rank correlation"].abs().is_monotonic_decreasing
+
+
 def test_a_table_in_any_order_and_an_array_give_the_same_matrix(districts, fitted):
     turned = districts[districts.columns[::-1]].assign(note="extra")
     array = districts[list(data.FEATURES)].to_numpy()

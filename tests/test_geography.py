@@ -35,7 +35,7 @@ def test_districts_belong_to_their_regions():
 
 def test_regions_come_dearest_first_and_hold_every_district(districts):
     table = geography.by_region(districts)
-    assert table["price_usd"].is_monotonic_decreasing
+    assert table["median price ($)"].is_monotonic_decreasing
     assert table["districts"].sum() == len(districts)
 
 

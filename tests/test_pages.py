@@ -179,6 +179,15 @@ def test_the_index_tells_how_production_was_last_monitored(tmp_path):
     told = "Version 8 was off by $27,000 on average over 4,000 districts with known prices, in 401"
     assert told in words(page)
     assert "in its test it was off by $26,000. 3 rows broke the contract" in words(page)
+    assert "test themselves" not in words(page)
+
+
+def test_the_index_says_when_nothing_but_the_test_itself_was_monitored(tmp_path):
+    verdict = {"state": "quiet", "sentence": "nothing moved", "source": "test"}
+    monitored = step("monitoring", record=MONITORED | {"verdict": verdict})
+    told = words(index(make_run(steps=[monitored]), tmp_path))
+    assert "Quiet: nothing moved." in told
+    assert "the districts of its test themselves, so nothing can have moved" in told
 
 
 def test_limits_name_the_census_only_where_the_prices_are_the_census(tmp_path):

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import nbformat
+import pandas as pd
 import pytest
 from bs4 import BeautifulSoup
 from nbformat import v4
@@ -114,6 +115,19 @@ def test_a_table_scrolls_in_a_box_that_a_keyboard_reaches_and_a_reader_names(pag
     assert (frame["tabindex"], frame["role"]) == ("0", "region")
     assert frame["aria-label"] == "Table 1: The data"
     assert [name["scope"] for name in page.table.select("th")] == ["col", "row"]
+
+
+def test_names_of_rows_stand_beside_those_of_columns_and_words_on_the_left():
+    cities = pd.DataFrame(
+        {"city": ["Fresno", "Eureka"], "price": [1, 2]}, index=pd.Index([7, 8], name="row")
+    )
+    for html in (cities.to_html(), cities.style.to_html()):
+        table = BeautifulSoup(rendering.accessible(html), "html.parser")
+        (names,) = table.select("thead tr")
+        assert list(names.stripped_strings) == ["row", "city", "price"]
+        _, city, price = table.select_one("tbody tr").find_all(["th", "td"])
+        assert "text" in city["class"]
+        assert "text" not in price.get_attribute_list("class")
 
 
 def test_a_failed_page_says_so_first_with_the_error_and_the_cell_it_stopped_in(failed):

@@ -140,10 +140,3 @@ def test_a_quick_look_grows_fewer_trees_in_longer_steps(split):
     assert rates[0] == pytest.approx(10 * rates[1])
     forest = tuning.tune("random_forest", train, val, n_trials=1, seed=0, growth=0.1)
     assert len(forest.estimator.estimators_) == forest.best.params["n_estimators"] == 10
-
-
-def test_the_space_is_described_as_it_is_searched():
-    table = tuning.describe_space("xgboost")
-    assert set(table.index) == set(families.FAMILIES["xgboost"].space)
-    assert table.loc["learning_rate", "scale"] == "log"
-    assert np.isfinite(table["from"].astype(float)).all()

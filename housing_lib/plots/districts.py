@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from housing_lib.data import CONTRACT, PRICE_CAP, TARGET
+from housing_lib.geography import reach_km
 from housing_lib.plots.style import (
     BELOW_TO_ABOVE,
     BLUE,
@@ -150,7 +151,9 @@ def variogram(shares: pd.DataFrame) -> Axes:
     logarithmic(axes.xaxis)
     axes.set(xlabel="up to this far apart (km)", ylabel="difference (share of the variance)")
     axes.set_ylim(0, None)
-    axes.set_title("How far do prices reach?")
+    reach = reach_km(shares.iloc[:, -1])
+    where = f"from {reach:.0f} km on" if reach else "at no distance on this map"
+    axes.set_title(f"Two districts are nearly strangers {where}")
     legend_above(axes)
     return axes
 

@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.collections import Collection
 from matplotlib.ticker import FuncFormatter
 
-from housing_lib.data import TARGET, Floats
+from housing_lib.data import CONTRACT, TARGET, Floats
 from housing_lib.geography import city_name
 from housing_lib.places import CITIES
 from housing_lib.plots.style import BELOW_TO_ABOVE, INK, LOW_TO_HIGH, PRICE, dollars, new_axes
@@ -57,6 +57,8 @@ def error_map(districts: pd.DataFrame, errors: Floats) -> Axes:
 
 def _map_axes(districts: pd.DataFrame) -> Axes:
     axes = new_axes(width=7, height=6.2)
+    longitude, latitude = CONTRACT["Longitude"], CONTRACT["Latitude"]
+    axes.set(xlim=(longitude.low, longitude.high), ylim=(latitude.low, latitude.high))
     axes.set_aspect(float(1 / np.cos(np.deg2rad(districts["Latitude"].mean()))))
     axes.set(xlabel="longitude (degrees)", ylabel="latitude (degrees)")
     return axes

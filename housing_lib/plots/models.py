@@ -131,6 +131,8 @@ def search_slices(trials: pd.DataFrame, params: list[str]) -> Figure:
         axes.scatter(_choices(best[name]), best["val_rmse"], color=BLUE, s=50)
         if _spans_decades(trials[name]):
             logarithmic(axes.xaxis)
+        elif pd.api.types.is_integer_dtype(trials[name]):
+            axes.xaxis.set_major_locator(MaxNLocator(4, integer=True, min_n_ticks=1))
         in_dollars(axes.yaxis)
         axes.set(xlabel=name, ylabel="")
         axes.margins(x=0.1)

@@ -24,7 +24,11 @@ WIDTH = 7.5
 
 
 def use_house_style() -> None:
-    """Draw every figure from here on in the house style, sharp on any screen."""
+    """Draw every figure from here on in the house style, sharp on any screen.
+
+    Tables repeat the names of their rows, so that each can be sorted and copied.
+    """
+    pd.set_option("styler.sparse.index", False, "display.multi_sparse", False)
     grid = {"grid.color": "#E6E6E6", "grid.linewidth": 0.8, "axes.grid": True}
     spines = {"axes.spines.top": False, "axes.spines.right": False, "axes.edgecolor": GREY}
     sizes = {"font.size": 10, "axes.titlesize": 11.5, "axes.labelsize": 10, "legend.fontsize": 9}

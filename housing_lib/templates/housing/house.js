@@ -38,7 +38,7 @@ function write(text) {
 function plain(cell) {
   const copied = cell.cloneNode(true);
   for (const aside of copied.querySelectorAll("small")) aside.remove(); // or the number would be a text
-  return copied.textContent.trim();
+  return copied.textContent.trim().replace(/\u00a0/g, " ");
 }
 async function copy(table, button) {
   const text = [...table.rows].map(row => [...row.cells].map(plain).join("\t")).join("\n");

@@ -1,0 +1,79 @@
+"""What a search says to a reader: where it looked, what won, and whether more would pay."""
+
+import numpy as np
+import pandas as pd
+
+from housing_lib.families import Range, get_family
+from housing_lib.tables import usd
+from housing_lib.tuning import FEWEST_TRIALS, Search
+
+LITTLE = 0.002  # in 100,000 USD: by so much two trainings differ that are alike but for their seed
+
+
+def describe_space(family: str, *, growth: float = 1.0) -> pd.DataFrame:
+    """One row a hyperparameter: where the search looks, how, and the shipped value.
+
+    `growth` as for `tuning.tune`, which makes steps longer.
+    """
+    found = get_family(family)
+    rows = {
+        name: {
+            "from": _written(name, values.low, growth),
+            "to": _written(name, values.high, growth),
+            "scale": "log" if values.log else "linear",
+            "shipped": _written(name, found.defaults[name], growth),
+        }
+        for name, values in found.space.items()
+    }
+    return pd.DataFrame(rows).T.rename_axis("hyperparameter")
+
+
+def _written(name: str, value: float, growth: float = 1.0) -> str:
+    return f"{value / growth if name == 'learning_rate' else value:.4g}"
+
+
+def describe_params(search: Search) -> pd.DataFrame:
+    """One row a hyperparameter: the shipped value, the one that won, and how far up its range."""
+    family, growth = get_family(search.family), search.growth
+    rows = {
+        name: {
+            "shipped": _written(name, family.defaults[name], growth),
+            "won": _written(name, value),
+            "how far up its range": _how_far_up(name, value, family.space.get(name), growth),
+        }
+        for name, value in search.best.params.items()
+    }
+    return pd.DataFrame(rows).T.rename_axis("hyperparameter")
+
+
+def _how_far_up(name: str, value: float, values: Range | None, growth: float) -> str:
+    """The place of a value between the ends of its range, in per cent."""
+    if values is None:
+        return "grown"
+    searched = value * growth if name == "learning_rate" else value
+    low, high, found = values.low, values.high, searched
+    if values.log:
+        low, high, found = np.log([low, high, found])
+    return f"{(found - low) / (high - low):.0%}"
+
+
+def budget_verdict(search: Search) -> str:
+    """Whether more trials would pay, by what the second half of them brought, in Markdown."""
+    total = len(search.trials)
+    if total < FEWEST_TRIALS:
+        return (
+            f"**Nobody can tell from {total} trials**; {FEWEST_TRIALS} or more would say something."
+        )
+    early = min(one.metrics["val_rmse"] for one in search.complete if one.number < total // 2)
+    gain = early - search.best.metrics["val_rmse"]
+    found = (
+        f"The second half of the {total} trials took {usd(gain)} off the best error; the best "
+        f"trial was number {search.best.number}."
+    )
+    if gain < LITTLE:
+        return (
+            f"**The budget was enough.** {found} Trainings that differ only in their seed differ "
+            f"by about {usd(LITTLE)}."
+        )
+    more = f"`housing tune {search.family} --trials {2 * total}` goes on where this one ended."
+    return f"**More trials may pay.** {found} {more}"

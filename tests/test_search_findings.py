@@ -1,0 +1,82 @@
+"""What a search says: where it looked, which hyperparameters decide, and whether more would pay."""
+
+from dataclasses import replace
+
+import optuna
+import pytest
+
+from housing_lib import data, families, features, search_findings, tuning
+
+
+def search_of(*errors: float, family: str = "xgboost", growth: float = 1.0, **params: float):
+    """A search whose trials ended with `errors`, all with the same parameters."""
+    trials = [
+        tuning.Trial(number, params, {"val_rmse": error}, "complete", 1.0)
+        for number, error in enumerate(errors)
+    ]
+    return tuning.Search(family, 0, growth, optuna.create_study(), trials)
+
+
+@pytest.fixture(scope="module")
+def searched(tmp_path_factory):
+    """A real search of a decision tree, as long as is needed to say something."""
+    districts = data.acquire().sample(2_000, random_state=0)
+    split = features.preprocess(districts, data.split(districts))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HOUSING_ROOT", str(tmp_path_factory.mktemp("root")))
+        return tuning.tune(
+            "decision_tree", split["train"], split["val"], n_trials=tuning.FEWEST_TRIALS, seed=0
+        )
+
+
+def test_the_space_is_described_as_it_is_searched():
+    table = search_findings.describe_space("xgboost")
+    assert set(table.index) == set(families.FAMILIES["xgboost"].space)
+    assert list(table.loc["learning_rate"]) == ["0.03", "0.12", "log", "0.045"]
+
+
+def test_a_quick_look_shows_its_longer_steps():
+    table = search_findings.describe_space("xgboost", growth=0.1)
+    assert list(table.loc["learning_rate"]) == ["0.3", "1.2", "log", "0.45"]
+    assert table.loc["max_depth", "to"] == "10"
+
+
+def test_the_importances_of_hyperparameters_share_the_whole(searched):
+    found = searched.importances
+    assert set(found.index) == set(families.FAMILIES["decision_tree"].space)
+    assert found.sum() == pytest.approx(1)
+    assert found.is_monotonic_decreasing
+
+
+def test_a_handful_of_trials_says_nothing_of_importances_or_of_the_budget(searched):
+    few = replace(searched, trials=searched.trials[:3])
+    assert few.importances.empty
+    assert search_findings.budget_verdict(few).startswith("**Nobody can tell from 3 trials**")
+
+
+def test_one_hyperparameter_is_compared_with_none():
+    assert search_of(*[0.4] * 12, family="ridge", alpha=1.0).importances.empty
+
+
+def test_a_search_that_still_gained_asks_for_more_trials():
+    text = search_findings.budget_verdict(search_of(*[0.5] * 6, *[0.47] * 5, 0.45))
+    assert text.startswith("**More trials may pay.**")
+    assert "took 5,000 dollars off" in text
+    assert "number 11" in text
+    assert "`housing tune xgboost --trials 24`" in text
+
+
+def test_a_search_whose_second_half_gained_less_than_a_seed_had_enough():
+    text = search_findings.budget_verdict(search_of(0.5, *[0.4501] * 5, *[0.45] * 6))
+    assert text.startswith("**The budget was enough.**")
+    assert "took 10 dollars off" in text
+
+
+def test_what_won_stands_beside_what_is_shipped_and_the_ends_of_its_range():
+    won = {"max_depth": 10, "learning_rate": 0.3, "reg_lambda": 10**0.5, "n_estimators": 90}
+    table = search_findings.describe_params(search_of(0.4, growth=0.1, **won))
+    assert table["how far up its range"].to_dict() == {
+        "max_depth": "100%", "learning_rate": "0%", "reg_lambda": "50%", "n_estimators": "grown",
+    }  # fmt: skip
+    assert table.loc["n_estimators", "won"] == "90"
+    assert table.loc["learning_rate", "shipped"] == "0.45"
