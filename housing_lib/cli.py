@@ -195,8 +195,9 @@ def rollback(
     to: Annotated[int | None, typer.Option(help="default: the version before this one")] = None,
 ) -> None:
     """Bring an earlier version back to Production."""
-    from housing_lib import registry
+    from housing_lib import connection, registry
 
+    connection.import_slim()
     _tell(registry.rollback(to))
 
 
@@ -302,9 +303,9 @@ def key(
 @_say_errors
 def ui(port: Annotated[int, typer.Option(help="port to listen on")] = 5000) -> None:
     """Open MLflow's own page on the project's store."""
-    from housing_lib import tracking
+    from housing_lib import connection
 
-    tracking.client()
+    connection.client()
     os.environ["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] = "false"
     arguments = ["mlflow", "server", "--backend-store-uri", get_settings().store_uri]
     arguments += ["--host", get_settings().host, "--port", str(port), "--workers", "1"]

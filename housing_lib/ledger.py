@@ -22,8 +22,8 @@ from typing import Any
 
 from filelock import FileLock
 
+from housing_lib.connection import client
 from housing_lib.settings import HousingError, get_settings
-from housing_lib.tracking import client
 
 STAGES = ("staging", "production", "previous")
 PROMOTIONS = ("promoted", "rolled back")

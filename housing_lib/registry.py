@@ -6,14 +6,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from housing_lib import ledger
+from housing_lib.connection import MODEL_FILE, TrackingError, client, model_file
 from housing_lib.ledger import STAGES, Decision, history, stage_version
 from housing_lib.settings import HousingError, get_settings
-from housing_lib.tracking import (
-    MODEL_FILE,
-    TrackingError,
-    client,
-    model_file,
-)
 from housing_lib.trust import unpack_model
 
 __all__ = ["STAGES", "Decision", "history", "stage_version"]
