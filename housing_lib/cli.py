@@ -15,7 +15,7 @@ from rich.table import Table
 
 from housing_lib import action_commands, monitor_command, run_commands
 from housing_lib.settings import get_settings
-from housing_lib.terminal import EXIT_HELD, err, out
+from housing_lib.terminal import EXIT_HELD, err, out, say
 from housing_lib.terminal import say_errors as _say_errors
 
 app = typer.Typer(
@@ -55,7 +55,7 @@ def data(
     at_cap = int(districts_data.capped(districts[districts_data.TARGET]).sum())
     found = f"{districts_data.duplicates(districts):,} duplicates, {at_cap:,} prices at the cap"
     digest = districts_data.data_digest(districts)
-    out.print(f"The contract holds: {found}, digest {digest}.", soft_wrap=True)
+    say(f"The contract holds: {found}, digest {digest}.")
 
 
 @app.command()
@@ -84,8 +84,9 @@ def tune(
     it, the others `--join`; the number of trials stays the total, and the trial of a machine that
     dies is run again by another.
     """
-    from housing_lib import parts, settings, studies, tuning
+    from housing_lib import families, parts, settings, studies, tuning
 
+    families.get_family(family)
     settings.use_cluster(cluster)
     parts.load_manifest()
     train, val = parts.load_part("train"), parts.load_part("val")
@@ -97,10 +98,10 @@ def tune(
         on_trial=_tell_trial,
     )  # fmt: skip
     best = search.best
-    out.print(
+    say(
         f"The best of {len(search.trials)} trials is {best.number}, with a validation RMSE of "
-        f"{best.metrics['val_rmse']:.4f}: {best.params}", soft_wrap=True, markup=False,
-    )  # fmt: skip
+        f"{best.metrics['val_rmse']:.4f}: {best.params}"
+    )
 
 
 def _tell_trial(trial: Any) -> None:
@@ -174,7 +175,7 @@ def gate(
     found = promotion.assess(version)
     before = f"version {found.incumbent}" if found.incumbent else "no version in Production"
     _show_rules(found.rules, title=f"version {found.version} against {before}")
-    out.print(f"{found.sentence} Nothing was decided.", markup=False, soft_wrap=True)
+    say(f"{found.sentence} Nothing was decided.")
     if not found.passed:
         raise typer.Exit(EXIT_HELD)
 
@@ -203,9 +204,7 @@ def rollback(
 
 def _tell(decision: Any) -> None:
     reasons = "; ".join(decision.reasons)
-    out.print(
-        f"version {decision.version} {decision.decision}: {reasons}.", markup=False, soft_wrap=True
-    )
+    say(f"version {decision.version} {decision.decision}: {reasons}.")
     if not decision.promoted:
         stays = decision.incumbent and f"Production stays at version {decision.incumbent}. "
         out.print(f"{stays or ''}Nothing was changed.")
@@ -231,7 +230,7 @@ def history(
         ", ".join(f"{stage.title()}: {version or 'none'}" for stage, version in stages.items())
     )
     for found in ledger.damage():
-        err.print(f"The ledger was bypassed or altered: {found}.", style="red", markup=False)
+        say(f"The ledger was bypassed or altered: {found}.", to=err, style="red")
 
 
 def _show_ledger(lines: Any) -> None:

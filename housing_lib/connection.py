@@ -2,6 +2,8 @@
 
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -34,6 +36,32 @@ for _name, _value in _QUIET.items():
 
 class TrackingError(HousingError):
     """A store that cannot be opened, or runs that are not in it."""
+
+
+@contextmanager
+def reaching() -> Iterator[None]:
+    """Turns what MLflow raises where it cannot read or write into an error that says so.
+
+    Raises
+    ------
+    TrackingError
+        If the block raised MLflow's own error or an `OSError`.
+    """
+    from mlflow.exceptions import MlflowException
+
+    try:
+        yield
+    except (MlflowException, OSError) as error:
+        raise TrackingError(
+            f"the registry cannot be read or written: {first_line(error)}. Production stands "
+            "where it stood, unless `housing history` shows a new line on it."
+        ) from error
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of what an error says, without what SQLAlchemy puts before it."""
+    lines = [line for line in str(error).splitlines() if not line.startswith("(raised as a")]
+    return lines[0].rstrip(".") if lines else type(error).__name__
 
 
 def import_slim() -> None:
@@ -83,6 +111,7 @@ def _refuse_broken_database(uri: str) -> None:
     if uri.startswith(("http", "databricks")):
         return
     try:
+        get_settings().root.mkdir(parents=True, exist_ok=True)
         with sqlalchemy.create_engine(uri).connect() as connection:
             sqlalchemy.inspect(connection).get_table_names()
     except Exception as error:
@@ -91,9 +120,8 @@ def _refuse_broken_database(uri: str) -> None:
 
 def _cannot_open(uri: str, error: Exception) -> TrackingError:
     shown = uri.split("@")[-1]  # what stands before the @ is a password
-    reason = str(error).splitlines()[0]
     return TrackingError(
-        f"the MLflow store {shown} cannot be opened: {reason}\n"
+        f"the MLflow store {shown} cannot be opened: {first_line(error)}\n"
         "Expected an SQLite file that can be written, a PostgreSQL database or an MLflow server; "
         "HOUSING_TRACKING_URI names another. Nothing was logged."
     )

@@ -6,7 +6,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from housing_lib import ledger
-from housing_lib.connection import MODEL_FILE, TrackingError, client, model_file
+from housing_lib.connection import (
+    MODEL_FILE,
+    TrackingError,
+    client,
+    first_line,
+    model_file,
+    reaching,
+)
 from housing_lib.ledger import STAGES, Decision, history, stage_version
 from housing_lib.settings import HousingError, get_settings
 from housing_lib.trust import unpack_model
@@ -125,7 +132,7 @@ def tags_of(version: int) -> dict[str, str]:
     except MlflowException as error:
         if error.error_code not in ABSENT:
             raise TrackingError(
-                f"the registry does not answer: {ledger.first_line(error)}. Nothing was changed."
+                f"the registry does not answer: {first_line(error)}. Nothing was changed."
             ) from error
         raise RegistryError(
             f"{name} has no version {version}. `housing history` lists what there is. "
@@ -164,6 +171,7 @@ def _sha256(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
+@reaching()
 def rollback(to: int | None = None) -> Decision:
     """The decision that brings an earlier version (by default the previous one) back.
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from housing_lib import provenance
-from housing_lib.files import read_json, write_json
+from housing_lib.files import read_json, remove_leftovers, write_json
 from housing_lib.graph import FINISHED, Plan, Step
 from housing_lib.settings import HousingError, get_settings
 from housing_lib.terminal import EXIT_DONE, EXIT_FAILED, EXIT_HELD
@@ -307,6 +307,8 @@ def find(name: str) -> PastRun:
         If there is none, or more than one.
     """
     known = past_runs()
+    if not known:
+        raise RunError(f"there is no run yet, and so no '{name}'. `housing run` makes the first.")
     if name == "latest":
         matching = known[:1]
     else:
@@ -315,7 +317,7 @@ def find(name: str) -> PastRun:
         ]
     if len(matching) != 1:
         many = f"{len(matching)} runs begin with" if matching else "there is no run"
-        newest = ", ".join(run.id for run in (matching or known)[:5]) or "none yet"
+        newest = ", ".join(run.id for run in (matching or known)[:5])
         raise RunError(f"{many} '{name}'. Found: {newest}. `housing runs` lists all.")
     return matching[0]
 
@@ -329,6 +331,7 @@ def mend() -> list[str]:
                 step |= {"state": "killed", "reason": "the run was killed"}
         write_json(run.folder / "run.json", run.content | {"state": "killed"})
         (run.folder / PROCESS_FILE).unlink(missing_ok=True)
+        remove_leftovers(run.folder)
     return [run.id for run in dead]
 
 

@@ -133,6 +133,7 @@ def test_a_run_that_is_killed_at_any_moment_goes_on_with_what_is_left(tiny, own_
     assert set(states(own_root).values()) <= set(FINISHED)
     killed = records(own_root)[:-1]
     assert {run["state"] for run in killed} <= {"killed", "done"}
+    assert not list(own_root.glob("reports/2*/.*-*"))
 
 
 def _finished(root: Path) -> set[str]:
