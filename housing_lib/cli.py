@@ -6,7 +6,7 @@ import os
 import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 from rich import box
@@ -118,7 +118,9 @@ def predict(
     target: Annotated[
         str, typer.Argument(help="a file, or a folder for many  [default: data/predictions/]")
     ] = "",
-    stage: Annotated[str, typer.Option(help="production, staging or previous")] = "production",
+    stage: Annotated[
+        Literal["production", "staging", "previous"], typer.Option(help="whose model predicts")
+    ] = "production",
     jobs: Annotated[int | None, typer.Option(min=1, help="processes (default: one a core)")] = None,
     cluster: Annotated[
         str, typer.Option(metavar="ADDRESS", help="a Dask scheduler, as tcp://scheduler:8786")

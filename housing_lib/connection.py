@@ -148,9 +148,9 @@ def model_file(uri: str) -> Path:
     client()
     try:
         path = Path(mlflow.artifacts.download_artifacts(uri)) / MODEL_FILE
+        path.stat()
     except Exception as error:
         raise TrackingError(
-            f"the artifact of {uri} cannot be read: {str(error).splitlines()[0]} "
-            "Nothing was loaded."
+            f"the artifact of {uri} cannot be read: {first_line(error)}. Nothing was loaded."
         ) from error
     return path

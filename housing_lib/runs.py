@@ -6,7 +6,7 @@ import os
 import platform
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, fields
 from datetime import datetime
@@ -306,9 +306,10 @@ def find(name: str) -> PastRun:
     RunError
         If there is none, or more than one.
     """
-    known = past_runs()
+    damaged: list[Path] = []
+    known = past_runs(lambda path, why: damaged.append(path))
     if not known:
-        raise RunError(f"there is no run yet, and so no '{name}'. `housing run` makes the first.")
+        raise RunError(f"{_none(damaged)}, and so no '{name}'. `housing run` makes one.")
     if name == "latest":
         matching = known[:1]
     else:
@@ -320,6 +321,12 @@ def find(name: str) -> PastRun:
         newest = ", ".join(run.id for run in (matching or known)[:5])
         raise RunError(f"{many} '{name}'. Found: {newest}. `housing runs` lists all.")
     return matching[0]
+
+
+def _none(damaged: Sequence[Path]) -> str:
+    if damaged:
+        return f"there is no run that can be read ({', '.join(map(str, damaged))} cannot)"
+    return "there is no run yet"
 
 
 def mend() -> list[str]:
@@ -343,9 +350,11 @@ def unfinished() -> PastRun:
     RunError
         If it did, or there is none.
     """
-    whole = [run for run in past_runs() if "models" in run.content.get("parameters", {})]
+    damaged: list[Path] = []
+    known = past_runs(lambda path, why: damaged.append(path))
+    whole = [run for run in known if "models" in run.content.get("parameters", {})]
     if not whole or whole[0].state == "done":
-        last = f"the last run, {whole[0].id}, is done" if whole else "there is no run yet"
+        last = f"the last run, {whole[0].id}, is done" if whole else _none(damaged)
         raise RunError(f"nothing to resume: {last}. `housing run` starts one. Nothing was run.")
     return whole[0]
 

@@ -56,6 +56,7 @@ def test_help_lists_every_command(housing, tmp_path):
         (["status"], "there is no run yet"),
         (["logs", "tuning-ridge"], "there is no run yet"),
         (["diff", "latest", "2026"], "there is no run"),
+        (["predict", "none.csv", "--stage", "champion"], "'champion' is not one of"),
         (["tune", "xgbost"], "Did you mean 'xgboost'?"),
         (["monitor", "none.csv"], "found no such file"),
         (["monitor", "--batch-rows", "0"], "Invalid value for '--batch-rows'"),
