@@ -162,7 +162,7 @@ def proved_bytes(version: int, tags: Mapping[str, str]) -> bytes:
         raise RegistryError(
             f"version {version}: {MODEL_FILE} is not the one that was registered.\n"
             f"  found    SHA-256 {found}\n  expected SHA-256 {registered or '(none registered)'}\n"
-            "Nothing was loaded. Register the model again, or `housing rollback --to` another version."
+            "Nothing was loaded. Register it again, or `housing rollback --to` another version."
         )
     return content
 
