@@ -3,6 +3,7 @@
 import atexit
 import gc
 import os
+import socket
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -14,7 +15,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from housing_lib import action_commands, monitor_command, run_commands
-from housing_lib.settings import get_settings
+from housing_lib.settings import HousingError, get_settings
 from housing_lib.terminal import EXIT_HELD, err, out, say
 from housing_lib.terminal import say_errors as _say_errors
 
@@ -219,8 +220,9 @@ def history(
     as_json: Annotated[bool, typer.Option("--json", help="the same as JSON")] = False,
 ) -> None:
     """Show the ledger: every decision on Production, oldest first."""
-    from housing_lib import ledger
+    from housing_lib import connection, ledger
 
+    connection.import_slim()
     ledger.settle()
     lines = ledger.history()
     if as_json:
@@ -272,7 +274,7 @@ def report(
 @_say_errors
 def serve(
     host: Annotated[str | None, typer.Option(help="address to listen on")] = None,
-    port: Annotated[int | None, typer.Option(help="port to listen on")] = None,
+    port: Annotated[int | None, typer.Option(min=1, max=65535, help="port to listen on")] = None,
     workers: Annotated[int, typer.Option(min=1, max=64, help="processes that answer")] = 1,
     without_keys: Annotated[
         bool, typer.Option(help="answer other machines although no API keys are set")
@@ -281,7 +283,21 @@ def serve(
     """Serve the Production model over HTTP."""
     from serve.launch import launch
 
+    _refuse_taken(host or get_settings().host, port or get_settings().port)
     launch(host, port, workers, without_keys=without_keys)
+
+
+def _refuse_taken(host: str, port: int) -> None:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            raise HousingError(
+                f"{host}:{port} cannot be listened on: {error.strerror}. --port names another. "
+                "Nothing was started."
+            ) from None
 
 
 @app.command()
@@ -302,10 +318,13 @@ def key(
 
 @app.command()
 @_say_errors
-def ui(port: Annotated[int, typer.Option(help="port to listen on")] = 5000) -> None:
+def ui(
+    port: Annotated[int, typer.Option(min=1, max=65535, help="port to listen on")] = 5000,
+) -> None:
     """Open MLflow's own page on the project's store."""
     from housing_lib import connection
 
+    _refuse_taken(get_settings().host, port)
     connection.client()
     os.environ["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] = "false"
     arguments = ["mlflow", "server", "--backend-store-uri", get_settings().store_uri]

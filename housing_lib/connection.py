@@ -68,10 +68,11 @@ def import_slim() -> None:
     """Import MLflow as `mlflow-skinny` is, without pandas and the like, in two thirds of the time.
 
     For a process that reads and writes the registry and nothing else: models
-    cannot be logged in it.
+    cannot be logged in it. One that has pandas already imports MLflow as ever.
     """
-    absent = [name for name in TABLES if name not in sys.modules]
-    sys.modules.update(dict.fromkeys(absent))  # None makes an import of them fail
+    absent = () if sys.modules.keys() & set(TABLES) else TABLES
+    for name in absent:
+        sys.modules[name] = None  # type: ignore[assignment]  # which makes an import of it fail
     try:
         import mlflow  # noqa: F401
     finally:

@@ -2,6 +2,7 @@
 
 import io
 import json
+import socket
 
 import numpy as np
 import pandas as pd
@@ -57,6 +58,7 @@ def test_help_lists_every_command(housing, tmp_path):
         (["logs", "tuning-ridge"], "there is no run yet"),
         (["diff", "latest", "2026"], "there is no run"),
         (["predict", "none.csv", "--stage", "champion"], "'champion' is not one of"),
+        (["serve", "--port", "99999"], "Invalid value for '--port'"),
         (["tune", "xgbost"], "Did you mean 'xgboost'?"),
         (["monitor", "none.csv"], "found no such file"),
         (["monitor", "--batch-rows", "0"], "Invalid value for '--batch-rows'"),
@@ -92,6 +94,15 @@ def test_people_read_whole_words_and_programs_whole_lines():
         told = Console(width=10, file=io.StringIO(), force_terminal=is_terminal, color_system=None)
         terminal.say("one two three", to=told)
         assert [line.rstrip() for line in told.file.getvalue().splitlines()] == lines
+
+
+def test_an_address_that_is_taken_is_refused_before_anything_starts(here):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        for command in ("serve", "ui"):
+            done = here(command, "--port", port)
+            assert done.exit_code == 2
+            assert f"127.0.0.1:{port} cannot be listened on: Address already in use" in done.stderr
 
 
 def test_a_source_that_breaks_the_contract_is_refused_before_anything_runs(here, tmp_path):
