@@ -201,8 +201,10 @@ def rollback(to: int | None = None) -> Decision:
 def _refuse_no_way_back(version: int, incumbent: int | None, stages: ledger.Stages) -> None:
     if version == incumbent == stages.production:
         raise RegistryError(f"version {version} stands in Production already. Nothing was changed.")
-    if version not in {line.version for line in history() if line.promoted} | {incumbent}:
+    stood = {line.version for line in history() if line.promoted and line.version}
+    if version not in stood | {incumbent}:
+        others = ", ".join(map(str, sorted(stood - {incumbent}))) or "none"
         raise RegistryError(
-            f"version {version} never stood in Production, so there is no way back to it. "
-            f"`housing promote {version}` asks the gate. Nothing was changed."
+            f"version {version} never stood in Production, so there is no way back to it; `--to` "
+            f"takes: {others}. `housing promote {version}` asks the gate. Nothing was changed."
         )
