@@ -8,7 +8,7 @@ import typer
 from housing_lib import run_commands
 from housing_lib.run_commands import Wait
 from housing_lib.settings import HousingError, get_settings
-from housing_lib.terminal import EXIT_FAILED, EXIT_HELD, err, out, say_errors
+from housing_lib.terminal import EXIT_FAILED, EXIT_HELD, err, out, say, say_errors
 
 if TYPE_CHECKING:
     from housing_lib.graph import Plan
@@ -92,9 +92,9 @@ def _run(
 
 
 def _show(grown: "Growth") -> None:
-    out.print(f"{grown.sentence}.", soft_wrap=True)
+    say(f"{grown.sentence}.")
     for one in grown.conflicts[:MOST_NAMED]:
-        out.print(f"  left out: {one}", markup=False, soft_wrap=True)
+        say(f"  left out: {one}")
     if len(grown.conflicts) > MOST_NAMED:
         out.print(f"  and {len(grown.conflicts) - MOST_NAMED:,} more; the first price counts")
 
@@ -141,7 +141,7 @@ def _answer(verdict: "Verdict", source: str) -> "Run | None":
 def _decline(verdict: "Verdict", why: str) -> None:
     from housing_lib import retraining
 
-    out.print(f"No retraining: {why.rstrip('.')}.", markup=False, soft_wrap=True)
+    say(f"No retraining: {why.rstrip('.')}.")
     for fault in retraining.decline(verdict, why):
         err.print(fault, markup=False)
 

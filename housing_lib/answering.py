@@ -107,7 +107,7 @@ def answering(stage: str = "production") -> Answering:
     """
     # Processes that only answer need none of these, which are slow to import and large.
     from housing_lib import deployment, registry
-    from housing_lib.tracking import client
+    from housing_lib.connection import client
 
     version = registry.stage_version(stage) or registry.load(stage).version  # which says why not
     found = client().get_model_version(get_settings().model_name, str(version))

@@ -3,10 +3,11 @@
 import atexit
 import gc
 import os
+import socket
 import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 from rich import box
@@ -14,8 +15,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from housing_lib import action_commands, monitor_command, run_commands
-from housing_lib.settings import get_settings
-from housing_lib.terminal import EXIT_HELD, err, out
+from housing_lib.settings import HousingError, get_settings
+from housing_lib.terminal import EXIT_HELD, err, out, say
 from housing_lib.terminal import say_errors as _say_errors
 
 app = typer.Typer(
@@ -55,7 +56,7 @@ def data(
     at_cap = int(districts_data.capped(districts[districts_data.TARGET]).sum())
     found = f"{districts_data.duplicates(districts):,} duplicates, {at_cap:,} prices at the cap"
     digest = districts_data.data_digest(districts)
-    out.print(f"The contract holds: {found}, digest {digest}.", soft_wrap=True)
+    say(f"The contract holds: {found}, digest {digest}.")
 
 
 @app.command()
@@ -84,8 +85,9 @@ def tune(
     it, the others `--join`; the number of trials stays the total, and the trial of a machine that
     dies is run again by another.
     """
-    from housing_lib import parts, settings, studies, tuning
+    from housing_lib import families, parts, settings, studies, tuning
 
+    families.get_family(family)
     settings.use_cluster(cluster)
     parts.load_manifest()
     train, val = parts.load_part("train"), parts.load_part("val")
@@ -97,10 +99,10 @@ def tune(
         on_trial=_tell_trial,
     )  # fmt: skip
     best = search.best
-    out.print(
+    say(
         f"The best of {len(search.trials)} trials is {best.number}, with a validation RMSE of "
-        f"{best.metrics['val_rmse']:.4f}: {best.params}", soft_wrap=True, markup=False,
-    )  # fmt: skip
+        f"{best.metrics['val_rmse']:.4f}: {best.params}"
+    )
 
 
 def _tell_trial(trial: Any) -> None:
@@ -117,7 +119,9 @@ def predict(
     target: Annotated[
         str, typer.Argument(help="a file, or a folder for many  [default: data/predictions/]")
     ] = "",
-    stage: Annotated[str, typer.Option(help="production, staging or previous")] = "production",
+    stage: Annotated[
+        Literal["production", "staging", "previous"], typer.Option(help="whose model predicts")
+    ] = "production",
     jobs: Annotated[int | None, typer.Option(min=1, help="processes (default: one a core)")] = None,
     cluster: Annotated[
         str, typer.Option(metavar="ADDRESS", help="a Dask scheduler, as tcp://scheduler:8786")
@@ -174,7 +178,7 @@ def gate(
     found = promotion.assess(version)
     before = f"version {found.incumbent}" if found.incumbent else "no version in Production"
     _show_rules(found.rules, title=f"version {found.version} against {before}")
-    out.print(f"{found.sentence} Nothing was decided.", markup=False, soft_wrap=True)
+    say(f"{found.sentence} Nothing was decided.")
     if not found.passed:
         raise typer.Exit(EXIT_HELD)
 
@@ -195,16 +199,15 @@ def rollback(
     to: Annotated[int | None, typer.Option(help="default: the version before this one")] = None,
 ) -> None:
     """Bring an earlier version back to Production."""
-    from housing_lib import registry
+    from housing_lib import connection, registry
 
+    connection.import_slim()
     _tell(registry.rollback(to))
 
 
 def _tell(decision: Any) -> None:
     reasons = "; ".join(decision.reasons)
-    out.print(
-        f"version {decision.version} {decision.decision}: {reasons}.", markup=False, soft_wrap=True
-    )
+    say(f"version {decision.version} {decision.decision}: {reasons}.")
     if not decision.promoted:
         stays = decision.incumbent and f"Production stays at version {decision.incumbent}. "
         out.print(f"{stays or ''}Nothing was changed.")
@@ -217,8 +220,9 @@ def history(
     as_json: Annotated[bool, typer.Option("--json", help="the same as JSON")] = False,
 ) -> None:
     """Show the ledger: every decision on Production, oldest first."""
-    from housing_lib import ledger
+    from housing_lib import connection, ledger
 
+    connection.import_slim()
     ledger.settle()
     lines = ledger.history()
     if as_json:
@@ -230,7 +234,7 @@ def history(
         ", ".join(f"{stage.title()}: {version or 'none'}" for stage, version in stages.items())
     )
     for found in ledger.damage():
-        err.print(f"The ledger was bypassed or altered: {found}.", style="red", markup=False)
+        say(f"The ledger was bypassed or altered: {found}.", to=err, style="red")
 
 
 def _show_ledger(lines: Any) -> None:
@@ -270,7 +274,7 @@ def report(
 @_say_errors
 def serve(
     host: Annotated[str | None, typer.Option(help="address to listen on")] = None,
-    port: Annotated[int | None, typer.Option(help="port to listen on")] = None,
+    port: Annotated[int | None, typer.Option(min=1, max=65535, help="port to listen on")] = None,
     workers: Annotated[int, typer.Option(min=1, max=64, help="processes that answer")] = 1,
     without_keys: Annotated[
         bool, typer.Option(help="answer other machines although no API keys are set")
@@ -279,7 +283,21 @@ def serve(
     """Serve the Production model over HTTP."""
     from serve.launch import launch
 
+    _refuse_taken(host or get_settings().host, port or get_settings().port)
     launch(host, port, workers, without_keys=without_keys)
+
+
+def _refuse_taken(host: str, port: int) -> None:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            raise HousingError(
+                f"{host}:{port} cannot be listened on: {error.strerror}. --port names another. "
+                "Nothing was started."
+            ) from None
 
 
 @app.command()
@@ -300,11 +318,14 @@ def key(
 
 @app.command()
 @_say_errors
-def ui(port: Annotated[int, typer.Option(help="port to listen on")] = 5000) -> None:
+def ui(
+    port: Annotated[int, typer.Option(min=1, max=65535, help="port to listen on")] = 5000,
+) -> None:
     """Open MLflow's own page on the project's store."""
-    from housing_lib import tracking
+    from housing_lib import connection
 
-    tracking.client()
+    _refuse_taken(get_settings().host, port)
+    connection.client()
     os.environ["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] = "false"
     arguments = ["mlflow", "server", "--backend-store-uri", get_settings().store_uri]
     arguments += ["--host", get_settings().host, "--port", str(port), "--workers", "1"]

@@ -62,13 +62,14 @@ def table(run: Mapping[str, Any]) -> Table:
     widest = max((len(step["id"]) for step in run["steps"]), default=0)
     shown.add_column("step", no_wrap=True, min_width=widest)
     shown.add_column("state", no_wrap=True, min_width=len("waiting"))
-    shown.add_column("progress", no_wrap=True, overflow="ellipsis")
+    shown.add_column("progress")  # the only one that may be narrowed, and it shows one line
     shown.add_column("time", justify="right", no_wrap=True, min_width=len("00:00"))
     shown.add_column("last", justify="right", no_wrap=True, style="dim", min_width=len("00:00"))
     for step in run["steps"]:
         state = Text(step["state"], style=STYLES[step["state"]])
         times = clock(step["seconds"]), clock(step.get("expected_s"))
-        shown.add_row(step["id"], state, Text(_progress(step)), *times)
+        progress = Text(_progress(step), no_wrap=True, overflow="ellipsis")
+        shown.add_row(step["id"], state, progress, *times)
     return shown
 
 

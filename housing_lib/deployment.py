@@ -9,10 +9,10 @@ import numpy as np
 import pandas as pd
 
 from housing_lib import compiled, compiling, data, parts, registry
+from housing_lib.connection import client
 from housing_lib.data import FEATURES, Floats
 from housing_lib.files import atomic_path, file_digest
 from housing_lib.settings import HousingError, get_settings
-from housing_lib.tracking import client
 
 # A later format finds no tag of its own, and compiles the model anew.
 TAG = f"compiled_{compiled.FORMAT}_sha256"

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,6 +22,12 @@ def atomic_path(path: Path) -> Iterator[Path]:
         temporary = Path(folder) / path.name
         yield temporary
         temporary.replace(path)
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove what killed processes left in a folder of files that were never whole."""
+    for path in folder.glob(".*-*"):
+        shutil.rmtree(path, ignore_errors=True)
 
 
 def file_digest(path: Path) -> str:

@@ -22,8 +22,8 @@ from typing import Any
 
 from filelock import FileLock
 
+from housing_lib.connection import client, first_line, reaching
 from housing_lib.settings import HousingError, get_settings
-from housing_lib.tracking import client
 
 STAGES = ("staging", "production", "previous")
 PROMOTIONS = ("promoted", "rolled back")
@@ -151,6 +151,7 @@ def append(decision: Decision) -> Decision:
             ) from error
 
 
+@reaching()
 def settle() -> Stages:
     """The stages by the ledger, after finishing what somebody was stopped in.
 
@@ -299,9 +300,3 @@ def _from_version(found: Any) -> Decision:
 
 def _digest(evidence: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(evidence, sort_keys=True).encode()).hexdigest()
-
-
-def first_line(error: BaseException) -> str:
-    """The first line of what an error says."""
-    lines = str(error).splitlines()
-    return lines[0].rstrip(".") if lines else type(error).__name__

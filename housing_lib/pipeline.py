@@ -1,5 +1,6 @@
 """A run through the graph: order, processes, reuse, failure, and an end whatever happens."""
 
+import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
@@ -128,11 +129,19 @@ def run_steps(run_id: str, plan: Plan, steps: Sequence[Step], *, watch: Watcher 
     except OSError as error:
         journal.leave()
         raise RunStoppedError(
-            f"{current.folder}: {error.strerror or error}. The run was stopped; what was finished "
-            "until then is kept. Make room, then `housing run --resume`."
+            f"{current.folder}: {error.strerror or error}. {_what_is_kept(current)}"
         ) from error
     watch(current)
     return current
+
+
+def _what_is_kept(stopped: Run) -> str:
+    """What is left of a run that could not go on, and what to do; without a record, nothing is."""
+    if not (stopped.folder / "run.json").exists():
+        shutil.rmtree(stopped.folder, ignore_errors=True)
+        return "Nothing was kept. Make room, then give the same command again."
+    again = "`housing run --resume`" if stopped.plan.models else "give the same command again"
+    return f"The run was stopped; what was finished until then is kept. Make room, then {again}."
 
 
 def _make_folder(folder: Path) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from housing_lib import evidence, gate, growth, ledger
+from housing_lib.connection import first_line
 from housing_lib.ledger import Decision, stage_version
 from housing_lib.parts import Part, load_manifest, load_part
 from housing_lib.registry import RegistryError, load_version, proved_bytes, tags_of
@@ -153,7 +154,7 @@ def promote(version: int | None = None) -> Decision:
     except (RegistryError, ledger.LedgerError):
         raise
     except Exception as error:
-        reason = f"the registry cannot be asked or written: {ledger.first_line(error)}"
+        reason = f"the registry cannot be asked or written: {first_line(error)}"
         unknown = "`housing history` tells whether the ledger has a line on this"
         return Decision("held", version, None, [reason, unknown])
 
@@ -185,6 +186,6 @@ def _compiled_rule(version: int) -> gate.Rule:
     try:
         digest = deployment.publish(version)
     except Exception as error:
-        said = ledger.first_line(error).removesuffix("Nothing was changed.").strip(" .")
+        said = first_line(error).removesuffix("Nothing was changed.").strip(" .")
         return gate.Rule("compiling it for the server", f"failed: {said}", "", False)
     return gate.Rule("compiled model", f"proved equal, SHA-256 {digest[:12]}", "proved equal", True)

@@ -6,14 +6,16 @@ from dataclasses import dataclass
 from typing import Any
 
 from housing_lib import ledger
-from housing_lib.ledger import STAGES, Decision, history, stage_version
-from housing_lib.settings import HousingError, get_settings
-from housing_lib.tracking import (
+from housing_lib.connection import (
     MODEL_FILE,
     TrackingError,
     client,
+    first_line,
     model_file,
+    reaching,
 )
+from housing_lib.ledger import STAGES, Decision, history, stage_version
+from housing_lib.settings import HousingError, get_settings
 from housing_lib.trust import unpack_model
 
 __all__ = ["STAGES", "Decision", "history", "stage_version"]
@@ -130,7 +132,7 @@ def tags_of(version: int) -> dict[str, str]:
     except MlflowException as error:
         if error.error_code not in ABSENT:
             raise TrackingError(
-                f"the registry does not answer: {ledger.first_line(error)}. Nothing was changed."
+                f"the registry does not answer: {first_line(error)}. Nothing was changed."
             ) from error
         raise RegistryError(
             f"{name} has no version {version}. `housing history` lists what there is. "
@@ -160,7 +162,7 @@ def proved_bytes(version: int, tags: Mapping[str, str]) -> bytes:
         raise RegistryError(
             f"version {version}: {MODEL_FILE} is not the one that was registered.\n"
             f"  found    SHA-256 {found}\n  expected SHA-256 {registered or '(none registered)'}\n"
-            "Nothing was loaded. Register the model again, or `housing rollback`."
+            "Nothing was loaded. Register it again, or `housing rollback --to` another version."
         )
     return content
 
@@ -169,6 +171,7 @@ def _sha256(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
+@reaching()
 def rollback(to: int | None = None) -> Decision:
     """The decision that brings an earlier version (by default the previous one) back.
 
@@ -198,8 +201,10 @@ def rollback(to: int | None = None) -> Decision:
 def _refuse_no_way_back(version: int, incumbent: int | None, stages: ledger.Stages) -> None:
     if version == incumbent == stages.production:
         raise RegistryError(f"version {version} stands in Production already. Nothing was changed.")
-    if version not in {line.version for line in history() if line.promoted} | {incumbent}:
+    stood = {line.version for line in history() if line.promoted and line.version}
+    if version not in stood | {incumbent}:
+        others = ", ".join(map(str, sorted(stood - {incumbent}))) or "none"
         raise RegistryError(
-            f"version {version} never stood in Production, so there is no way back to it. "
-            f"`housing promote {version}` asks the gate. Nothing was changed."
+            f"version {version} never stood in Production, so there is no way back to it; `--to` "
+            f"takes: {others}. `housing promote {version}` asks the gate. Nothing was changed."
         )

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from housing_lib.settings import HousingError, get_settings
-from housing_lib.terminal import clock, err, out, say_errors, seconds_of
+from housing_lib.terminal import clock, err, out, say, say_errors, seconds_of
 
 if TYPE_CHECKING:
     from housing_lib.graph import Plan
@@ -158,7 +158,9 @@ def _families(models: str) -> list[str]:
         return list(FAMILIES)
     names = _split(models)
     if not names:
-        raise FamilyError(f"'{models}' names no family; expected some of {', '.join(FAMILIES)}.")
+        raise FamilyError(
+            f"'{models}' names no family; expected some of {', '.join(FAMILIES)}. Nothing was run."
+        )
     for name in names:
         get_family(name)
     return names
@@ -168,14 +170,13 @@ def conclude(finished: "Run") -> None:
     """Print how a run ended and what to do next, and end with its exit code."""
     for step in finished.steps.values():
         if step.state in ("failed", "skipped", "killed"):
-            err.print(f"\n{step.id} {step.state}: {step.reason}", style="red", markup=False)
+            say(f"\n{step.id} {step.state}: {step.reason}", to=err, style="red")
     for fault in finished.untold:
         err.print(fault, markup=False)
     champion = finished.champion
     if champion:
         decided = f"version {champion['version']} {champion.get('decision', 'registered')}"
-        verdict = f"\n{champion['title']}: {decided}; {champion.get('reason', '')}."
-        out.print(verdict, markup=False, soft_wrap=True)
+        say(f"\n{champion['title']}: {decided}; {champion.get('reason', '')}.")
     out.print(f"Report   {finished.folder / 'index.html'}", soft_wrap=True)
     if champion:
         out.print("Serve    make serve   (then http://127.0.0.1:8000)")
@@ -294,6 +295,7 @@ def logs(
 
 def runs(as_json: Json = False) -> None:
     """List all runs, newest first."""
+    from rich import box
     from rich.table import Table
 
     from housing_lib import runs as records
@@ -304,7 +306,11 @@ def runs(as_json: Json = False) -> None:
     if as_json:
         print(json.dumps({"runs": rows, "damaged": damaged}, indent=2))
         return
-    shown = Table(title=f"{len(rows)} {'run' if len(rows) == 1 else 'runs'}", title_justify="left")
+    if not rows and not damaged:
+        out.print("There is no run yet. `housing run` makes the first.")
+        return
+    title = f"{len(rows)} {'run' if len(rows) == 1 else 'runs'}"
+    shown = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for column in ("run", "state", "took", "steps", "champion", "test RMSE", "decision"):
         shown.add_column(column, no_wrap=column == "run")
     for row in rows:

@@ -6,7 +6,7 @@ import os
 import platform
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, fields
 from datetime import datetime
@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from housing_lib import provenance
-from housing_lib.files import read_json, write_json
+from housing_lib.files import read_json, remove_leftovers, write_json
 from housing_lib.graph import FINISHED, Plan, Step
 from housing_lib.settings import HousingError, get_settings
 from housing_lib.terminal import EXIT_DONE, EXIT_FAILED, EXIT_HELD
@@ -306,7 +306,10 @@ def find(name: str) -> PastRun:
     RunError
         If there is none, or more than one.
     """
-    known = past_runs()
+    damaged: list[Path] = []
+    known = past_runs(lambda path, why: damaged.append(path))
+    if not known:
+        raise RunError(f"{_none(damaged)}, and so no '{name}'. `housing run` makes one.")
     if name == "latest":
         matching = known[:1]
     else:
@@ -315,9 +318,15 @@ def find(name: str) -> PastRun:
         ]
     if len(matching) != 1:
         many = f"{len(matching)} runs begin with" if matching else "there is no run"
-        newest = ", ".join(run.id for run in (matching or known)[:5]) or "none yet"
+        newest = ", ".join(run.id for run in (matching or known)[:5])
         raise RunError(f"{many} '{name}'. Found: {newest}. `housing runs` lists all.")
     return matching[0]
+
+
+def _none(damaged: Sequence[Path]) -> str:
+    if damaged:
+        return f"there is no run that can be read ({', '.join(map(str, damaged))} cannot)"
+    return "there is no run yet"
 
 
 def mend() -> list[str]:
@@ -329,6 +338,7 @@ def mend() -> list[str]:
                 step |= {"state": "killed", "reason": "the run was killed"}
         write_json(run.folder / "run.json", run.content | {"state": "killed"})
         (run.folder / PROCESS_FILE).unlink(missing_ok=True)
+        remove_leftovers(run.folder)
     return [run.id for run in dead]
 
 
@@ -340,9 +350,11 @@ def unfinished() -> PastRun:
     RunError
         If it did, or there is none.
     """
-    whole = [run for run in past_runs() if "models" in run.content.get("parameters", {})]
+    damaged: list[Path] = []
+    known = past_runs(lambda path, why: damaged.append(path))
+    whole = [run for run in known if "models" in run.content.get("parameters", {})]
     if not whole or whole[0].state == "done":
-        last = f"the last run, {whole[0].id}, is done" if whole else "there is no run yet"
+        last = f"the last run, {whole[0].id}, is done" if whole else _none(damaged)
         raise RunError(f"nothing to resume: {last}. `housing run` starts one. Nothing was run.")
     return whole[0]
 

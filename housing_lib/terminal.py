@@ -15,6 +15,11 @@ out = Console(highlight=False)
 err = Console(stderr=True, highlight=False)
 
 
+def say(text: str, *, to: Console = out, style: str = "") -> None:
+    """Print prose, broken at words where people read it and never where programs do."""
+    to.print(text, style=style, markup=False, soft_wrap=not to.is_terminal)
+
+
 def say_errors(command: Callable[..., Any]) -> Callable[..., Any]:
     """`command`, with the project's errors shown as text; exit code 2 if they name no other."""
 
@@ -23,7 +28,7 @@ def say_errors(command: Callable[..., Any]) -> Callable[..., Any]:
         try:
             return command(*arguments, **options)
         except HousingError as error:
-            err.print(f"{type(error).__name__}: {error}", markup=False, soft_wrap=True)
+            say(f"{type(error).__name__}: {error}", to=err)
             raise typer.Exit(getattr(error, "exit_code", EXIT_WRONG_USE)) from None
 
     return wrapped

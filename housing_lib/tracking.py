@@ -1,98 +1,28 @@
 """The door to MLflow's runs: one store, prepared once; runs, trials, figures and models."""
 
 import json
-import os
 import tempfile
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
-from functools import lru_cache
 from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
-from filelock import FileLock
 
 from housing_lib import provenance
+from housing_lib.connection import EXPERIMENTS as EXPERIMENTS
+from housing_lib.connection import TrackingError as TrackingError
+from housing_lib.connection import client as client
+from housing_lib.connection import model_file
 from housing_lib.data import FEATURES
 from housing_lib.parts import Part
-from housing_lib.settings import HousingError, get_settings
+from housing_lib.settings import get_settings
 from housing_lib.trust import trusted_types, unpack_model
 
 if TYPE_CHECKING:
-    from mlflow import MlflowClient
-
     from housing_lib.evaluation import Judgement
     from housing_lib.tuning import Search, Trial
-
-EXPERIMENTS = {
-    "tuning": "housing-tuning",
-    "evaluation": "housing-evaluation",
-    "monitoring": "Monitoring_california-housing",
-}
-MODEL_FILE = "model.skops"
-_QUIET = {
-    "MLFLOW_DISABLE_TELEMETRY": "true",
-    "MLFLOW_LOGGING_LEVEL": "WARNING",
-    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
-    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
-    "MLFLOW_UV_AUTO_DETECT": "false",
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
-}
-for _name, _value in _QUIET.items():
-    os.environ.setdefault(_name, _value)
-
-
-class TrackingError(HousingError):
-    """A store that cannot be opened, or runs that are not in it."""
-
-
-@lru_cache(maxsize=1)
-def client() -> "MlflowClient":
-    """The client of the project's MLflow store, which exists with its experiments afterwards.
-
-    Raises
-    ------
-    TrackingError
-        If the store cannot be opened.
-    """
-    import mlflow
-
-    uri = get_settings().store_uri
-    _refuse_broken_database(uri)
-    mlflow.set_tracking_uri(uri)
-    mlflow.set_registry_uri(uri)
-    try:
-        # Two processes that create the schema of a fresh database at once break each other.
-        with FileLock(get_settings().root.resolve() / "mlflow.db.lock"):
-            opened = mlflow.MlflowClient(uri)
-            _create_experiments(opened)
-    except Exception as error:
-        raise _cannot_open(uri, error) from error
-    return opened
-
-
-def _refuse_broken_database(uri: str) -> None:
-    # MLflow itself tries for minutes before it says that a database cannot be opened.
-    import sqlalchemy
-
-    if uri.startswith(("http", "databricks")):
-        return
-    try:
-        with sqlalchemy.create_engine(uri).connect() as connection:
-            sqlalchemy.inspect(connection).get_table_names()
-    except Exception as error:
-        raise _cannot_open(uri, error) from error
-
-
-def _cannot_open(uri: str, error: Exception) -> TrackingError:
-    shown = uri.split("@")[-1]  # what stands before the @ is a password
-    reason = str(error).splitlines()[0]
-    return TrackingError(
-        f"the MLflow store {shown} cannot be opened: {reason}\n"
-        "Expected an SQLite file that can be written, a PostgreSQL database or an MLflow server; "
-        "HOUSING_TRACKING_URI names another. Nothing was logged."
-    )
 
 
 def experiment_id(kind: str) -> str:
@@ -100,14 +30,6 @@ def experiment_id(kind: str) -> str:
     found = client().get_experiment_by_name(EXPERIMENTS[kind])
     assert found is not None, "client() creates them all"
     return str(found.experiment_id)
-
-
-def _create_experiments(opened: "MlflowClient") -> None:
-    local = get_settings().store_uri.startswith("sqlite")
-    for name in EXPERIMENTS.values():
-        if opened.get_experiment_by_name(name) is None:
-            place = (get_settings().artifacts / name).as_uri() if local else None
-            opened.create_experiment(name, artifact_location=place)
 
 
 @contextmanager
@@ -360,27 +282,6 @@ def log_model(model: Any, districts: pd.DataFrame) -> str:
         joblib.dump(model, Path(folder) / "model.joblib")
         mlflow.log_artifact(str(Path(folder) / "model.joblib"))
     return str(logged.model_uri)
-
-
-def model_file(uri: str) -> Path:
-    """The local file of a logged model, fetched if the artifacts lie elsewhere.
-
-    Raises
-    ------
-    TrackingError
-        If it is not there.
-    """
-    import mlflow
-
-    client()
-    try:
-        path = Path(mlflow.artifacts.download_artifacts(uri)) / MODEL_FILE
-    except Exception as error:
-        raise TrackingError(
-            f"the artifact of {uri} cannot be read: {str(error).splitlines()[0]} "
-            "Nothing was loaded."
-        ) from error
-    return path
 
 
 def load_model(uri: str) -> Any:

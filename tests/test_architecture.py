@@ -43,7 +43,8 @@ FLOORS = [
     {"monitoring", "blend", "intervals", "growing"},
     {"card", "tables", "plots", "gate"},
     {"tuning", "evidence", "compiling", "trust"},
-    {"tracking", "reports", "kernels", "search_findings"},
+    {"connection", "reports", "kernels", "search_findings"},
+    {"tracking"},
     {"ledger", "rendering", "printing", "supervision", "sessions", "findings"},
     {"registry", "pages"},
     {"store", "execution"},
@@ -60,7 +61,7 @@ FLOORS = [
 ]
 SIBLINGS: set[tuple[str, str]] = set()
 DOORS = {
-    "mlflow": {"tracking", "sessions", "ledger", "registry", "preload", "deployment"},
+    "mlflow": {"connection", "tracking", "sessions", "ledger", "registry", "preload", "deployment"},
     "numba": {"jit"},
     "papermill": {"execution", "supervision", "preload"},
     "nbconvert": {"rendering", "preload"},

@@ -1,14 +1,17 @@
 """The `housing` command: what it says when it is used well and when it is not."""
 
+import io
 import json
+import socket
 
 import numpy as np
 import pandas as pd
 import pytest
 import typer
+from rich.console import Console
 from typer.testing import CliRunner
 
-from housing_lib import cli, data, families, terminal
+from housing_lib import cli, console, data, families, terminal
 
 
 @pytest.fixture
@@ -34,7 +37,7 @@ def test_help_lists_every_command(housing, tmp_path):
         (["run", "--trials", "0"], "Invalid value for '--trials'"),
         (["run", "--jobs", "0"], "Invalid value for '--jobs'"),
         (["run", "--seed", "-5"], "Invalid value for '--seed'"),
-        (["run", "--models", ","], "names no family"),
+        (["run", "--models", ","], "names no family; expected some of linear_regression"),
         (["run", "--trials", "many"], "Invalid value for '--trials'"),
         (["run", "--trails", "3"], "--trials"),
         (["run", "--source", "none.csv"], "found no such file"),
@@ -51,9 +54,12 @@ def test_help_lists_every_command(housing, tmp_path):
         (["notebook", "tuning", "-p", "api_token", "x"], "environment variable"),
         (["notebook", "tuning", "-p", "n_trials"], "has no value"),
         (["notebook", "tuning", "3"], "belongs to no -p"),
-        (["status"], "there is no run 'latest'"),
-        (["logs", "tuning-ridge"], "there is no run 'latest'"),
+        (["status"], "there is no run yet"),
+        (["logs", "tuning-ridge"], "there is no run yet"),
         (["diff", "latest", "2026"], "there is no run"),
+        (["predict", "none.csv", "--stage", "champion"], "'champion' is not one of"),
+        (["serve", "--port", "99999"], "Invalid value for '--port'"),
+        (["tune", "xgbost"], "Did you mean 'xgboost'?"),
         (["monitor", "none.csv"], "found no such file"),
         (["monitor", "--batch-rows", "0"], "Invalid value for '--batch-rows'"),
         (["monitor"], "stands in Production"),
@@ -70,6 +76,33 @@ def test_wrong_use_is_refused_before_anything_is_written(here, tmp_path, argumen
     assert "Traceback" not in done.stderr
     assert not list(tmp_path.glob("reports/*"))
     assert not list(tmp_path.glob("data/**/*.*"))
+
+
+def test_a_narrow_table_shortens_what_is_told_and_neither_states_nor_times(tmp_path):
+    step = {"state": "done", "cell": [0, 0, ""], "seconds": 62, "expected_s": 61, "record": {}}
+    steps = [step | {"id": "promotion", "reason": "held, because " * 20}]
+    narrow = Console(width=60, file=io.StringIO())
+    narrow.print(console.table({"id": "x", "steps": steps}))
+    told = narrow.file.getvalue()
+    assert len(told.splitlines()) == 6
+    for shown in ("promotion", "done", "held", "…", "1:02", "1:01"):
+        assert shown in told
+
+
+def test_people_read_whole_words_and_programs_whole_lines():
+    for is_terminal, lines in ((True, ["one two", "three"]), (False, ["one two three"])):
+        told = Console(width=10, file=io.StringIO(), force_terminal=is_terminal, color_system=None)
+        terminal.say("one two three", to=told)
+        assert [line.rstrip() for line in told.file.getvalue().splitlines()] == lines
+
+
+def test_an_address_that_is_taken_is_refused_before_anything_starts(here):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        for command in ("serve", "ui"):
+            done = here(command, "--port", port)
+            assert done.exit_code == 2
+            assert f"127.0.0.1:{port} cannot be listened on: Address already in use" in done.stderr
 
 
 def test_a_source_that_breaks_the_contract_is_refused_before_anything_runs(here, tmp_path):

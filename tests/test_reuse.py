@@ -88,6 +88,8 @@ def test_a_result_without_its_run_in_the_store_is_made_again(tiny):
 
 def test_a_damaged_record_of_a_run_is_taken_for_nothing(tiny_done):
     (get_settings().reports / "first-run" / "run.json").write_text('{"id": ')
+    with pytest.raises(runs.RunError, match=r"no run that can be read \(.*first-run/run.json"):
+        runs.find("latest")
     assert set(states(run(tiny_done.three())).values()) == {"done"}
 
 

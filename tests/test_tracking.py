@@ -8,6 +8,14 @@ import pytest
 
 from housing_lib import tracking, trust
 
+SLIM = """
+import sys
+from housing_lib import connection, registry
+connection.import_slim()
+assert not {"pandas", "numpy", "scipy", "sklearn"} & set(sys.modules)
+print(registry.stage_version("production"))
+import pandas
+"""
 OPEN = "from housing_lib import tracking; print(len(tracking.client().search_experiments()))"
 
 
@@ -16,6 +24,12 @@ def test_processes_that_open_a_fresh_store_at_once_do_not_break_each_other(own_r
     processes = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(3)]
     answers = [process.communicate(timeout=120)[0].strip() for process in processes]
     assert answers == [str(len(tracking.EXPERIMENTS) + 1)] * 3  # and MLflow's own Default
+
+
+def test_the_registry_is_asked_without_pandas_which_can_be_imported_afterwards(own_root):
+    command = [sys.executable, "-W", "ignore", "-c", SLIM]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "None"
 
 
 @pytest.mark.parametrize("content", [b"this is no database", b"SQLite format 3\x00 cut off"])

@@ -1,0 +1,157 @@
+"""The door to the MLflow store: one client for the process, of a store that is prepared once."""
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from filelock import FileLock
+
+from housing_lib.settings import HousingError, get_settings
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+EXPERIMENTS = {
+    "tuning": "housing-tuning",
+    "evaluation": "housing-evaluation",
+    "monitoring": "Monitoring_california-housing",
+}
+MODEL_FILE = "model.skops"
+TABLES = ("numpy", "pandas", "pyarrow", "scipy")
+_QUIET = {
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_LOGGING_LEVEL": "WARNING",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+    "MLFLOW_UV_AUTO_DETECT": "false",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
+}
+for _name, _value in _QUIET.items():
+    os.environ.setdefault(_name, _value)
+
+
+class TrackingError(HousingError):
+    """A store that cannot be opened, or runs that are not in it."""
+
+
+@contextmanager
+def reaching() -> Iterator[None]:
+    """Turns what MLflow raises where it cannot read or write into an error that says so.
+
+    Raises
+    ------
+    TrackingError
+        If the block raised MLflow's own error or an `OSError`.
+    """
+    from mlflow.exceptions import MlflowException
+
+    try:
+        yield
+    except (MlflowException, OSError) as error:
+        raise TrackingError(
+            f"the registry cannot be read or written: {first_line(error)}. Production stands "
+            "where it stood, unless `housing history` shows a new line on it."
+        ) from error
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of what an error says, without what SQLAlchemy puts before it."""
+    lines = [line for line in str(error).splitlines() if not line.startswith("(raised as a")]
+    return lines[0].rstrip(".") if lines else type(error).__name__
+
+
+def import_slim() -> None:
+    """Import MLflow as `mlflow-skinny` is, without pandas and the like, in two thirds of the time.
+
+    For a process that reads and writes the registry and nothing else: models
+    cannot be logged in it. One that has pandas already imports MLflow as ever.
+    """
+    absent = () if sys.modules.keys() & set(TABLES) else TABLES
+    for name in absent:
+        sys.modules[name] = None  # type: ignore[assignment]  # which makes an import of it fail
+    try:
+        import mlflow  # noqa: F401
+    finally:
+        for name in absent:
+            del sys.modules[name]
+
+
+@lru_cache(maxsize=1)
+def client() -> "MlflowClient":
+    """The client of the project's MLflow store, which exists with its experiments afterwards.
+
+    Raises
+    ------
+    TrackingError
+        If the store cannot be opened.
+    """
+    import mlflow
+
+    uri = get_settings().store_uri
+    _refuse_broken_database(uri)
+    mlflow.set_tracking_uri(uri)
+    mlflow.set_registry_uri(uri)
+    try:
+        # Two processes that create the schema of a fresh database at once break each other.
+        with FileLock(get_settings().root.resolve() / "mlflow.db.lock"):
+            opened = mlflow.MlflowClient(uri)
+            _create_experiments(opened)
+    except Exception as error:
+        raise _cannot_open(uri, error) from error
+    return opened
+
+
+def _refuse_broken_database(uri: str) -> None:
+    # MLflow itself tries for minutes before it says that a database cannot be opened.
+    import sqlalchemy
+
+    if uri.startswith(("http", "databricks")):
+        return
+    try:
+        get_settings().root.mkdir(parents=True, exist_ok=True)
+        with sqlalchemy.create_engine(uri).connect() as connection:
+            sqlalchemy.inspect(connection).get_table_names()
+    except Exception as error:
+        raise _cannot_open(uri, error) from error
+
+
+def _cannot_open(uri: str, error: Exception) -> TrackingError:
+    shown = uri.split("@")[-1]  # what stands before the @ is a password
+    return TrackingError(
+        f"the MLflow store {shown} cannot be opened: {first_line(error)}\n"
+        "Expected an SQLite file that can be written, a PostgreSQL database or an MLflow server; "
+        "HOUSING_TRACKING_URI names another. Nothing was logged."
+    )
+
+
+def _create_experiments(opened: "MlflowClient") -> None:
+    local = get_settings().store_uri.startswith("sqlite")
+    for name in EXPERIMENTS.values():
+        if opened.get_experiment_by_name(name) is None:
+            place = (get_settings().artifacts / name).as_uri() if local else None
+            opened.create_experiment(name, artifact_location=place)
+
+
+def model_file(uri: str) -> Path:
+    """The local file of a logged model, fetched if the artifacts lie elsewhere.
+
+    Raises
+    ------
+    TrackingError
+        If it is not there.
+    """
+    import mlflow
+
+    client()
+    try:
+        path = Path(mlflow.artifacts.download_artifacts(uri)) / MODEL_FILE
+        path.stat()
+    except Exception as error:
+        raise TrackingError(
+            f"the artifact of {uri} cannot be read: {first_line(error)}. Nothing was loaded."
+        ) from error
+    return path
