@@ -71,7 +71,7 @@ def _quality(session: Session, promised: float | None) -> str:
         "in its test": promised,
     }
     said = [f"{_usd(value)} {name}" for name, value in figures.items() if value is not None]
-    return " ".join([*parts, f"RMSE: {', '.join(said)}." if said else ""])
+    return " ".join([*parts, f"Typical error (RMSE): {', '.join(said)}." if said else ""])
 
 
 def _chance(session: Session) -> str:

@@ -152,7 +152,7 @@ def _named(kind: str, name: str) -> str:
 
 
 def _effect(kind: str, effect: float) -> str:
-    return f"{effect:+.1%} of rows" if kind in ("missing", "place") else f"{effect:+.2f} spreads"
+    return f"{effect:+z.1%} of rows" if kind in ("missing", "place") else f"{effect:+z.2f} spreads"
 
 
 def session_history(history: pd.DataFrame) -> Axes:
