@@ -190,7 +190,7 @@ def estimate(registered, repeats: int) -> dict[str, str]:
         pairs.append((told["estimated_rmse"][0], real["rmse"][0]))
     estimated, realised = np.array(pairs).T
     truth = np.sqrt(np.mean(realised**2))  # what no estimate can know better
-    apart, by_chance = (np.abs(one / realised - 1) for one in (estimated, truth))
+    apart, by_chance = (np.abs(guess / realised - 1) for guess in (estimated, truth))
     return {
         "estimated RMSE, n = 500, apart from realised": f"{np.median(apart):.1%} (median)",
         "mean of the estimates beside that of all batches": f"{estimated.mean() / truth - 1:+.1%}",
