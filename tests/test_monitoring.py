@@ -166,6 +166,7 @@ def tell(session):
         findings.cause_table(session)
         findings.oddity_table(session)
     assert session.verdict.sentence in text
+    assert ("What to do" in text) == session.verdict.alarming
     return text
 
 
