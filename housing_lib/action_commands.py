@@ -211,7 +211,10 @@ def _play(client: "Client", script: "Script") -> None:
         raise typer.Exit(EXIT_FAILED) from None
     finally:
         told = f"{sent.asked:,} districts asked, {sent.told:,} true prices told"
-        out.print(f"{told}, in {sent.week} of {script.weeks} weeks; shift: {script.shift}.")
+        out.print(
+            f"{told}, in {sent.week} of {script.weeks} weeks; shift: {script.shift}.",
+            soft_wrap=True,
+        )
     out.print(f"Monitor  housing monitor log --batch-rows {script.rows} --act")
 
 

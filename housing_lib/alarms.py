@@ -24,8 +24,10 @@ Alert = dict[str, Any]
 def raise_alarm(verdict: Verdict, folder: Path) -> list[str]:
     """What went wrong while keeping and telling an alarm, in a line each; empty if all went well.
 
-    The same verdict on the same rows is one alarm: it is kept and told once.
-    Nothing that goes wrong here fails anything.
+    The same verdict on the same rows is one alarm, and is kept once. Whoever looks
+    every night finds what goes on every night: it is told once in the window of days
+    in which alarms are answered by one retraining. Nothing that goes wrong here
+    fails anything.
 
     Parameters
     ----------
@@ -34,10 +36,10 @@ def raise_alarm(verdict: Verdict, folder: Path) -> list[str]:
     """
     alert = _alert(verdict, folder)
     try:
-        is_new, faults = _keep(alert)
+        is_news, faults = _keep(alert)
     except (OSError, Timeout) as error:
-        is_new, faults = True, [f"{get_settings().alerts} cannot be written: {error}"]
-    return faults + (_tell(alert) if is_new else [])
+        is_news, faults = True, [f"{get_settings().alerts} cannot be written: {error}"]
+    return faults + (_tell(alert) if is_news else [])
 
 
 def _alert(verdict: Verdict, folder: Path) -> Alert:
@@ -76,14 +78,26 @@ def _is_whole(alert: Any) -> bool:
 
 
 def _keep(alert: Alert) -> tuple[bool, list[str]]:
-    """Whether the alarm is new, after keeping it; and what was wrong with the file."""
+    """Whether the alarm is news, after keeping it; and what was wrong with the file."""
     with _lock():
         faults = _put_damaged_aside()
         known = read()
-        is_new = alert["id"] not in {one["id"] for one in known}
-        if is_new:
+        if alert["id"] not in {one["id"] for one in known}:
             write_json(get_settings().alerts, [*known, alert])
-        return is_new, faults
+        return not any(_goes_on(one, alert) for one in known), faults
+
+
+def _goes_on(earlier: Alert, alert: Alert) -> bool:
+    """Whether an alarm says of the same version and source what was said in the window."""
+    since = datetime.now(UTC) - timedelta(days=get_settings().retrain_window_days)
+    is_recent = str(earlier["raised_at"]) >= since.isoformat(timespec="seconds")
+    return is_recent and _subject(earlier) == _subject(alert)
+
+
+def _subject(alert: Alert) -> tuple[Any, ...]:
+    """Who is in alarm, and about what in the first place."""
+    causes = alert.get("causes") or [{}]
+    return alert.get("model_version"), alert.get("source"), causes[0].get("what")
 
 
 def _put_damaged_aside() -> list[str]:

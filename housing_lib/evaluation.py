@@ -203,7 +203,7 @@ def score_models(
     models: Mapping[str, Any], parts: Mapping[str, Part], *, seed: int
 ) -> pd.DataFrame:
     """One row a model and part, with its metrics; those of the test with their intervals."""
-    rows = []
+    rows: list[dict[str, Any]] = []
     for name, part in parts.items():
         for family, predicted in predictions(models, part).items():
             ends = metric_intervals(part.y, predicted, seed=seed) if name == "test" else {}

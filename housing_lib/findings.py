@@ -17,6 +17,14 @@ ITSELF = (
     "These are the test districts themselves, which everything is compared with: nothing can have "
     "moved, and the estimate agrees by its making."
 )
+TO_DO = {
+    ALARM: (
+        "What to do: look at the causes below. If a source sends wrong values, mend it; if the "
+        "world has moved, `housing retrain` makes a challenger and lets the gate decide."
+    ),
+    QUIET: "Nobody has to do anything.",
+    NOT_ENOUGH: "Look again once there are more.",
+}
 FIRST_BATCHES = 3
 WORST = 10
 NAMES = {
@@ -48,8 +56,10 @@ def bottom_line(session: Session, *, family: str, stage: str, promised: float | 
         f"({_when(verdict.first)} to {_when(verdict.last)}), answered by version "
         f"{verdict.model_version} ({title(family)}, in {stage.title()})"
     )
-    text = f"**{found}** This is about {looked}. {_quality(session, promised)} {_chance(session)}"
-    return f"{text} {ITSELF}" if verdict.source == "test" else text
+    about = f"This is about {looked}. {_quality(session, promised)} {_chance(session)}"
+    if verdict.source == "test":
+        about = f"{about} {ITSELF}"
+    return "\n\n".join([f"**{found}** {TO_DO[verdict.state]}", about])
 
 
 def _many(count: int, one: str, more: str = "") -> str:
@@ -71,7 +81,7 @@ def _quality(session: Session, promised: float | None) -> str:
         "in its test": promised,
     }
     said = [f"{_usd(value)} {name}" for name, value in figures.items() if value is not None]
-    return " ".join([*parts, f"RMSE: {', '.join(said)}." if said else ""])
+    return " ".join([*parts, f"Typical error (RMSE): {', '.join(said)}." if said else ""])
 
 
 def _chance(session: Session) -> str:

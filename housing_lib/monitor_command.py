@@ -11,6 +11,7 @@ from housing_lib.terminal import EXIT_HELD, err, out, say_errors, seconds_of
 
 if TYPE_CHECKING:
     from housing_lib.runs import Run
+    from housing_lib.verdict import Verdict
 
 
 def add_to(app: typer.Typer) -> None:
@@ -77,11 +78,7 @@ def _sound(finished: "Run", source: str, *, act: bool) -> None:
     if not found:
         return
     decided = verdict.from_record(found)
-    style = "bold red" if decided.alarming else "bold"
-    out.print(f"\n{decided.state.capitalize()}: ", style=style, end="")
-    out.print(f"{decided.sentence}.", markup=False, soft_wrap=True)
-    for cause in decided.causes:
-        out.print(f"  {cause.sentence}", markup=False, soft_wrap=True)
+    _say(decided)
     if decided.alarming:
         for fault in alarms.raise_alarm(decided, finished.folder):
             err.print(fault, markup=False)
@@ -89,3 +86,11 @@ def _sound(finished: "Run", source: str, *, act: bool) -> None:
         if act:
             action_commands.answer(decided, source)
         raise typer.Exit(EXIT_HELD)
+
+
+def _say(decided: "Verdict") -> None:
+    """Print the verdict: its causes, a line each, or its sentence where there are none."""
+    style = "bold red" if decided.alarming else "bold"
+    out.print(f"\n{decided.state.capitalize()}: ", style=style, end="")
+    sentences = [cause.sentence for cause in decided.causes] or [f"{decided.sentence}."]
+    out.print("\n  ".join(sentences), markup=False, soft_wrap=True)

@@ -49,6 +49,11 @@ class Session:
         return quality.scored(self.rows)
 
     @property
+    def placed(self) -> pd.DataFrame:
+        """The valid rows whose place is known: what a map can show."""
+        return self.rows[self.valid].dropna(subset=["Latitude", "Longitude"])
+
+    @property
     def errors(self) -> pd.Series:
         """Prediction minus price of the valid rows (100,000 USD)."""
         errors: pd.Series = (self.rows["predicted"] - self.rows[TARGET])[self.valid]

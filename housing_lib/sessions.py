@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from mlflow.entities import Run
 
 DIGESTS = "batches.json"
-MOST_RUNS = 1_000
+MOST_RUNS = 10_000  # a session an hour for a year
 LOGGED = (
     *(f"batch_{name}" for name in ("rmse", "mae", "bias", "r2_score", "coverage")),
     "batch_rmse_low",

@@ -13,6 +13,7 @@ from housing_lib.compute import kill_tree
 from housing_lib.privacy import hide, secret_values
 
 ENGINE = "housing"
+PATIENCE_S = 300  # nbclient's own four seconds for an output fail steps on a machine at its limit
 MOST_PRINTED = 1_000_000  # characters that one cell may print into its notebook
 CUT = "\n… what follows was cut: one cell may print {:,} characters.\n"
 ANSI = re.compile(r"\x1b\[[0-9;]*m")
@@ -105,7 +106,8 @@ class SupervisedEngine(NBClientEngine):
         """Execute the notebook that papermill prepared."""
         for name in ("input_path", "log_output", "stdout_file", "stderr_file"):
             options.pop(name, None)
-        options["startup_timeout"] = options.pop("start_timeout")
+        options["startup_timeout"] = max(options.pop("start_timeout"), PATIENCE_S)
+        options["iopub_timeout"] = PATIENCE_S
         options["timeout"] = options.pop("execution_timeout", None)
         SupervisedClient(nb_man, kernel_name=kernel_name, **options).execute()
 

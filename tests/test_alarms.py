@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -29,6 +30,14 @@ VERDICT = Verdict(
 OTHER = replace(VERDICT, rows=1250)
 
 
+class Tomorrow(datetime):
+    """A clock that is a day ahead."""
+
+    @classmethod
+    def now(cls, tz=None):
+        return datetime.now(tz) + timedelta(days=1)
+
+
 @pytest.fixture
 def told(own_root, monkeypatch):
     """What the notify command was told, a line each."""
@@ -47,11 +56,30 @@ def test_an_alarm_is_kept_and_told_with_its_causes_and_report(told):
     assert kept["causes"] == [{"what": "MedInc", "size": 0.5, "sentence": VERDICT.sentence}]
 
 
-def test_the_same_alarm_is_kept_and_told_once_and_another_one_is_another(told):
+def test_the_same_alarm_is_kept_once_and_what_goes_on_is_told_once(told):
     for verdict in (VERDICT, VERDICT, OTHER):
         alarms.raise_alarm(verdict, Path("x"))
     assert [one["rows"] for one in alarms.read()] == [1000, 1250]
-    assert len(told()) == 2
+    assert [one["rows"] for one in told()] == [1000]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"model_version": 2}, {"source": "new.csv"}, {"causes": (Cause("errors", 0.5, "errors"),)}],
+)
+def test_an_alarm_of_another_version_source_or_cause_is_told(told, change):
+    for verdict in (VERDICT, replace(VERDICT, **change)):
+        alarms.raise_alarm(verdict, Path("x"))
+    assert len(alarms.read()) == len(told()) == 2
+
+
+def test_what_goes_on_after_the_window_is_told_again(told, monkeypatch):
+    alarms.raise_alarm(VERDICT, Path("x"))
+    monkeypatch.setenv("HOUSING_RETRAIN_WINDOW_DAYS", "0")
+    get_settings.cache_clear()
+    monkeypatch.setattr(alarms, "datetime", Tomorrow)
+    alarms.raise_alarm(OTHER, Path("x"))
+    assert [one["rows"] for one in told()] == [1000, 1250]
 
 
 @pytest.mark.parametrize("content", ["[{", '{"id": 1}', "[1]"])

@@ -4,12 +4,13 @@ import warnings
 from dataclasses import asdict, replace
 from datetime import timedelta
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
 from logged import use_log
 
-from housing_lib import batches, data, findings, monitoring, series, traffic, verdict
+from housing_lib import batches, data, findings, monitoring, plots, series, traffic, verdict
 from housing_lib.registry import RegistryError
 from housing_lib.settings import get_settings
 
@@ -128,6 +129,33 @@ def test_too_few_test_districts_give_no_verdict(shuffled, registered, monkeypatc
     tell(found)
 
 
+ODD = {
+    "no places": {"Latitude": np.nan, "Longitude": np.nan},
+    "no incomes": {"MedInc": np.nan},
+    "one age": {"HouseAge": 20.0},
+    "one price": {data.TARGET: 2.0},
+}
+
+
+@pytest.mark.parametrize("columns", ODD.values(), ids=list(ODD))
+def test_columns_without_values_and_constant_ones_raise_the_alarm_and_can_be_drawn(
+    shuffled, registered, columns
+):
+    found = observe(shuffled.head(300).assign(**columns), registered, batch_rows=100)
+    assert found.verdict.alarming
+    tell(found)
+    decided = found.judged.decision
+    plots.strangeness(
+        found.batches, usual=decided.usual, alarming=decided.alarming, alarmed=found.judged.alarmed
+    )
+    plots.shift_bars(found.shifts, level=decided.usual)
+    plots.quality_grid(found.batches, found.sliding, found.by_chance)
+    if len(found.placed):
+        plots.error_map(found.placed, found.errors[found.placed.index])
+    assert len(found.placed) == (0 if "Latitude" in columns else 300)
+    plt.close("all")
+
+
 def tell(session):
     """Say all that a notebook says of a session, with warnings as errors."""
     with warnings.catch_warnings():
@@ -138,6 +166,7 @@ def tell(session):
         findings.cause_table(session)
         findings.oddity_table(session)
     assert session.verdict.sentence in text
+    assert ("What to do" in text) == session.verdict.alarming
     return text
 
 

@@ -152,7 +152,7 @@ def _named(kind: str, name: str) -> str:
 
 
 def _effect(kind: str, effect: float) -> str:
-    return f"{effect:+.1%} of rows" if kind in ("missing", "place") else f"{effect:+.2f} spreads"
+    return f"{effect:+z.1%} of rows" if kind in ("missing", "place") else f"{effect:+z.2f} spreads"
 
 
 def session_history(history: pd.DataFrame) -> Axes:
@@ -172,6 +172,8 @@ def session_history(history: pd.DataFrame) -> Axes:
     level = alarms["rmse"].astype(float).fillna(alarms["estimated_rmse"].astype(float))
     axes.scatter(alarms["at"], level, s=130, facecolors="none", edgecolors=RED, label="alarm")
     in_dollars(axes.yaxis)
+    if at.nunique() == 1:  # or the axis spans years around a single day
+        axes.set_xlim(at.iloc[0] - pd.Timedelta(days=1), at.iloc[0] + pd.Timedelta(days=1))
     locator = dates.AutoDateLocator(minticks=2, maxticks=8)  # type: ignore[no-untyped-call]
     axes.xaxis.set_major_locator(locator)
     axes.xaxis.set_major_formatter(dates.ConciseDateFormatter(locator))  # type: ignore[no-untyped-call]

@@ -1,6 +1,6 @@
 """Airflow: monitor the prediction log every night, and retrain when an alarm was raised.
 
-Copy to the DAGs folder of an Airflow (2.10 or newer) with apache-airflow-providers-papermill, in
+Copy to the DAGs folder of an Airflow 3 with apache-airflow-providers-papermill and -standard, in
 whose environment Housing is installed, and set HOUSING_ROOT (and the store's address) for its
 workers. The notebook is run by the papermill operator, into a notebook a night; the verdict is
 read from it, and what follows is `housing retrain`, with all that it refuses and writes down.
@@ -9,9 +9,9 @@ read from it, and what follows is `housing retrain`, with all that it refuses an
 from datetime import datetime, timedelta
 from pathlib import Path
 
-from airflow.decorators import dag, task
-from airflow.operators.bash import BashOperator
 from airflow.providers.papermill.operators.papermill import PapermillOperator
+from airflow.providers.standard.operators.bash import BashOperator
+from airflow.sdk import dag, task
 
 PROJECT = Path("/opt/housing")
 EXECUTED = str(PROJECT / "reports" / "airflow" / "05_monitoring_{{ ds }}.ipynb")
