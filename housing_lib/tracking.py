@@ -31,13 +31,14 @@ EXPERIMENTS = {
     "monitoring": "Monitoring_california-housing",
 }
 MODEL_FILE = "model.skops"
+RETRIES = "MLFLOW_HTTP_REQUEST_MAX_RETRIES"
 _QUIET = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_LOGGING_LEVEL": "WARNING",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
     "MLFLOW_UV_AUTO_DETECT": "false",
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
+    RETRIES: "1",
 }
 for _name, _value in _QUIET.items():
     os.environ.setdefault(_name, _value)
@@ -117,11 +118,26 @@ def run(
     """The id of a new active run, of a kind in `EXPERIMENTS`; FAILED if the block fails."""
     import mlflow
 
-    client()
-    mlflow.set_experiment(EXPERIMENTS[kind])
-    with mlflow.start_run(run_name=name, tags={**provenance.describe(), **tags}) as active:
-        mlflow.log_params(dict(params))
-        yield active.info.run_id
+    with waiting_for_server():
+        client()
+        mlflow.set_experiment(EXPERIMENTS[kind])
+        with mlflow.start_run(run_name=name, tags={**provenance.describe(), **tags}) as active:
+            mlflow.log_params(dict(params))
+            yield active.info.run_id
+
+
+@contextmanager
+def waiting_for_server() -> Iterator[None]:
+    """Lets an MLflow server be away for half a minute, or its database, while the block logs.
+
+    Elsewhere one that is away is told at once, so that nobody waits to hear it.
+    """
+    before = os.environ[RETRIES]
+    os.environ[RETRIES] = "5"  # with 4, 8, 16 and 32 seconds between them
+    try:
+        yield
+    finally:
+        os.environ[RETRIES] = before
 
 
 def finished_runs(ids: Iterable[str]) -> set[str]:
@@ -324,7 +340,8 @@ def log_report(run_id: str, page: Path) -> bool:
     from mlflow.exceptions import MlflowException
 
     try:
-        client().log_artifact(run_id, str(page), "report")
+        with waiting_for_server():
+            client().log_artifact(run_id, str(page), "report")
     except MlflowException as error:
         if error.error_code != "RESOURCE_DOES_NOT_EXIST":
             raise

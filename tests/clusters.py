@@ -45,6 +45,18 @@ def running_cluster(folder: Path, workers: int = 2) -> Iterator[Cluster]:
             process.wait(timeout=30)
 
 
+def kill_busy_worker(cluster: Cluster) -> int:
+    """The process of a worker that was killed while it had a task; its nanny starts another."""
+    from distributed import Client
+
+    with Client(cluster.address, set_as_default=False) as client:
+        _wait(lambda: any(client.processing().values()))
+        busy = next(worker for worker, tasks in client.processing().items() if tasks)
+        (process,) = client.run(os.getpid, workers=[busy]).values()
+    os.kill(process, signal.SIGKILL)
+    return process
+
+
 def _start(*arguments: str) -> "subprocess.Popen[bytes]":
     kept = {key: value for key, value in os.environ.items() if key not in STORE_VARIABLES}
     environment = kept | {"PYTHONPATH": str(PROJECT / "tests"), "OMP_NUM_THREADS": "1"}

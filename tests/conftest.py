@@ -13,6 +13,7 @@ from uuid import uuid4
 import nbformat
 import pandas as pd
 import pytest
+from clusters import Cluster, running_cluster
 from filelock import FileLock
 from nbformat import v4
 
@@ -171,6 +172,23 @@ def own_root(tmp_path: Path) -> Iterator[Path]:
         use_root(patch, tmp_path)
         yield tmp_path
     clear_caches()
+
+
+@pytest.fixture(scope="session")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """A Dask scheduler and two workers of one thread, in processes of their own."""
+    with running_cluster(tmp_path_factory.mktemp("cluster")) as running:
+        yield running
+
+
+@pytest.fixture
+def on_cluster(cluster: Cluster) -> Iterator[Cluster]:
+    """The same cluster, named in the settings of this process."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HOUSING_CLUSTER", cluster.address)
+        get_settings.cache_clear()
+        yield cluster
+    get_settings.cache_clear()
 
 
 @dataclass(frozen=True)
