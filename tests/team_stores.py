@@ -1,6 +1,8 @@
 """What a team shares: MLflow's server on PostgreSQL, with its artifacts in an object store."""
 
 import os
+import re
+import shlex
 import socket
 import subprocess
 import sys
@@ -13,6 +15,8 @@ from urllib.request import urlopen
 from databases import Postgres, running_postgres
 from object_stores import BUCKET, running_store
 
+from housing_lib.settings import PROJECT
+
 
 @contextmanager
 def running_team_store(folder: Path) -> Iterator[tuple[str, Postgres]]:
@@ -21,21 +25,36 @@ def running_team_store(folder: Path) -> Iterator[tuple[str, Postgres]]:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
-        command = [str(Path(sys.executable).with_name("mlflow")), "server", "--workers", "1",
-                   "--backend-store-uri", postgres.create("mlflow"), "--port", str(port),
-                   "--artifacts-destination", f"s3://{BUCKET}/mlflow"]  # fmt: skip
+        command = _command_of_the_readme(postgres.create("mlflow"), port)
         quiet = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
         with (folder / "mlflow.log").open("w") as log:
             process = subprocess.Popen(
                 command, env={**os.environ, **objects.environment, **quiet}, stdout=log, stderr=log
             )
         try:
-            address = f"http://127.0.0.1:{port}"
+            address = f"http://localhost:{port}"
             _wait(f"{address}/health", process)
             yield address, postgres
         finally:
             process.terminate()
             process.wait(timeout=30)
+
+
+def _command_of_the_readme(database: str, port: int) -> list[str]:
+    """The command word for word, but for the names of machine, database and bucket."""
+    text = (PROJECT / "README.md").read_text().replace("\\\n", "")
+    (command,) = re.findall("^createdb mlflow && mlflow (server .*)$", text, flags=re.MULTILINE)
+    named = {
+        "postgresql+psycopg://user@host/mlflow": database,
+        "s3://bucket": f"s3://{BUCKET}",
+        "0.0.0.0": "127.0.0.1",
+        "that-machine:5000": f"localhost:{port}",
+    }
+    for placeholder, name in named.items():
+        assert placeholder in command
+        command = command.replace(placeholder, name)
+    mlflow = str(Path(sys.executable).with_name("mlflow"))
+    return [mlflow, *shlex.split(command), "--port", str(port), "--workers", "1"]
 
 
 def _wait(address: str, process: "subprocess.Popen[bytes]") -> None:
