@@ -142,6 +142,8 @@ def load(source: str, *, since: str = "", until: str = "", batch_hours: float = 
 
 def _read_files(source: str) -> Traffic:
     _, names = find_files(source)
+    if len(names) == 1:
+        return from_table(_read_table(names[0]), source=source)
     found = dict(compute.each(_read_file, [(name,) for name in names], jobs=_jobs(names)))
     kept = [found[number] for number in range(len(names)) if found[number]]
     if not kept:
@@ -155,10 +157,14 @@ def _jobs(names: list[str]) -> int:
     return min(compute.cores(), 1 + size // WORTH_A_PROCESS)
 
 
+def _read_table(name: str) -> pd.DataFrame:
+    with storage.local_copy(name) as path:
+        return read_table(path)
+
+
 def _read_file(_: None, name: str) -> Checked | None:
     """What a file holds, held to the contract; None if it has no rows."""
-    with storage.local_copy(name) as path:
-        table = read_table(path)
+    table = _read_table(name)
     return _checked(table, origin=name) if len(table) else None
 
 
