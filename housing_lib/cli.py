@@ -91,7 +91,8 @@ def tune(
     name = tuning.study_name(family, train, val, seed=chosen, growth=growth, abreast=abreast)
     total = studies.total_to_join(name) if join else trials
     place = compute.where(min(abreast, compute.cores()))
-    err.print(f"Trials run on {place}, {abreast} at a time.", soft_wrap=True)
+    told = "here, and wherever others join" if studies.is_shared() else f"on {place}"
+    err.print(f"Trials run {told}, {abreast} at a time.", soft_wrap=True)
     search = tuning.tune(
         family, train, val, n_trials=total, seed=chosen, growth=growth, abreast=abreast,
         on_trial=_tell_trial,

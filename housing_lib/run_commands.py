@@ -75,7 +75,8 @@ def run(
 
     use_cluster(cluster)
     if get_settings().cluster:
-        err.print(f"Trials and held-out blocks run on {compute.where()}.", soft_wrap=True)
+        work = "Held-out blocks run" if get_settings().study_url else "Trials and blocks run"
+        err.print(f"{work} on {compute.where()}.", soft_wrap=True)
     if resume:
         others = (trials, seed, step_timeout, timeout)
         _refuse_other_options(budget, models, source, force, only, start, *others)
