@@ -55,7 +55,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
         with FileLock(built.with_suffix(".lock")):
             if not built.with_suffix(".done").exists():
                 use_root(patch, built)
-                _build()
+                build_store()
                 built.with_suffix(".done").touch()
         shutil.copytree(built, root)  # the artifacts of its models stay where they are
         use_root(patch, root)
@@ -271,7 +271,8 @@ def clear_caches() -> None:
     tracking.client.cache_clear()
 
 
-def _build() -> None:
+def build_store() -> Store:
+    """Processed districts, and a small model in Production of the store that settings name."""
     districts = data.acquire()
     split = features.preprocess(districts, data.split(districts))
     manifest = parts.write_parts(
@@ -294,3 +295,4 @@ def _build() -> None:
     tags = {"family": "xgboost", "run_id": run_id, "data_digest": manifest.data_digest}
     version = registry.register(uri, tags=tags)
     assert promotion.promote(version).promoted
+    return Store(get_settings().root, registry.load("production"), split["test"].districts)

@@ -21,7 +21,7 @@ from housing_lib.settings import PROJECT
 @contextmanager
 def running_team_store(folder: Path) -> Iterator[tuple[str, Postgres]]:
     """The address of an MLflow server, and the PostgreSQL below it."""
-    with running_postgres(folder / "postgres") as postgres, running_store() as objects:
+    with running_postgres() as postgres, running_store() as objects:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
