@@ -34,7 +34,7 @@ def running_postgres() -> Iterator[Postgres]:
     """A server with nothing in it, which ends with the block."""
     # Not in pytest's folder: another pytest that starts closes it to all other users.
     with tempfile.TemporaryDirectory(prefix="housing-postgres-") as folder:
-        yield from _running(Path(folder))
+        yield from _running(Path(folder) / "data")
 
 
 def _running(folder: Path) -> Iterator[Postgres]:
