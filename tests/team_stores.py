@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from urllib.request import urlopen
 
+from clusters import START_S, end
 from databases import Postgres, running_postgres
 from object_stores import BUCKET, running_store
 
@@ -36,8 +37,7 @@ def running_team_store(folder: Path) -> Iterator[tuple[str, Postgres]]:
             _wait(f"{address}/health", process)
             yield address, postgres
         finally:
-            process.terminate()
-            process.wait(timeout=30)
+            end(process)
 
 
 def _command_of_the_readme(database: str, port: int) -> list[str]:
@@ -58,7 +58,7 @@ def _command_of_the_readme(database: str, port: int) -> list[str]:
 
 
 def _wait(address: str, process: "subprocess.Popen[bytes]") -> None:
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + START_S
     while time.monotonic() < deadline and process.poll() is None:
         try:
             urlopen(address, timeout=2).close()
