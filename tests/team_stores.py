@@ -9,19 +9,29 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from urllib.request import urlopen
 
 from clusters import START_S, end
 from databases import Postgres, running_postgres
-from object_stores import BUCKET, running_store
+from object_stores import BUCKET, ObjectStore, running_store
 
 from housing_lib.settings import PROJECT
 
 
+@dataclass(frozen=True)
+class TeamStore:
+    """The address of an MLflow server, and what it keeps its runs and its files in."""
+
+    address: str
+    postgres: Postgres
+    objects: ObjectStore
+
+
 @contextmanager
-def running_team_store(folder: Path) -> Iterator[tuple[str, Postgres]]:
-    """The address of an MLflow server, and the PostgreSQL below it."""
+def running_team_store(folder: Path) -> Iterator[TeamStore]:
+    """A store with nothing in it, which ends with the block."""
     with running_postgres() as postgres, running_store() as objects:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
@@ -35,7 +45,7 @@ def running_team_store(folder: Path) -> Iterator[tuple[str, Postgres]]:
         try:
             address = f"http://localhost:{port}"
             _wait(f"{address}/health", process)
-            yield address, postgres
+            yield TeamStore(address, postgres, objects)
         finally:
             end(process)
 

@@ -1,13 +1,16 @@
 """A team's store, MLflow's server on PostgreSQL with artifacts in an object store, as on SQLite."""
 
+import subprocess
+import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from pathlib import Path
 
 import pandas as pd
 import pytest
 import sqlalchemy
-from conftest import build_store, clear_caches, run_housing, use_root
+from conftest import build_store, clear_caches, use_root
 from object_stores import BUCKET
 from serving import running_server
 from team_stores import running_team_store
@@ -31,30 +34,30 @@ AWAY_S = 10
 
 @pytest.fixture(scope="module")
 def team(tmp_path_factory):
-    """A root whose model is version 1 in the team's store, and the PostgreSQL below it."""
+    """A team's store with a model in Production; this process's settings name it."""
     root = tmp_path_factory.mktemp("team")
-    with running_team_store(root) as (address, postgres), pytest.MonkeyPatch.context() as patch:
+    with running_team_store(root) as running, pytest.MonkeyPatch.context() as patch:
         use_root(patch, root)
-        patch.setenv("HOUSING_TRACKING_URI", address)
-        patch.setenv("HOUSING_STUDY_URL", postgres.create("studies"))
-        patch.setenv("HOUSING_PREDICTION_LOG", postgres.create("predictions"))
+        patch.setenv("HOUSING_TRACKING_URI", running.address)
+        patch.setenv("HOUSING_STUDY_URL", running.postgres.create("studies"))
+        patch.setenv("HOUSING_PREDICTION_LOG", running.postgres.create("predictions"))
         clear_caches()
         build_store(root)
-        yield root, postgres
+        yield running
     clear_caches()
 
 
-def run_there(root, *arguments):
-    """Run `housing` with the store of this process's environment."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("conftest.STORE_VARIABLES", ())
-        return run_housing(root, *arguments)
+def housing(*arguments):
+    """Run `housing` with the settings of this process."""
+    command = [str(Path(sys.executable).with_name("housing")), *arguments]
+    root = get_settings().root
+    return subprocess.run(command, capture_output=True, text=True, cwd=root, check=False)
 
 
 @pytest.fixture(scope="module")
 def servers(team, tmp_path_factory):
     """Two servers that share nothing but the store, each in a folder of its own."""
-    named = {"HOUSING_TRACKING_URI": get_settings().tracking_uri, "HOUSING_POLL_SECONDS": "0.5"}
+    named = {"HOUSING_TRACKING_URI": team.address, "HOUSING_POLL_SECONDS": "0.5"}
     one, two = (tmp_path_factory.mktemp(name) for name in ("one", "two"))
     with (
         running_server(one, one / "server.log", **named) as first,
@@ -63,15 +66,15 @@ def servers(team, tmp_path_factory):
         yield first, second
 
 
-def test_the_ledger_is_in_postgres_and_the_model_in_the_object_store(team):
-    root, _ = team
+@pytest.mark.usefixtures("team")
+def test_the_ledger_is_in_postgres_and_the_model_in_the_object_store():
     assert registry.load().version == 1
     assert [one.decision for one in registry.history()] == ["registered", "promoted"]
     kept = storage.files_below(f"s3://{BUCKET}/mlflow")
     for name in ("model.skops", "compiled/"):
         assert any(name in one for one in kept), name
-    assert not (root / "mlflow.db").exists()
-    assert not (root / "mlartifacts").exists()
+    assert not (get_settings().root / "mlflow.db").exists()
+    assert not get_settings().artifacts.exists()
 
 
 def register_better():
@@ -113,14 +116,13 @@ def answers(servers, asked, *, version):
 
 
 def test_ten_seconds_without_postgres_cost_no_trial_no_metric_and_no_answer(team, servers):
-    root, postgres = team
     name = study_name()
     with ThreadPoolExecutor() as pool:
-        tuning = pool.submit(run_there, root, "tune", "ridge", "--trials", "60")
+        tuning = pool.submit(housing, "tune", "ridge", "--trials", "60")
         wait_for(lambda: trials_of(name) > 3)
         with tracking.run("tuning", "patient", params={"a": 1}, tags={}) as run_id:
-            joining = pool.submit(run_there, root, "tune", "ridge", "--join")
-            with away(postgres):
+            joining = pool.submit(housing, "tune", "ridge", "--join")
+            with away(team.postgres):
                 logging = pool.submit(tracking.client().log_metric, run_id, "there", 1.0)
                 told = [ask(server) for server in servers for _ in range(5)]
                 time.sleep(AWAY_S)
@@ -134,7 +136,18 @@ def test_ten_seconds_without_postgres_cost_no_trial_no_metric_and_no_answer(team
     wait_for(lambda: set(told) <= logged_answers())
 
 
+def test_without_the_object_store_the_gate_holds_and_servers_answer(team, servers):
+    version, standing = register_better(), registry.stage_version("production")
+    with away(team.objects):
+        decision = promotion.promote(version)
+        assert all(ask(server) for server in servers)
+    assert decision.decision == "held"
+    assert registry.stage_version("production") == standing
+    assert registry.load().version == standing
+
+
 def study_name():
+    """The name of the search that `housing tune ridge` makes here."""
     from housing_lib import tuning
 
     train, val = parts.load_part("train"), parts.load_part("val")
@@ -148,10 +161,10 @@ def trials_of(name):
 
 
 @contextmanager
-def away(postgres):
-    postgres.stop()
+def away(part):
+    part.stop()
     yield
-    postgres.start()
+    part.start()
 
 
 def ask(server):

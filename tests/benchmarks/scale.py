@@ -241,7 +241,8 @@ def measure_store(root: Path, chosen: argparse.Namespace) -> Iterator[Row]:
     """A run on PostgreSQL and S3 beside one on SQLite; two servers that follow what is decided."""
     from team_stores import running_team_store
 
-    with running_team_store(root) as (address, _):
+    with running_team_store(root) as team:
+        address = team.address
         run_everything(root / "warm", address, "ridge")  # which makes the tables, and version 1
         here = run_everything(root / "here")
         there = run_everything(root / "there", address)
