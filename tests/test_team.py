@@ -42,7 +42,7 @@ def team(tmp_path_factory):
         patch.setenv("HOUSING_STUDY_URL", running.postgres.create("studies"))
         patch.setenv("HOUSING_PREDICTION_LOG", running.postgres.create("predictions"))
         clear_caches()
-        build_store(root)
+        build_store()
         yield running
     clear_caches()
 
