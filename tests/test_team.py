@@ -109,7 +109,7 @@ def answers(servers, asked, *, version):
     """What the servers say of a district, once they answer with a version; they say the same."""
     found = set()
     for server in servers:
-        server.wait_for(lambda status: status.get("model_version") == version)
+        server.wait_for(lambda status: status.get("model_version") == version, seconds=90)
         found.add(server.post("/predict", json=asked).json()["predicted_median_house_value"])
     assert len(found) == 1
     return found
@@ -132,7 +132,8 @@ def test_ten_seconds_without_postgres_cost_no_trial_no_metric_and_no_answer(team
     assert tracking.client().get_run(run_id).data.metrics == {"there": 1.0}
     assert tracking.client().get_run(run_id).info.status == "FINISHED"
     assert trials_of(name) == 60
-    assert all(server.wait_for(lambda status: status["status"] == "ready") for server in servers)
+    for server in servers:
+        server.wait_for(lambda status: status["status"] == "ready", seconds=90)
     wait_for(lambda: set(told) <= logged_answers())
 
 
