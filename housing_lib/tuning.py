@@ -338,6 +338,13 @@ def _try_next(search: Search, train: Part, val: Part) -> Trial:
 
 def _judge(search: Search, train: Part, val: Part, asked: optuna.Trial) -> tuple[Trial, Any]:
     """A trial that ended, and its estimator; None if it was pruned."""
+    with compute.one_blas_thread():  # so that a trial is the same wherever it runs
+        return _fit_and_score(search, train, val, asked)
+
+
+def _fit_and_score(
+    search: Search, train: Part, val: Part, asked: optuna.Trial
+) -> tuple[Trial, Any]:
     started = time.perf_counter()
     try:
         estimator, params = growing.fit(
