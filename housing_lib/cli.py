@@ -15,8 +15,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from housing_lib import action_commands, monitor_command, run_commands
-from housing_lib.settings import HousingError, get_settings
-from housing_lib.terminal import EXIT_HELD, err, out, say
+from housing_lib.settings import HousingError, get_settings, use_cluster
+from housing_lib.terminal import EXIT_HELD, Cluster, err, out, say
 from housing_lib.terminal import say_errors as _say_errors
 
 app = typer.Typer(
@@ -74,9 +74,7 @@ def tune(
     growth: Annotated[
         float, typer.Option(min=0.05, max=1, help="the share of its trees a family may grow")
     ] = 1.0,
-    cluster: Annotated[
-        str, typer.Option(metavar="ADDRESS", help="a Dask scheduler, as tcp://scheduler:8786")
-    ] = "",
+    cluster: Cluster = "",
 ) -> None:
     """Search one family's hyperparameters on the preprocessed districts.
 
@@ -85,15 +83,18 @@ def tune(
     it, the others `--join`; the number of trials stays the total, and the trial of a machine that
     dies is run again by another.
     """
-    from housing_lib import families, parts, settings, studies, tuning
+    from housing_lib import compute, families, parts, studies, tuning
 
     families.get_family(family)
-    settings.use_cluster(cluster)
+    use_cluster(cluster)
     parts.load_manifest()
     train, val = parts.load_part("train"), parts.load_part("val")
     chosen = get_settings().seed if seed is None else seed
     name = tuning.study_name(family, train, val, seed=chosen, growth=growth, abreast=abreast)
     total = studies.total_to_join(name) if join else trials
+    place = compute.where(min(abreast, compute.cores()))
+    told = "here, and wherever others join" if studies.is_shared() else f"on {place}"
+    err.print(f"Trials run {told}, {abreast} at a time.", soft_wrap=True)
     search = tuning.tune(
         family, train, val, n_trials=total, seed=chosen, growth=growth, abreast=abreast,
         on_trial=_tell_trial,
@@ -123,9 +124,7 @@ def predict(
         Literal["production", "staging", "previous"], typer.Option(help="whose model predicts")
     ] = "production",
     jobs: Annotated[int | None, typer.Option(min=1, help="processes (default: one a core)")] = None,
-    cluster: Annotated[
-        str, typer.Option(metavar="ADDRESS", help="a Dask scheduler, as tcp://scheduler:8786")
-    ] = "",
+    cluster: Cluster = "",
 ) -> None:
     """Write the model's predictions beside the columns of files of any size.
 
@@ -134,9 +133,9 @@ def predict(
     predictions counts both, with the model's version and all digests. Stopped or killed? The same
     command goes on where it was, and comes to the same bytes.
     """
-    from housing_lib import answering, compute, console, scoring, settings
+    from housing_lib import answering, compute, console, scoring
 
-    settings.use_cluster(cluster)
+    use_cluster(cluster)
     goal = target or scoring.default_target(source)
     asked = answering.answering(stage)
     with console.progress(err, f"on {compute.where(jobs)}") as tell:

@@ -157,6 +157,17 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def one_blas_thread() -> Any:
+    """Lets BLAS use one thread from now on; as a context manager, until its block ends.
+
+    More threads add in another order, which shows in the last bit, and places have
+    different numbers of them.
+    """
+    from threadpoolctl import threadpool_limits
+
+    return threadpool_limits(1, user_api="blas")
+
+
 def where(jobs: int | None = None) -> str:
     """The place where `each` works, in words."""
     cluster = get_settings().cluster
@@ -221,7 +232,10 @@ def crew(shared: Any = None, *, jobs: int | None = None, threads: bool = False) 
 def _here(
     shared: Any, function: Callable[..., Any], tasks: Sequence[tuple[Any, ...]]
 ) -> Iterator[tuple[int, Any]]:
-    yield from ((number, function(shared, *task)) for number, task in enumerate(tasks))
+    for number, task in enumerate(tasks):
+        with one_blas_thread():
+            result = function(shared, *task)
+        yield number, result
 
 
 def _in_threads(
@@ -230,9 +244,10 @@ def _in_threads(
     function: Callable[..., Any],
     tasks: Sequence[tuple[Any, ...]],
 ) -> Iterator[tuple[int, Any]]:
-    futures = {pool.submit(function, shared, *task): number for number, task in enumerate(tasks)}
-    for future in as_completed(futures):
-        yield futures[future], future.result()
+    with one_blas_thread():
+        futures = {pool.submit(function, shared, *task): n for n, task in enumerate(tasks)}
+        for future in as_completed(futures):
+            yield futures[future], future.result()
 
 
 class _Processes:
@@ -309,6 +324,7 @@ def _end_with_parent() -> None:
 
 
 def _call(function: Callable[..., Any], task: tuple[Any, ...]) -> Any:
+    one_blas_thread()
     return function(_shared[0], *task)
 
 
@@ -347,7 +363,9 @@ class _Cluster:
 
 
 def _unpack_and_call(shared: bytes, function: Callable[..., Any], task: tuple[Any, ...]) -> Any:
-    return function(_unpacked(shared), *task)
+    given = _unpacked(shared)
+    one_blas_thread()  # for good: tasks side by side would give the threads back to each other
+    return function(given, *task)
 
 
 @lru_cache(maxsize=1)

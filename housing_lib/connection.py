@@ -21,6 +21,7 @@ EXPERIMENTS = {
     "monitoring": "Monitoring_california-housing",
 }
 MODEL_FILE = "model.skops"
+RETRIES = "MLFLOW_HTTP_REQUEST_MAX_RETRIES"
 TABLES = ("numpy", "pandas", "pyarrow", "scipy")
 _QUIET = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
@@ -28,7 +29,7 @@ _QUIET = {
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
     "MLFLOW_UV_AUTO_DETECT": "false",
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
+    RETRIES: "1",
 }
 for _name, _value in _QUIET.items():
     os.environ.setdefault(_name, _value)

@@ -6,8 +6,8 @@ import typer
 
 from housing_lib import action_commands
 from housing_lib.run_commands import conclude, run_alone
-from housing_lib.settings import HousingError
-from housing_lib.terminal import EXIT_HELD, err, out, say_errors, seconds_of
+from housing_lib.settings import HousingError, get_settings, use_cluster
+from housing_lib.terminal import EXIT_HELD, Cluster, err, out, say_errors, seconds_of
 
 if TYPE_CHECKING:
     from housing_lib.runs import Run
@@ -21,7 +21,8 @@ def add_to(app: typer.Typer) -> None:
 
 def monitor(
     source: Annotated[
-        str, typer.Argument(help="test, log (the server's predictions), or a CSV or Parquet file")
+        str,
+        typer.Argument(help="test, log (the server's predictions), or files as for predict"),
     ] = "test",
     batch_rows: Annotated[int, typer.Option(min=1, help="districts a batch")] = 10,
     batch_time: Annotated[
@@ -30,6 +31,7 @@ def monitor(
     ] = None,
     since: Annotated[str, typer.Option(help="of the log: 2026-03-01, or 30d ago")] = "",
     until: Annotated[str, typer.Option(help="of the log, and not later")] = "",
+    cluster: Cluster = "",
     act: Annotated[
         bool, typer.Option("--act", help="answer an alarm: retrain, and let the gate decide")
     ] = False,
@@ -38,14 +40,18 @@ def monitor(
 
     What was asked, what was answered and what turned out true are compared with the test
     districts, which the model did not learn from, batch by batch. Prices may be missing yet.
+    Files may be a folder, a 'glob', or s3://bucket/..., as for `housing predict`.
     Nothing is logged twice, so the log can be monitored again and again: with 24h batches over
     the last 30d for example, once a day. The address of an SQLite or PostgreSQL database as the
     source reads that one; HOUSING_PREDICTION_LOG keeps its password out of the shell's history.
     An alarm is kept in reports/alerts.json and told to HOUSING_NOTIFY_URL or _COMMAND. README.md
     has lines for cron, systemd and Airflow that run this for months.
     """
-    from housing_lib import parameters, registry, traffic
+    from housing_lib import compute, parameters, registry, traffic
 
+    use_cluster(cluster)
+    if get_settings().cluster:
+        err.print(f"Many rows are answered on {compute.where()}.", soft_wrap=True)
     found = traffic.resolve_source(source)
     if act:
         action_commands.refuse_action(found)

@@ -39,7 +39,7 @@ class Parameter:
     """One parameter of a notebook; type, default and help as they are written there.
 
     The help may end in limits: `[1 to 1000]`, `[one of a, b]`, `[one of module.TABLE]`,
-    `[file or a, b]`.
+    `[file or a, b]`, `[files or a, b]` (a folder, a glob, or in S3).
     """
 
     name: str
@@ -55,7 +55,7 @@ class Parameter:
     @property
     def limits(self) -> str:
         """What stands in brackets at the end of the help; empty if nothing does."""
-        found = re.search(r"\[(\S+ to \S+|one of .+|file or .+)\]$", self.help)
+        found = re.search(r"\[(\S+ to \S+|one of .+|files? or .+)\]$", self.help)
         return found[1] if found else ""
 
     @property
@@ -167,7 +167,7 @@ def _typed(text: str, parameter: Parameter) -> Any:
 
 def _resolved(value: Any, parameter: Parameter) -> Any:
     is_file = parameter.limits.startswith("file") and value not in _choices(parameter)
-    return str(Path(value).expanduser().resolve()) if is_file else value
+    return str(Path(value).expanduser().resolve()) if is_file and "://" not in value else value
 
 
 def check_parameters(notebook: Path, given: Mapping[str, Any]) -> None:
@@ -230,11 +230,18 @@ def _limit_fault(value: Any, parameter: Parameter) -> str:
     if value in choices or not choices:
         return ""
     if parameter.limits.startswith("file"):
-        is_file = Path(value).expanduser().is_file()
-        return "" if is_file else f"found no such file; expected {', '.join(choices)}, or a file."
+        expected = f"found no such file; expected {', '.join(choices)}, or a file."
+        return "" if _is_there(value, parameter) else expected
     near = get_close_matches(str(value), choices, n=1)
     hint = f" Did you mean '{near[0]}'?" if near else ""
     return f"expected one of {', '.join(choices)}.{hint}"
+
+
+def _is_there(value: str, parameter: Parameter) -> bool:
+    path = Path(value).expanduser().absolute()
+    if parameter.limits.startswith("files"):  # a folder, a glob, or one in an object store
+        return "://" in value or any(Path(path.anchor).glob(str(path.relative_to(path.anchor))))
+    return path.is_file()
 
 
 def _choices(parameter: Parameter) -> list[str]:

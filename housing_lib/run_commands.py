@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from housing_lib.settings import HousingError, get_settings
-from housing_lib.terminal import clock, err, out, say, say_errors, seconds_of
+from housing_lib.settings import HousingError, get_settings, use_cluster
+from housing_lib.terminal import Cluster, clock, err, out, say, say_errors, seconds_of
 
 if TYPE_CHECKING:
     from housing_lib.graph import Plan
@@ -60,6 +60,7 @@ def run(
     wait: Wait = False,
     step_timeout: Limit = None,
     timeout: Limit = None,
+    cluster: Cluster = "",
     help_notebook: Help = "",
 ) -> None:
     """Run everything: look, preprocess, tune, evaluate, promote, monitor, report.
@@ -72,6 +73,10 @@ def run(
     from housing_lib import compute, console, pipeline
     from housing_lib.graph import Selection
 
+    use_cluster(cluster)
+    if get_settings().cluster:
+        work = "Held-out blocks run" if get_settings().study_url else "Trials and blocks run"
+        err.print(f"{work} on {compute.where()}.", soft_wrap=True)
     if resume:
         others = (trials, seed, step_timeout, timeout)
         _refuse_other_options(budget, models, source, force, only, start, *others)

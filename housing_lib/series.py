@@ -8,12 +8,15 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from housing_lib.data import FEATURES, row_ids
+from housing_lib import compute
+from housing_lib.data import FEATURES, Floats, row_ids
 from housing_lib.decision import Chance, Decision, decide
 from housing_lib.parts import load_part
 from housing_lib.settings import HousingError
 from housing_lib.traffic import Traffic, from_table
 from housing_lib.watch import FEWEST_REFERENCE, Watch
+
+ROWS_A_TASK = 50_000
 
 
 class Registered(Protocol):
@@ -63,9 +66,27 @@ def answered(traffic: Traffic, registered: Registered) -> Traffic:
         return traffic
     districts = rows.loc[asked, list(FEATURES)]
     rows = rows.assign(model_version=rows["model_version"].replace(0, registered.version))
-    rows.loc[asked, "predicted"] = registered.model.predict(districts)
-    rows.loc[asked, ["low", "high"]] = np.column_stack(registered.model.predict_interval(districts))
+    rows.loc[asked, ["predicted", "low", "high"]] = _answers(registered.model, districts)
     return Traffic(rows, traffic.source, traffic.oddities)
+
+
+def _answers(model: Any, districts: pd.DataFrame) -> Floats:
+    """Prices and the ends of their intervals; of many districts side by side, on the cluster too.
+
+    Pieces are cut alike wherever they are answered, so that the numbers are the same.
+    """
+    pieces = [
+        (districts.iloc[start : start + ROWS_A_TASK],)
+        for start in range(0, len(districts), ROWS_A_TASK)
+    ]
+    if len(pieces) == 1:
+        return _answer(model, districts)
+    found = dict(compute.each(_answer, pieces, shared=model))
+    return np.concatenate([found[number] for number in range(len(pieces))])
+
+
+def _answer(model: Any, districts: pd.DataFrame) -> Floats:
+    return np.column_stack([model.predict(districts), *model.predict_interval(districts)])
 
 
 def reference(registered: Registered | None) -> pd.DataFrame:

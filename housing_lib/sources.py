@@ -15,13 +15,7 @@ import numpy as np
 
 from housing_lib.contract import FEATURES
 from housing_lib.data import DataError
-from housing_lib.storage import (
-    files_below,
-    is_remote,
-    kind_of,
-    locate,
-    open_file,
-)
+from housing_lib.storage import absolute, files_below, kind_of, open_file
 
 ENDINGS = (".csv", ".parquet")
 PART_ROWS = 250_000
@@ -99,21 +93,17 @@ def find_files(source: str) -> tuple[str, list[str]]:
     """
     kind = kind_of(source)
     if kind == "file":
-        name = _absolute(source)
+        name = absolute(source)
         return name.rpartition("/")[0], [name]
     fixed = _fixed_part(source)
     if not kind and fixed == source:
         raise DataError(f"{source}: there is no such file or folder. {NOTHING}")
-    base = _absolute(source if kind else fixed)
-    pattern = "" if kind else _absolute(source)
+    base = absolute(source if kind else fixed)
+    pattern = "" if kind else absolute(source)
     names = [name for name in files_below(base) if _counts(name, base, pattern)]
     if not names:
         raise DataError(f"{source}: found no .csv or .parquet file there. {NOTHING}")
     return base, names
-
-
-def _absolute(name: str) -> str:
-    return name.rstrip("/") if is_remote(name) else locate(name)[1]
 
 
 def _fixed_part(source: str) -> str:

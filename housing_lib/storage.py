@@ -66,6 +66,11 @@ def reaching(name: str) -> Iterator[None]:
         ) from error
 
 
+def absolute(name: str) -> str:
+    """A name that means the same from any folder; it may be a glob."""
+    return name.rstrip("/") if is_remote(name) else locate(name)[1]
+
+
 def kind_of(name: str) -> str:
     """What is at a name: `file`, `folder`, or nothing (empty)."""
     from pyarrow.fs import FileType
@@ -74,6 +79,13 @@ def kind_of(name: str) -> str:
     with reaching(name):
         found = filesystem.get_file_info(path).type
     return {FileType.File: "file", FileType.Directory: "folder"}.get(found, "")
+
+
+def size_of(name: str) -> int:
+    """The bytes of a file."""
+    filesystem, path = locate(name)
+    with reaching(name):
+        return int(filesystem.get_file_info(path).size or 0)
 
 
 def files_below(name: str) -> list[str]:
@@ -98,6 +110,18 @@ def read_bytes(name: str) -> bytes:
     with reaching(name), open_file(name) as file:
         content: bytes = file.read()
     return content
+
+
+@contextmanager
+def local_copy(name: str) -> Iterator[Path]:
+    """A local file that holds what the named one does, for readers that want a path."""
+    if not is_remote(name):
+        yield Path(name)
+        return
+    with tempfile.TemporaryDirectory(prefix="housing-") as folder:
+        path = Path(folder) / name.rpartition("/")[2]
+        path.write_bytes(read_bytes(name))
+        yield path
 
 
 @contextmanager

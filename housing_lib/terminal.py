@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from functools import wraps
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -10,6 +10,10 @@ from rich.console import Console
 from housing_lib.settings import HousingError
 
 EXIT_DONE, EXIT_FAILED, EXIT_WRONG_USE, EXIT_HELD = 0, 1, 2, 3
+
+Cluster = Annotated[
+    str, typer.Option(metavar="ADDRESS", help="a Dask scheduler, as tcp://scheduler:8786")
+]
 
 out = Console(highlight=False)
 err = Console(stderr=True, highlight=False)

@@ -1,6 +1,7 @@
 """The door to MLflow's runs: one store, prepared once; runs, trials, figures and models."""
 
 import json
+import os
 import tempfile
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
@@ -12,9 +13,9 @@ import pandas as pd
 
 from housing_lib import provenance
 from housing_lib.connection import EXPERIMENTS as EXPERIMENTS
+from housing_lib.connection import RETRIES, model_file
 from housing_lib.connection import TrackingError as TrackingError
 from housing_lib.connection import client as client
-from housing_lib.connection import model_file
 from housing_lib.data import FEATURES
 from housing_lib.parts import Part
 from housing_lib.settings import get_settings
@@ -39,11 +40,26 @@ def run(
     """The id of a new active run, of a kind in `EXPERIMENTS`; FAILED if the block fails."""
     import mlflow
 
-    client()
-    mlflow.set_experiment(EXPERIMENTS[kind])
-    with mlflow.start_run(run_name=name, tags={**provenance.describe(), **tags}) as active:
-        mlflow.log_params(dict(params))
-        yield active.info.run_id
+    with waiting_for_server():
+        client()
+        mlflow.set_experiment(EXPERIMENTS[kind])
+        with mlflow.start_run(run_name=name, tags={**provenance.describe(), **tags}) as active:
+            mlflow.log_params(dict(params))
+            yield active.info.run_id
+
+
+@contextmanager
+def waiting_for_server() -> Iterator[None]:
+    """Lets an MLflow server be away for half a minute, or its database, while the block logs.
+
+    Elsewhere one that is away is told at once, so that nobody waits to hear it.
+    """
+    before = os.environ[RETRIES]
+    os.environ[RETRIES] = "5"  # with 4, 8, 16 and 32 seconds between them
+    try:
+        yield
+    finally:
+        os.environ[RETRIES] = before
 
 
 def finished_runs(ids: Iterable[str]) -> set[str]:
@@ -246,7 +262,8 @@ def log_report(run_id: str, page: Path) -> bool:
     from mlflow.exceptions import MlflowException
 
     try:
-        client().log_artifact(run_id, str(page), "report")
+        with waiting_for_server():
+            client().log_artifact(run_id, str(page), "report")
     except MlflowException as error:
         if error.error_code != "RESOURCE_DOES_NOT_EXIST":
             raise

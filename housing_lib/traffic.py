@@ -13,14 +13,19 @@ import pandas as pd
 import sqlalchemy
 from sqlalchemy import func, select
 
-from housing_lib.data import FEATURES, TARGET, DataError, check_rows, read_table, row_ids
+from housing_lib import compute, storage
+from housing_lib.data import CONTRACT, FEATURES, TARGET, DataError, check_rows, read_table, row_ids
 from housing_lib.parts import load_part
 from housing_lib.prediction_tables import actuals, predictions
 from housing_lib.settings import get_settings
+from housing_lib.sources import find_files
 
 NAMED = ("test", "log")
 DATABASES = ("sqlite", "postgresql")
 ROWS_A_READ = 50_000
+WORTH_A_PROCESS = 50_000_000  # bytes, which take some seconds
+
+Checked = tuple[pd.DataFrame, set[str]]
 
 
 @dataclass(frozen=True)
@@ -44,7 +49,7 @@ class Traffic:
 
 
 def resolve_source(source: str) -> str:
-    """The source as it can be found from any folder: `test`, `log`, or an absolute path.
+    """The source as it can be found from any folder: `test`, `log`, or files by a whole name.
 
     The address of a database becomes the setting `HOUSING_PREDICTION_LOG` of
     this process and those it starts, and `log`: it may hold a password, which
@@ -53,7 +58,7 @@ def resolve_source(source: str) -> str:
     Raises
     ------
     DataError
-        If it is neither of them nor a file.
+        If it is neither of them, and stands for no file.
     """
     if source in NAMED:
         return source
@@ -61,15 +66,23 @@ def resolve_source(source: str) -> str:
         os.environ["HOUSING_PREDICTION_LOG"] = source
         get_settings.cache_clear()
         return "log"
-    path = Path(source).expanduser().resolve()
-    if "://" in source or not path.is_file():
+    if not _stands_for_files(source):
         shown = source.split("@")[-1]
         raise DataError(
             f"source '{shown}': found no such file; expected test (the test districts), log (the "
-            "server's prediction log), the path of a CSV or Parquet file, or the address of an "
-            "SQLite or PostgreSQL database. Nothing was run."
+            "server's prediction log), CSV or Parquet (a file, a folder, a glob, s3://bucket/...), "
+            "or the address of an SQLite or PostgreSQL database. Nothing was run."
         )
-    return str(path)
+    return storage.absolute(source)
+
+
+def _stands_for_files(source: str) -> bool:
+    if "://" in source and not storage.is_remote(source):
+        return False
+    try:
+        return bool(find_files(source))
+    except DataError:
+        return False
 
 
 def moment(text: str) -> datetime | None:
@@ -106,8 +119,9 @@ def load(source: str, *, since: str = "", until: str = "", batch_hours: float = 
     ----------
     source
         `test` for the test districts, `log` for the server's prediction log, or
-        the path of a CSV or Parquet file with the eight columns. Prices may be
-        missing, one or all: those rows wait for them.
+        CSV or Parquet files with the eight columns: one, a folder or a glob of
+        them, here or in S3. Prices may be missing, one or all: those rows wait
+        for them. Files are read side by side, and follow each other by name.
     since, until
         A period of the log, as `moment` takes them; `until` is not in it.
     batch_hours
@@ -123,7 +137,35 @@ def load(source: str, *, since: str = "", until: str = "", batch_hours: float = 
     begin, end = period(source, since=since, until=until)
     if source == "log":
         return _read_log(_batch_start(begin, batch_hours), end)
-    return from_table(_test_rows() if source == "test" else read_table(Path(source)), source=source)
+    return from_table(_test_rows(), source=source) if source == "test" else _read_files(source)
+
+
+def _read_files(source: str) -> Traffic:
+    _, names = find_files(source)
+    if len(names) == 1:
+        return from_table(_read_table(names[0]), source=source)
+    found = dict(compute.each(_read_file, [(name,) for name in names], jobs=_jobs(names)))
+    kept = [found[number] for number in range(len(names)) if found[number]]
+    if not kept:
+        raise DataError(f"{source}: no rows; expected at least one district. Nothing was logged.")
+    return _gathered(kept, source)
+
+
+def _jobs(names: list[str]) -> int:
+    """No more processes than pay for their start."""
+    size = sum(storage.size_of(name) for name in names)
+    return min(compute.cores(), 1 + size // WORTH_A_PROCESS)
+
+
+def _read_table(name: str) -> pd.DataFrame:
+    with storage.local_copy(name) as path:
+        return read_table(path)
+
+
+def _read_file(_: None, name: str) -> Checked | None:
+    """What a file holds, held to the contract; None if it has no rows."""
+    table = _read_table(name)
+    return _checked(table, origin=name) if len(table) else None
 
 
 def _batch_start(begin: datetime | None, batch_hours: float) -> datetime | None:
@@ -147,8 +189,20 @@ def from_table(table: pd.DataFrame, *, source: str) -> Traffic:
     DataError
         If one of the eight columns is missing, or there are no rows.
     """
+    return _gathered([_checked(table, origin=source)], source)
+
+
+def _checked(table: pd.DataFrame, *, origin: str) -> Checked:
+    """Districts with the `fault` of each, and the columns that are not in the contract."""
     priced = table if TARGET in table.columns else table.assign(**{TARGET: np.nan})
-    districts, faults = check_rows(priced, origin=source)
+    districts, faults = check_rows(priced, origin=origin)
+    return districts.assign(fault=faults), set(table.columns) - set(districts)
+
+
+def _gathered(checked: list[Checked], source: str) -> Traffic:
+    tables, unknown = zip(*checked, strict=True)
+    found = pd.concat(tables, ignore_index=True)
+    districts, faults = found[list(CONTRACT)], found["fault"]
     waiting = districts[TARGET].isna() & (faults == f"{TARGET} missing")
     nobody: dict[str, Any] = dict.fromkeys(("predicted", "low", "high"), np.nan)
     nobody |= {"model_version": 0, "answered_at": pd.NaT}
@@ -163,7 +217,7 @@ def from_table(table: pd.DataFrame, *, source: str) -> Traffic:
             "rows that wait for their price": int(waiting.sum()),
             "districts that stand there twice": int(ids.duplicated().sum()),
             "districts with conflicting prices": int((prices["nunique"] > 1).sum()),
-            "columns that are not in the contract": len(set(table.columns) - set(districts)),
+            "columns that are not in the contract": len(set().union(*unknown)),
         },
     )
 

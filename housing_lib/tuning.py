@@ -19,6 +19,7 @@ from housing_lib.families import Range, get_family, make_estimator, make_model
 from housing_lib.features import prepared_before
 from housing_lib.model import DistrictModel
 from housing_lib.parts import Part
+from housing_lib.settings import get_settings
 
 
 @dataclass(frozen=True)
@@ -127,7 +128,8 @@ def tune(
     abreast
         How many trials are proposed together, and run side by side on the cluster or
         in processes. Another number is another search, with other trials; where and
-        by how many workers they run makes no difference.
+        by how many workers they run makes no difference. The cluster also runs
+        those that are proposed one by one, so that searches side by side share it.
     on_trial
         Hears each trial in order.
 
@@ -148,7 +150,7 @@ def tune(
     search = Search(family, seed, growth, studies.open_study(name, _pruner(family)))
     if studies.is_shared():
         _search_together(search, train, val, n_trials, on_trial)
-    elif abreast > 1:
+    elif abreast > 1 or get_settings().cluster:
         _search_abreast(search, train, val, n_trials, abreast, on_trial)
     else:
         _search_alone(search, train, val, n_trials, on_trial)
@@ -348,6 +350,13 @@ def _try_next(search: Search, train: Part, val: Part) -> Trial:
 
 def _judge(search: Search, train: Part, val: Part, asked: optuna.Trial) -> tuple[Trial, Any]:
     """A trial that ended, and its estimator; None if it was pruned."""
+    with compute.one_blas_thread():  # so that a trial is the same wherever it runs
+        return _fit_and_score(search, train, val, asked)
+
+
+def _fit_and_score(
+    search: Search, train: Part, val: Part, asked: optuna.Trial
+) -> tuple[Trial, Any]:
     started = time.perf_counter()
     try:
         estimator, params = growing.fit(

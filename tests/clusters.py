@@ -12,6 +12,7 @@ from pathlib import Path
 
 from housing_lib.settings import PROJECT
 
+START_S = 240  # on a machine that is busy with much else
 STORE_VARIABLES = ("HOUSING_TRACKING_URI", "MLFLOW_TRACKING_URI", "HOUSING_CLUSTER")
 
 
@@ -39,10 +40,31 @@ def running_cluster(folder: Path, workers: int = 2) -> Iterator[Cluster]:
             )  # fmt: skip
         yield Cluster(_address(told, workers), started)
     finally:
-        for process in [*started, scheduler]:
-            process.terminate()
-        for process in [*started, scheduler]:
+        end(*started, scheduler)
+
+
+def end(*processes: "subprocess.Popen[bytes]") -> None:
+    """Let processes end, and kill those that do not."""
+    for process in processes:
+        process.terminate()
+    for process in processes:
+        try:
             process.wait(timeout=30)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def kill_busy_worker(cluster: Cluster) -> int:
+    """The process of a worker that was killed while it had a task; its nanny starts another."""
+    from distributed import Client
+
+    with Client(cluster.address, set_as_default=False) as client:
+        _wait(lambda: any(client.processing().values()))
+        busy = next(worker for worker, tasks in client.processing().items() if tasks)
+        (process,) = client.run(os.getpid, workers=[busy]).values()
+    os.kill(process, signal.SIGKILL)
+    return process
 
 
 def _start(*arguments: str) -> "subprocess.Popen[bytes]":
@@ -57,14 +79,14 @@ def _address(told: Path, workers: int) -> str:
     from distributed import Client
 
     with Client(scheduler_file=str(told), set_as_default=False) as client:
-        client.wait_for_workers(workers, timeout=60)
+        client.wait_for_workers(workers, timeout=START_S)
         return client.scheduler.address
 
 
 def _wait(condition) -> None:
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + START_S
     while not condition():
-        assert time.monotonic() < deadline, "nothing came up in a minute"
+        assert time.monotonic() < deadline, f"nothing came up in {START_S} seconds"
         time.sleep(0.05)
 
 

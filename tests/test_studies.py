@@ -11,9 +11,9 @@ from housing_lib.settings import get_settings
 
 
 @pytest.fixture(scope="module")
-def postgres(tmp_path_factory):
+def postgres():
     """A PostgreSQL server of this file."""
-    with running_postgres(tmp_path_factory.mktemp("postgres")) as running:
+    with running_postgres() as running:
         yield running
 
 

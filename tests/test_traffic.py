@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from logged import BEGIN, use_log
+from object_stores import running_store
 
 from housing_lib import data, series, traffic
 from housing_lib.settings import get_settings
@@ -124,6 +125,51 @@ def test_a_length_of_time_is_that_long_ago():
 def test_a_file_has_no_times():
     with pytest.raises(data.DataError, match="whose rows have no times"):
         traffic.load("test", since="2d")
+
+
+def in_three_files(districts, folder):
+    """The folder, with districts in files of both kinds; one has no prices, and one no rows."""
+    folder.mkdir()
+    districts[:2].to_csv(folder / "a.csv", index=False)
+    districts[2:5].drop(columns=data.TARGET).to_parquet(folder / "b.parquet", index=False)
+    districts[:0].to_csv(folder / "c.csv", index=False)
+    (folder / "_manifest.json").write_text("{}")
+    return folder
+
+
+def test_a_folder_and_a_glob_are_read_file_after_file(tmp_path):
+    districts = data.acquire().head(5)
+    folder = in_three_files(districts, tmp_path / "months")
+    for name in (str(folder), f"{folder}/*"):
+        assert traffic.resolve_source(name) == name
+        found = traffic.load(name)
+        assert_same_districts(found, districts)
+        assert found.oddities["rows that wait for their price"] == 3
+    assert len(traffic.load(f"{folder}/*.csv").rows) == 2
+
+
+def assert_same_districts(found, districts):
+    columns = list(data.FEATURES)
+    pd.testing.assert_frame_equal(found.rows[columns], districts[columns])
+    np.testing.assert_array_equal(found.rows[data.TARGET][:2], districts[data.TARGET][:2])
+
+
+def test_an_object_store_holds_what_a_folder_holds(tmp_path):
+    districts = data.acquire().head(5)
+    folder = in_three_files(districts, tmp_path / "months")
+    with running_store() as objects:
+        for path in folder.iterdir():
+            objects.put(path, f"months/{path.name}")
+        assert_same_districts(traffic.load("s3://housing/months"), districts)
+        with pytest.raises(data.DataError, match="found no such file"):
+            traffic.resolve_source("s3://housing/years")
+
+
+def test_a_file_among_others_that_lacks_a_column_is_named(tmp_path):
+    folder = in_three_files(data.acquire().head(5), tmp_path / "months")
+    data.acquire().head(2).drop(columns="MedInc").to_csv(folder / "d.csv", index=False)
+    with pytest.raises(data.DataError, match=r"d\.csv.*\n.*MedInc +missing column"):
+        traffic.load(str(folder))
 
 
 def test_rows_may_wait_for_their_price_and_a_file_need_not_have_any():

@@ -1,12 +1,13 @@
 """The search of one family."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
-from clusters import running_cluster
+from clusters import kill_busy_worker
 
 from housing_lib import compute, data, families, features, studies, tuning
 from housing_lib.evaluation import metrics
-from housing_lib.settings import get_settings
 
 pytestmark = pytest.mark.usefixtures("own_root")
 
@@ -82,21 +83,36 @@ def test_a_trial_whose_process_was_killed_is_tried_again(split, own_root):
     assert [one.metrics for one in resumed.trials] == [one.metrics for one in straight.trials]
 
 
-def test_trials_abreast_are_the_same_wherever_they_run(split, own_root, monkeypatch):
-    def searched():
-        found = tuning.tune("decision_tree", split["train"], split["val"], n_trials=5, seed=2,
-                            abreast=2)  # fmt: skip
+@pytest.fixture
+def searched(split, own_root):
+    """What a search that was never made before comes to."""
+
+    def search(family, *, n_trials, abreast):
+        found = tuning.tune(
+            family, split["train"], split["val"], n_trials=n_trials, seed=2, abreast=abreast
+        )
         for file in (own_root / "data" / "studies").glob("*.log"):
             file.unlink()
         return [(trial.params, trial.metrics, trial.state) for trial in found.trials]
 
-    with_processes = searched()
+    return search
+
+
+def test_trials_abreast_are_the_same_wherever_they_run(searched, request, monkeypatch):
+    with_processes = searched("decision_tree", n_trials=5, abreast=2)
     monkeypatch.setattr(compute, "cores", lambda: 1)
-    assert searched() == with_processes
-    with running_cluster(own_root) as cluster:
-        monkeypatch.setenv("HOUSING_CLUSTER", cluster.address)
-        get_settings.cache_clear()
-        assert searched() == with_processes
+    assert searched("decision_tree", n_trials=5, abreast=2) == with_processes
+    request.getfixturevalue("on_cluster")
+    assert searched("decision_tree", n_trials=5, abreast=2) == with_processes
+
+
+def test_a_worker_killed_in_a_trial_costs_the_search_nothing(searched, request):
+    here = searched("random_forest", n_trials=2, abreast=1)
+    cluster = request.getfixturevalue("on_cluster")
+    with ThreadPoolExecutor() as aside:
+        killed = aside.submit(kill_busy_worker, cluster)
+        assert searched("random_forest", n_trials=2, abreast=1) == here
+        assert killed.result()
 
 
 def test_the_first_trial_tries_the_shipped_parameters(split):

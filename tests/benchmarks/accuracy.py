@@ -7,7 +7,7 @@ Run: python tests/benchmarks/accuracy.py --help
 import argparse
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -15,10 +15,12 @@ import pandas as pd
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
+from sklearn.base import clone
 from sklearn.model_selection import GroupKFold, train_test_split
 from xgboost import XGBRegressor
 
-from housing_lib import data, evaluation, families
+from housing_lib import compute, data, evaluation, families
+from housing_lib.settings import use_cluster
 
 RMSE_TARGET, RATIO_TARGET, BLOCK_TARGET = 0.375, 0.870, 0.58
 # Mean test RMSE over seeds on random 64/16/20 % splits, in 100,000 USD, from the result files of
@@ -32,7 +34,6 @@ PUBLISHED = {
     "five TabR together": 0.3914,
 }
 
-Make = Callable[[int], Any]
 Split = tuple[np.ndarray, np.ndarray]
 
 
@@ -53,15 +54,47 @@ def raw_booster(jobs: int) -> XGBRegressor:
     return XGBRegressor(**evaluation.RAW_BOOSTER, n_jobs=jobs, random_state=0)
 
 
-def score(make: Make, splits: list[Split], districts: pd.DataFrame, label: str, jobs: int) -> dict:
+def score_all(
+    models: dict[str, Any], kinds: dict[str, list[Split]], districts: pd.DataFrame
+) -> dict[str, dict[str, dict]]:
+    """What `summary` tells of each kind of splits and model; the cluster fits if one is named."""
+    tasks = [
+        (kind, name, number)
+        for kind, splits in kinds.items()
+        for name in models
+        for number in range(len(splits))
+    ]
+    work = compute.each(fit_and_test, tasks, shared=(models, kinds, districts), jobs=1)
+    told = track(work, description=f"on {compute.where(1)}", total=len(tasks))
+    found = {tasks[task]: result for task, result in told}
+    return {
+        kind: {
+            name: summary([found[kind, name, number] for number in range(len(splits))])
+            for name in models
+        }
+        for kind, splits in kinds.items()
+    }
+
+
+def fit_and_test(
+    shared: tuple[dict[str, Any], dict[str, list[Split]], pd.DataFrame],
+    kind: str,
+    name: str,
+    number: int,
+) -> tuple[np.ndarray, float]:
+    """A model's errors on the test rows of one split, and the seconds of its fit."""
+    models, kinds, districts = shared
+    fit, test = kinds[kind][number]
+    features, prices = districts[list(data.FEATURES)], districts[data.TARGET].to_numpy()
+    started = time.perf_counter()
+    model = clone(models[name]).fit(features.iloc[fit], prices[fit])
+    seconds = time.perf_counter() - started
+    return model.predict(features.iloc[test]) - prices[test], seconds
+
+
+def summary(found: list[tuple[np.ndarray, float]]) -> dict:
     """The mean RMSE over splits, the RMSE over all held-out rows, and seconds a fit."""
-    errors, seconds, prices = [], [], districts[data.TARGET].to_numpy()
-    features = districts[list(data.FEATURES)]
-    for fit, test in track(splits, description=label):
-        started = time.perf_counter()
-        model = make(jobs).fit(features.iloc[fit], prices[fit])
-        seconds.append(time.perf_counter() - started)
-        errors.append(model.predict(features.iloc[test]) - prices[test])
+    errors, seconds = zip(*found, strict=True)
     each = [float(np.sqrt(np.mean(error**2))) for error in errors]
     pooled = float(np.sqrt(np.mean(np.concatenate(errors) ** 2)))
     return {"each": each, "mean": float(np.mean(each)), "pooled": pooled, "fit": np.median(seconds)}
@@ -74,25 +107,20 @@ def main() -> None:
     parser.add_argument("--family", default=families.CHAMPION, choices=list(families.FAMILIES))
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="threads a fit")
     parser.add_argument("--no-blocks", action="store_true", help="random splits only")
+    parser.add_argument("--cluster", default="", help="a Dask scheduler, as tcp://scheduler:8786")
     chosen = parser.parse_args()
+    use_cluster(chosen.cluster)
     districts = data.acquire()
-    makers = {
-        f"{families.title(chosen.family)}, shipped": lambda jobs: families.make_model(
-            chosen.family, n_jobs=jobs
+    models = {
+        f"{families.title(chosen.family)}, shipped": families.make_model(
+            chosen.family, n_jobs=chosen.jobs
         ),
-        "XGBoost on the raw columns": raw_booster,
+        "XGBoost on the raw columns": raw_booster(chosen.jobs),
     }
     kinds = {"random": list(random_splits(len(districts), chosen.seeds))}
     if not chosen.no_blocks:
         kinds["blocks"] = list(block_splits(districts))
-    found = {
-        kind: {
-            name: score(make, splits, districts, f"{kind}: {name}", chosen.jobs)
-            for name, make in makers.items()
-        }
-        for kind, splits in kinds.items()
-    }
-    show(found, chosen.seeds)
+    show(score_all(models, kinds, districts), chosen.seeds)
 
 
 def show(found: dict[str, dict[str, dict]], seeds: list[int]) -> None:

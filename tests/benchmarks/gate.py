@@ -78,6 +78,15 @@ def build(root):
     return train, test
 
 
+def predictions(rows, seeds, trees):
+    """The test prices of models of those seeds, fitted on the cluster if one is named."""
+    from housing_lib import compute
+
+    tasks = [(seed, trees) for seed in seeds]
+    found = dict(compute.each(predict, tasks, shared=rows, jobs=1))
+    return [found[number] for number in range(len(tasks))]
+
+
 def predict(rows, seed, trees):
     """The test prices of a model of that seed and that many trees."""
     from housing_lib.families import make_estimator
@@ -114,7 +123,7 @@ def rmse(test, predicted):
 
 def luck(rows, pairs):
     """How many of equal pairs are promoted: by the gate, and by the lower error."""
-    found = [predict(rows, seed, SIZES["equal"]) for seed in range(2 * pairs)]
+    found = predictions(rows, range(2 * pairs), SIZES["equal"])
     errors = [rmse(rows[1], one) for one in found]
     gate = sum(promoted(rows, *pair) for pair in zip(found[::2], found[1::2], strict=True))
     lower = sum(after < before for before, after in zip(errors[::2], errors[1::2], strict=True))
@@ -127,8 +136,8 @@ def luck(rows, pairs):
 
 def truth(rows, pairs):
     """How many of truly better models are promoted."""
-    before = [predict(rows, 1_000 + seed, SIZES["before"]) for seed in range(pairs)]
-    after = [predict(rows, 2_000 + seed, SIZES["better"]) for seed in range(pairs)]
+    before = predictions(rows, range(1_000, 1_000 + pairs), SIZES["before"])
+    after = predictions(rows, range(2_000, 2_000 + pairs), SIZES["better"])
     both = list(zip(before, after, strict=True))
     gain = np.mean([rmse(rows[1], one) - rmse(rows[1], other) for one, other in both])
     found = sum(promoted(rows, *pair) for pair in both)

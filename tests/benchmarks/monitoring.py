@@ -42,7 +42,7 @@ def main() -> None:
         os.environ["HOUSING_ROOT"] = root
         import conftest
 
-        registered = conftest._build(Path(root)).registered
+        registered = conftest.build_store().registered
         measures: dict[str, Callable[[], dict[str, Any]]] = {
             "alarms": lambda: false_alarms(registered, chosen.repeats),
             "changes": lambda: detection(registered, chosen.repeats // 5),
