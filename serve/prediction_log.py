@@ -2,13 +2,14 @@
 
 import hashlib
 import logging
+import re
 import threading
 from collections.abc import Iterable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from sqlalchemy import Engine, Table, create_engine, event, select
@@ -24,26 +25,44 @@ from serve.spool import Row, Spool
 log = logging.getLogger("uvicorn.error")
 
 FLUSH_EVERY_S = 0.5
-# A database that takes longer is away: rows go to the spool, true prices are refused.
+# A database that takes longer is away: rows go to the spool, and who waits is refused.
 PATIENCE_S = 0.5
-PATIENCE_FOR_PRICES_S = 5.0
+PATIENCE_OF_CALLERS_S = 5.0
 # When a PostgreSQL server counts as gone, in libpq's words.
 AWAY = {"connect_timeout": 5, "keepalives_idle": 10, "keepalives_interval": 5,
         "keepalives_count": 3, "tcp_user_timeout": 15_000}  # fmt: skip
 MOST_WAITING = 200_000
 ROWS_A_WRITE = 5_000
+UNKNOWN, CONTRADICTS = "unknown prediction_id", "contradicts what is recorded"
+PREDICTION_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}(-[0-9]+)?")
 
 
 class LogUnavailableError(HousingError):
     """The database cannot be written now."""
 
 
+class Conflict(NamedTuple):
+    """A true price that cannot be recorded, by its row, and why."""
+
+    row: int
+    problem: str
+    found: str
+    expected: str
+
+
 class ConflictError(HousingError):
     """True prices that contradict those already recorded, or are of unknown predictions."""
 
-    def __init__(self, conflicts: Sequence[tuple[int, str, str, str]]) -> None:
+    def __init__(self, conflicts: Sequence[Conflict]) -> None:
         super().__init__(f"{len(conflicts)} true prices cannot be recorded")
         self.conflicts = conflicts
+
+    @property
+    def may_pass(self) -> bool:
+        """Whether all of them are of predictions that may not be in the database yet."""
+        return all(
+            one.problem == UNKNOWN and PREDICTION_ID.fullmatch(one.found) for one in self.conflicts
+        )
 
 
 @dataclass(frozen=True)
@@ -135,7 +154,8 @@ class PredictionLog:
             with self._lock:
                 rows, self._rows = self._rows, []
                 promised, self._promised = self._promised, []
-            error = self._write(rows) if rows else None
+            patience = PATIENCE_OF_CALLERS_S if promised else PATIENCE_S
+            error = self._write(rows, patience) if rows else None
             for promise in promised:
                 if error is None:
                     promise.set_result(None)
@@ -145,9 +165,9 @@ class PredictionLog:
                 self._replaying = threading.Thread(target=self._replay, daemon=True)
                 self._replaying.start()
 
-    def _write(self, rows: list[Row]) -> LogUnavailableError | None:
+    def _write(self, rows: list[Row], patience: float) -> LogUnavailableError | None:
         try:
-            self._rows_written.wait_for(PATIENCE_S, self._insert, rows)
+            self._rows_written.wait_for(patience, self._insert, rows)
         except (SQLAlchemyError, OSError) as error:
             return self._put_aside(rows, error)
         self.problem = ""
@@ -226,43 +246,46 @@ class PredictionLog:
             If any contradicts what is recorded, or is of a prediction that never was;
             nothing is recorded then.
         LogUnavailableError
-            If the database cannot be written.
+            If the database cannot be written, or does not hold all answers yet.
         """
         self.flush()
         try:
-            return self._prices_written.wait_for(PATIENCE_FOR_PRICES_S, self._record, truths)
+            return self._prices_written.wait_for(PATIENCE_OF_CALLERS_S, self._record, truths)
+        except ConflictError as error:
+            if error.may_pass and self._spool.rows:
+                raise LogUnavailableError("not all answers are in the database yet") from error
+            raise
         except (SQLAlchemyError, OSError) as error:
             reason = _first_line(error)
             raise LogUnavailableError(f"true prices cannot be written: {reason}") from error
 
     def _record(self, truths: Sequence[Truth]) -> int:
         with self._connect() as connection:
-            return self._record_in(connection, truths)
+            new = self._new_ones(connection, truths)
+            if new:
+                values = [_actual_row(one) for one in new]
+                connection.execute(self._insert_new(actuals), values)
+                self._new_ones(connection, truths)  # somebody may have been faster with others
+            return len(new)
 
-    def _record_in(self, connection: Any, truths: Sequence[Truth]) -> int:
+    def _new_ones(self, connection: Any, truths: Sequence[Truth]) -> list[Truth]:
         keys = list({one.key for one in truths})
         known = _by_key(connection, actuals.c.key, actuals.c.price, keys)
         named = [one.prediction_id for one in truths if one.prediction_id is not None]
         answered = _by_key(connection, predictions.c.prediction_id, predictions.c.price, named)
-        conflicts: list[tuple[int, str, str, str]] = []
-        fresh: dict[str, Truth] = {}
-        for number, one in enumerate(truths):
-            recorded = known.get(one.key, fresh[one.key].price if one.key in fresh else None)
+        conflicts: list[Conflict] = []
+        new: dict[str, Truth] = {}
+        for row, one in enumerate(truths):
+            recorded = known.get(one.key, new[one.key].price if one.key in new else None)
             if one.prediction_id is not None and one.prediction_id not in answered:
-                conflicts.append(
-                    (number, "unknown prediction_id", one.prediction_id, "one of ours")
-                )
+                conflicts.append(Conflict(row, UNKNOWN, one.prediction_id, "one of ours"))
             elif recorded is None:
-                fresh[one.key] = one
+                new[one.key] = one
             elif recorded != one.price:
-                fault = "contradicts what is recorded"
-                conflicts.append((number, fault, str(one.price), str(recorded)))
+                conflicts.append(Conflict(row, CONTRADICTS, str(one.price), str(recorded)))
         if conflicts:
             raise ConflictError(conflicts)
-        if fresh:
-            values = [_actual_row(one) for one in fresh.values()]
-            connection.execute(self._insert_new(actuals), values)
-        return len(fresh)
+        return list(new.values())
 
 
 def _by_key(connection: Any, key: Any, value: Any, keys: Sequence[str]) -> dict[str, float]:

@@ -57,6 +57,15 @@ def explain_actuals(body: bytes) -> RefusedError:
     return refuse(problems or _listed(content, "actuals", _actual_problems) or [UNREADABLE])
 
 
+def explain_query(errors: Sequence[Any]) -> RefusedError:
+    """Why the parameters of an address are not those of a route, as pydantic found out."""
+    problems = [
+        Problem(str(one["loc"][-1]), one["type"], _shown(one["input"]), one["msg"])
+        for one in errors
+    ]
+    return refuse(problems, what="address")
+
+
 class _TwiceError(ValueError):
     pass
 
