@@ -208,6 +208,28 @@ def test_the_documentation_states_bounds_units_examples_and_refusals(server):
     assert documented == {"200", "401", "403", "408", "413", "422", "503"}
 
 
+def test_everything_that_is_taken_or_answered_has_an_example(server):
+    document = server.get("/openapi.json").json()
+    named = set(re.findall(r"#/components/schemas/(\w+)", json.dumps(document["paths"])))
+    schemas = document["components"]["schemas"]
+    assert [name for name in named if not schemas[name].get("examples")] == []
+    tables = document["paths"]["/predict/batch"]["post"]["requestBody"]["content"]
+    answer = server.post(
+        "/predict/batch",
+        content=tables["text/csv"]["example"],
+        headers={"Content-Type": "text/csv"},
+    )
+    assert answer.status_code == 200
+
+
+def test_a_parameter_that_a_route_does_not_take_is_refused_as_documented(server):
+    found = problems(server.get("/districts/nearest", params={"latitude": 99}))
+    assert found["latitude"]["found"] == '"99"'
+    assert found["longitude"]["problem"] == "missing"
+    answer = server.post("/predict", params={"explain": "perhaps"}, json=district())
+    assert set(problems(answer)) == {"explain"}
+
+
 def test_the_example_of_an_answer_has_the_fields_of_an_answer(server):
     schemas = server.get("/openapi.json").json()["components"]["schemas"]
     answer = server.post("/predict", json=schemas["District"]["examples"][0]).json()
@@ -429,10 +451,12 @@ def test_what_is_no_true_price_is_refused(server, body, field):
 def test_prometheus_reads_latency_errors_model_and_log(server):
     server.post("/predict", json=district())
     server.post("/predict", json={})
+    server.post("/predict/batch", json={"districts": [district()]})
     text = server.get("/metrics").text
     version = server.status()["model_version"]
-    count = f'housing_request_seconds_count{{route="/predict",version="{version}"}}'
-    assert count in text
+    for route in ("/predict", "/predict/batch"):
+        count = f'housing_request_seconds_count{{route="{route}",version="{version}"}}'
+        assert count in text
     for name in ("in_flight", "model_age_seconds", "alias_lag_seconds", "log_waiting", "degraded"):
         assert f"\nhousing_{name}" in text
     assert 'housing_errors_total{kind="refused"}' in text
