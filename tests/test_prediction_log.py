@@ -108,6 +108,8 @@ def test_a_true_price_is_recorded_once_and_never_contradicted(server):
 
 def test_of_prices_that_contradict_each_other_at_the_same_moment_one_is_taken(database, tmp_path):
     logs = [PredictionLog(database, spool=tmp_path / str(number)) for number in range(4)]
+    for log in logs:
+        log.start()
     engine = sqlalchemy.create_engine(database)
     for house_age in range(10, 20):
         together = threading.Barrier(len(logs))
@@ -127,6 +129,8 @@ def test_of_prices_that_contradict_each_other_at_the_same_moment_one_is_taken(da
             query = sqlalchemy.select(actuals.c.price).where(actuals.c.HouseAge == house_age)
             assert connection.execute(query).scalars().all() == [1 + taken.index(True)]
     engine.dispose()
+    for log in logs:
+        log.stop()
 
 
 def truth_of(price, **changes):
