@@ -13,7 +13,7 @@ const BOUNDS = { north: 42.2, south: 32.3, west: -124.6, east: -114.0 };
 const STRETCH = Math.cos((37.2 * Math.PI) / 180); // a degree of longitude against one of latitude
 const COLOURS = [[243, 217, 164], [224, 138, 91], [168, 62, 91], [74, 29, 92]];
 const CITIES = [ // with the side of the dot on which there is room for the name
-  { name: "San Francisco", latitude: 37.77, longitude: -122.42, side: "right", below: 0 },
+  { name: "San Francisco", latitude: 37.77, longitude: -122.42, side: "right", below: 22 },
   { name: "Sacramento", latitude: 38.58, longitude: -121.49, side: "left", below: 0 },
   { name: "Fresno", latitude: 36.74, longitude: -119.79, side: "left", below: 0 },
   { name: "Los Angeles", latitude: 34.05, longitude: -118.24, side: "right", below: 26 },
@@ -217,7 +217,8 @@ function label(pen, cities, ratio) {
   for (const { name: text, latitude, longitude, side, below } of cities) {
     const [x, y] = project(latitude, longitude, pen.canvas.width, pen.canvas.height);
     pen.textAlign = side;
-    const at = [x + (side === "right" ? -14 : 14) * ratio, y + below * ratio];
+    const beside = side === "right" ? Math.max(x - 14 * ratio, pen.measureText(text).width + 4 * ratio) : x + 14 * ratio;
+    const at = [beside, y + below * ratio];
     pen.strokeText(text, ...at);
     pen.fillText(text, ...at);
   }
