@@ -18,6 +18,11 @@ class Patience:
     def __init__(self) -> None:
         self._free = threading.Lock()
 
+    @property
+    def is_tried(self) -> bool:
+        """Whether something that was begun has not ended."""
+        return self._free.locked()
+
     def wait_for(self, seconds: float, work: Callable[..., Value], *given: Any) -> Value:
         """What the work gives.
 

@@ -167,6 +167,8 @@ class PredictionLog:
 
     def _write(self, rows: list[Row], patience: float) -> LogUnavailableError | None:
         try:
+            if self._rows_written.is_tried:
+                raise TimeoutError("no answer yet")
             self._rows_written.wait_for(patience, self._insert, rows)
         except (SQLAlchemyError, OSError) as error:
             return self._put_aside(rows, error)

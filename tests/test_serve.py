@@ -1,5 +1,6 @@
 """A real server, asked over HTTP, answers with the model's own numbers and refuses the rest."""
 
+import asyncio
 import io
 import json
 import re
@@ -14,8 +15,9 @@ import pytest
 from serving import running_server
 
 from housing_lib.data import CONTRACT, FEATURES, PRICE_CAP
-from serve.guard import LARGEST_BODY
+from serve.guard import LARGEST_BODY, Guard
 from serve.schemas import EXAMPLE_DISTRICT, MOST_ROWS
+from serve.service import Service
 
 
 @pytest.fixture(scope="module")
@@ -482,3 +484,21 @@ def test_a_call_by_another_host_name_is_refused(server):
     answer = server.get("/model", headers={"Host": "evil.example"})
     assert answer.status_code == 400
     assert "HOUSING_HOSTS" in answer.json()["what_to_do"]
+
+
+def test_a_failure_tells_the_caller_neither_what_failed_nor_what_was_sent(own_root):
+    async def failing(scope, receive, send):
+        raise ValueError("a secret of the server")
+
+    async def receive():
+        return {"type": "http.request", "body": b"a secret of the caller", "more_body": False}
+
+    async def send(message):
+        sent.append(message)
+
+    sent, scope = [], {"type": "http", "method": "POST", "path": "/actuals", "query_string": b""}
+    scope |= {"headers": [(b"host", b"localhost")], "client": ("127.0.0.1", 1)}
+    asyncio.run(Guard(failing, service=Service())(scope, receive, send))
+    assert sent[0]["status"] == 500
+    expected = {"detail": "the server failed", "what_to_do": "its log says why"}
+    assert json.loads(sent[1]["body"]) == expected
