@@ -212,9 +212,8 @@ def _shown(value: Any) -> str:
     if isinstance(value, dict | list):
         return "an object" if isinstance(value, dict) else "a list"
     try:
-        text = json.dumps(
-            value, default=ascii
-        )  # in ASCII, so that no body can make the answer itself fail
+        # In ASCII, so that no body can make the answer itself fail.
+        text = json.dumps(value, default=str)
     except ValueError:
         text = "a number of endless digits"
     return text if len(text) <= LONGEST_SHOWN else f"{text[: LONGEST_SHOWN - 3]}..."
