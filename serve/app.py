@@ -64,7 +64,7 @@ async def predict(
 
 @router.post(
     "/predict/batch",
-    responses=answers("Predictions", 408, 413, 415, 422, 503),
+    responses=answers("Predictions", 408, 413, 415, 422, 503, table=True),
     openapi_extra=takes("Batch", table=True),
 )
 async def predict_batch(request: Request, service: Served) -> Response:

@@ -93,9 +93,10 @@ REFUSALS = {
 }
 
 
-def answers(name: str, *refusals: int) -> dict[int | str, dict[str, Any]]:
-    """What a route may answer: the schema of that name, or one of these refusals."""
+def answers(name: str, *refusals: int, table: bool = False) -> dict[int | str, dict[str, Any]]:
+    """What a route may answer: the schema of that name or tables, or one of these refusals."""
     found: dict[int | str, dict[str, Any]] = {200: _json(name, "As asked.")}
+    found[200]["content"] |= _tables() if table else {}
     return found | {status: _json(*REFUSALS[status]) for status in (401, 403, *refusals)}
 
 
@@ -107,11 +108,14 @@ def _json(name: str, description: str) -> dict[str, Any]:
 def takes(name: str, *, table: bool = False) -> dict[str, Any]:
     """What a route takes: the schema of that name in JSON, and perhaps tables."""
     content: dict[str, Any] = {"application/json": {"schema": {"$ref": REF.format(name=name)}}}
-    for kind in tables.TYPES if table else ():
-        content[kind] = {"schema": {"type": "string", "format": "binary"}}
     if table:
+        content |= _tables()
         content[tables.CSV]["example"] = EXAMPLE_CSV
     return {"requestBody": {"required": True, "content": content}}
+
+
+def _tables() -> dict[str, Any]:
+    return {kind: {"schema": {"type": "string", "format": "binary"}} for kind in tables.TYPES}
 
 
 def document(app: FastAPI) -> dict[str, Any]:
