@@ -198,7 +198,8 @@ def score_models(
     for name, part in parts.items():
         for family, predicted in predictions(models, part).items():
             ends = metric_intervals(part.y, predicted, seed=seed) if name == "test" else {}
-            rows.append({"family": family, "part": name} | metrics(part.y, predicted) | ends)
+            row: dict[str, Any] = {"family": family, "part": name}
+            rows.append(row | metrics(part.y, predicted) | ends)
     return pd.DataFrame(rows)
 
 
