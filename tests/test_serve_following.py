@@ -380,19 +380,17 @@ def test_an_open_door_without_keys_is_refused_unless_said_twice(own_store):
 
 def test_a_stop_finishes_the_batch_that_is_in_flight(own_store, store, tmp_path):
     rows = store.test[list(FEATURES)].to_dict("records")
-    with running_server(own_store[0], tmp_path / "server.log", answers=False) as server:
-        answers = []
-        send = lambda: answers.append(  # noqa: E731
-            httpx2.post(f"{server.base_url}/predict/batch", json={"districts": rows}, timeout=60)
-        )
-        thread = threading.Thread(target=send)
-        thread.start()
-        time.sleep(0.15)
+    body = json.dumps({"districts": rows}).encode()
+    with running_server(own_store[0], tmp_path / "server.log", **QUICK) as server:
+        connection = http.client.HTTPConnection("127.0.0.1", server.base_url.port, timeout=60)
+        connection.request("POST", "/predict/batch", headers=JSON | {"Content-Length": len(body)})
+        connection.send(body[:1000])
+        server.wait_for(lambda _: gauge(server, "housing_in_flight") == 2)  # with this question
         server.process.send_signal(signal.SIGTERM)
-        thread.join()
+        connection.send(body[1000:])
+        answer = connection.getresponse()
+        found = {one["prediction_id"] for one in json.load(answer)["predictions"]}
         server.process.wait(timeout=40)
-    (answer,) = answers
-    found = {one["prediction_id"] for one in answer.json()["predictions"]}
     assert len(found) == len(rows)
     assert found <= logged(own_store[0])
 
