@@ -1,6 +1,7 @@
 """Where things are and what they are called, read once from `HOUSING_*` variables and `.env`."""
 
 import os
+import re
 from functools import lru_cache
 from pathlib import Path
 
@@ -99,7 +100,8 @@ class Settings(BaseSettings):
     @property
     def prediction_log_uri(self) -> str:
         """The database of served predictions: the one named, or SQLite under `root`."""
-        return self.prediction_log or f"sqlite:///{self.serving / 'predictions.db'}"
+        uri = self.prediction_log or f"sqlite:///{self.serving / 'predictions.db'}"
+        return re.sub("^postgres(ql)?://", "postgresql+psycopg://", uri)
 
     @property
     def reports(self) -> Path:

@@ -6,10 +6,11 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 from fastapi import APIRouter, Depends, FastAPI, Query, Request, Response
+from fastapi.exceptions import RequestValidationError
 from fastapi.staticfiles import StaticFiles
 from fastapi_offline import FastAPIOffline
 from starlette.responses import FileResponse
@@ -18,6 +19,7 @@ from housing_lib.contract import CONTRACT, FEATURES
 from serve import bodies, metrics, schemas
 from serve.documentation import answers, document, takes
 from serve.guard import Guard
+from serve.problems import explain_query
 from serve.service import Service, encode
 
 PAGE = Path(__file__).with_name("page")
@@ -32,6 +34,11 @@ def _service(request: Request) -> Service:
 
 
 Served = Annotated[Service, Depends(_service)]
+
+
+def _within(name: str) -> Any:
+    column = CONTRACT[name]
+    return Query(ge=column.low, le=column.high, examples=[schemas.EXAMPLE_DISTRICT[name]])
 
 
 def _json(content: object, status: int = 200) -> Response:
@@ -50,22 +57,21 @@ async def predict(
 ) -> Response:
     """The price of one district; features that are null are imputed and named."""
     body, headers = await request.body(), dict(request.scope["headers"])
-    if explain:
-        answer = await service.predict_explained(body, headers)
-    else:
-        answer, _ = await service.predict(body, headers)
+    ask = service.predict_explained if explain else service.predict
+    answer, request.state.model_version = await ask(body, headers)
     return Response(answer, media_type="application/json")
 
 
 @router.post(
     "/predict/batch",
-    responses=answers("Predictions", 408, 413, 415, 422, 503),
+    responses=answers("Predictions", 408, 413, 415, 422, 503, table=True),
     openapi_extra=takes("Batch", table=True),
 )
 async def predict_batch(request: Request, service: Served) -> Response:
     """The prices of up to 10,000 districts, in their order; tables are answered with tables."""
     kind = bodies.content_type(dict(request.scope["headers"]))
-    return Response(await service.predict_batch(await request.body(), kind), media_type=kind)
+    answer, request.state.model_version = await service.predict_batch(await request.body(), kind)
+    return Response(answer, media_type=kind)
 
 
 @router.post(
@@ -127,8 +133,8 @@ async def districts(request: Request, service: Served) -> Response:
 @router.get("/districts/nearest", responses=answers("Nearest", 422, 503))
 async def nearest(
     service: Served,
-    latitude: Annotated[float, Query(ge=CONTRACT["Latitude"].low, le=CONTRACT["Latitude"].high)],
-    longitude: Annotated[float, Query(ge=CONTRACT["Longitude"].low, le=CONTRACT["Longitude"].high)],
+    latitude: Annotated[float, _within("Latitude")],
+    longitude: Annotated[float, _within("Longitude")],
 ) -> Response:
     """The training district that is nearest to a place."""
     model = service.following.current().model
@@ -142,6 +148,12 @@ async def nearest(
 async def home() -> FileResponse:
     """The page on which a person tries the model."""
     return FileResponse(PAGE / "index.html")
+
+
+async def refuse_address(request: Request, error: Exception) -> Response:
+    """The refusal of parameters that a route does not take."""
+    assert isinstance(error, RequestValidationError)
+    return _json(explain_query(error.errors()).refusal, 422)
 
 
 @asynccontextmanager
@@ -168,6 +180,7 @@ def create_app() -> FastAPI:
     app.include_router(router)
     app.mount("/page", StaticFiles(directory=PAGE))
     app.openapi = lambda: document(app)  # type: ignore[method-assign]
+    app.add_exception_handler(RequestValidationError, refuse_address)
     app.add_middleware(Guard, service=service)
     return app
 

@@ -29,6 +29,10 @@ EXAMPLE_PREDICTION = {
     "request_timestamp": "2026-11-23T12:00:00.123456Z",
     "prediction_id": schemas.EXAMPLE_ID,
 }
+EXAMPLE_CSV = "\n".join(
+    ",".join(map(str, line))
+    for line in (schemas.EXAMPLE_DISTRICT, schemas.EXAMPLE_DISTRICT.values())
+)
 EXAMPLES: dict[str, Any] = {
     "District": schemas.EXAMPLE_DISTRICT,
     "Batch": {"districts": [schemas.EXAMPLE_DISTRICT]},
@@ -44,6 +48,22 @@ EXAMPLES: dict[str, Any] = {
         ]
     },
     "Recorded": {"recorded": 1, "already_known": 0},
+    "ModelCard": {
+        "name": "california-housing",
+        "version": 7,
+        "stage": "Production",
+        "family": "xgboost",
+        "run_id": "0b7f5a3c9d1e4f6a8b2c4d6e8f0a1b3c",
+        "data_digest": "5e0c9a1f7b3d",
+        "digest": "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
+        "loaded_at": "2026-11-23T11:58:00Z",
+        "features": [msgspec.to_builtins(schemas.describe("MedInc"))],
+    },
+    "Nearest": {
+        "features": schemas.EXAMPLE_DISTRICT,
+        "median_house_value": 4.526,
+        "distance_km": 0.412,
+    },
     "Health": {"status": "ready", "model_version": 7},
     "Notice": {
         "detail": "no version of california-housing stands in Production.",
@@ -73,9 +93,10 @@ REFUSALS = {
 }
 
 
-def answers(name: str, *refusals: int) -> dict[int | str, dict[str, Any]]:
-    """What a route may answer: the schema of that name, or one of these refusals."""
+def answers(name: str, *refusals: int, table: bool = False) -> dict[int | str, dict[str, Any]]:
+    """What a route may answer: the schema of that name or tables, or one of these refusals."""
     found: dict[int | str, dict[str, Any]] = {200: _json(name, "As asked.")}
+    found[200]["content"] |= _tables() if table else {}
     return found | {status: _json(*REFUSALS[status]) for status in (401, 403, *refusals)}
 
 
@@ -87,9 +108,14 @@ def _json(name: str, description: str) -> dict[str, Any]:
 def takes(name: str, *, table: bool = False) -> dict[str, Any]:
     """What a route takes: the schema of that name in JSON, and perhaps tables."""
     content: dict[str, Any] = {"application/json": {"schema": {"$ref": REF.format(name=name)}}}
-    for kind in tables.TYPES if table else ():
-        content[kind] = {"schema": {"type": "string", "format": "binary"}}
+    if table:
+        content |= _tables()
+        content[tables.CSV]["example"] = EXAMPLE_CSV
     return {"requestBody": {"required": True, "content": content}}
+
+
+def _tables() -> dict[str, Any]:
+    return {kind: {"schema": {"type": "string", "format": "binary"}} for kind in tables.TYPES}
 
 
 def document(app: FastAPI) -> dict[str, Any]:
@@ -104,8 +130,7 @@ def document(app: FastAPI) -> dict[str, Any]:
 
 
 def _components() -> dict[str, Any]:
-    names = (*EXAMPLES, "ModelCard", "Nearest")
-    types = [getattr(schemas, name) for name in names]
+    types = [getattr(schemas, name) for name in EXAMPLES]
     _, components = msgspec.json.schema_components(types, ref_template=REF)
     for name, example in EXAMPLES.items():
         components[name]["examples"] = [example]

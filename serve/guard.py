@@ -42,6 +42,7 @@ _SAFE = [
     (b"x-frame-options", b"DENY"),
     (b"cross-origin-resource-policy", b"same-origin"),
 ]
+CLOSING = ((b"connection", b"close"),)
 _POLICY = (b"content-security-policy", b"default-src 'self'; frame-ancestors 'none'")
 # The documentation's page starts itself by a script within the page.
 _DOCS_POLICY = (
@@ -112,6 +113,7 @@ class Guard:
             await self._answer_failure(call, error, sending)
         finally:
             self.service.at_work -= 1
+            self.service.answered += 1
             self._note(call, scope)
 
     async def _answer(self, call: Call, scope: Scope, receive: Receive, send: Send) -> None:
@@ -159,7 +161,8 @@ class Guard:
         async def sending(message: Message) -> None:
             if message["type"] == "http.response.start":
                 call.status = message["status"]
-                message["headers"] = [*message.get("headers", ()), *added]
+                closing = CLOSING if self.service.leaving else ()
+                message["headers"] = [*message.get("headers", ()), *added, *closing]
             await send(message)
 
         return sending
@@ -175,6 +178,7 @@ class Guard:
 
     def _note(self, call: Call, scope: Scope) -> None:
         seconds = time.perf_counter() - call.started
+        call.version = call.version or scope.get("state", {}).get("model_version", 0)
         metrics.note(call.path, call.status, call.version, seconds)
         self.service.access_log.add(call, scope, seconds)
 

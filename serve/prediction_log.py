@@ -2,17 +2,15 @@
 
 import hashlib
 import logging
-import os
+import re
 import threading
-import time
 from collections.abc import Iterable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-import msgspec
 import numpy as np
 from sqlalchemy import Engine, Table, create_engine, event, select
 from sqlalchemy.dialects import postgresql, sqlite
@@ -21,27 +19,50 @@ from sqlalchemy.exc import SQLAlchemyError
 from housing_lib.contract import FEATURES
 from housing_lib.prediction_tables import actuals, metadata, predictions
 from housing_lib.settings import HousingError
+from serve.patience import Patience
+from serve.spool import Row, Spool
 
 log = logging.getLogger("uvicorn.error")
 
 FLUSH_EVERY_S = 0.5
+# A database that takes longer is away: rows go to the spool, and who waits is refused.
+PATIENCE_S = 0.5
+PATIENCE_OF_CALLERS_S = 5.0
+# When a PostgreSQL server counts as gone, in libpq's words.
+AWAY = {"connect_timeout": 5, "keepalives_idle": 10, "keepalives_interval": 5,
+        "keepalives_count": 3, "tcp_user_timeout": 15_000}  # fmt: skip
 MOST_WAITING = 200_000
-LARGEST_SPOOL = 256 * 1024 * 1024
 ROWS_A_WRITE = 5_000
-
-Row = tuple[Any, ...]
+UNKNOWN, CONTRADICTS = "unknown prediction_id", "contradicts what is recorded"
+PREDICTION_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}(-[0-9]+)?")
 
 
 class LogUnavailableError(HousingError):
     """The database cannot be written now."""
 
 
+class Conflict(NamedTuple):
+    """A true price that cannot be recorded, by its row, and why."""
+
+    row: int
+    problem: str
+    found: str
+    expected: str
+
+
 class ConflictError(HousingError):
     """True prices that contradict those already recorded, or are of unknown predictions."""
 
-    def __init__(self, conflicts: Sequence[tuple[int, str, str, str]]) -> None:
+    def __init__(self, conflicts: Sequence[Conflict]) -> None:
         super().__init__(f"{len(conflicts)} true prices cannot be recorded")
         self.conflicts = conflicts
+
+    @property
+    def may_pass(self) -> bool:
+        """Whether all of them are of predictions that may not be in the database yet."""
+        return all(
+            one.problem == UNKNOWN and PREDICTION_ID.fullmatch(one.found) for one in self.conflicts
+        )
 
 
 @dataclass(frozen=True)
@@ -62,11 +83,12 @@ class Truth:
 
 
 class PredictionLog:
-    """A table that is written in batches by a thread of its own.
+    """A table that is written in batches, off the request path.
 
-    A row waits for half a second at most. While the database is down, rows go to
-    a spool file beside the server, and from there to the database later; beyond
-    the spool's bound they are dropped and counted.
+    A row waits for half a second at most, and the database has half a second to
+    take it. If it is down, locked or silent, rows go to a spool beside the server,
+    and from there to the database later. What the spool cannot take waits in
+    memory; beyond `MOST_WAITING` it is dropped and counted.
 
     Parameters
     ----------
@@ -78,7 +100,7 @@ class PredictionLog:
 
     def __init__(self, uri: str, *, spool: Path) -> None:
         self.enabled = uri != "off"
-        self.dropped = self.spooled = self.written = 0
+        self.dropped = self.spooled = 0
         self.problem = ""
         self._rows: list[Row] = []
         self._promised: list[Future[None]] = []
@@ -88,6 +110,8 @@ class PredictionLog:
         self._engine = _open(uri) if self.enabled else None
         self._ready = False
         self._thread = threading.Thread(target=self._run, name="prediction-log", daemon=True)
+        self._rows_written, self._prices_written = Patience(), Patience()
+        self._replaying = threading.Thread()
 
     def start(self) -> None:
         """Begin to write."""
@@ -106,15 +130,14 @@ class PredictionLog:
         """The rows that are not in the database yet."""
         return len(self._rows) + self._spool.rows
 
-    def add(self, rows: Iterable[Row]) -> None:
+    def add(self, rows: Sequence[Row]) -> None:
         """Keep these rows of `predictions`; this never fails and never waits."""
         if not self.enabled:
             return
         with self._lock:
-            if len(self._rows) < MOST_WAITING:
-                self._rows.extend(rows)
-            else:
-                self.dropped += len(list(rows))
+            room = max(0, MOST_WAITING - len(self._rows))
+            self._rows.extend(rows[:room])
+            self.dropped += len(rows[room:])
 
     def add_now(self, rows: Iterable[Row]) -> "Future[None]":
         """Keep these rows; the future is done when they are in the database, or failed to be."""
@@ -131,46 +154,67 @@ class PredictionLog:
             with self._lock:
                 rows, self._rows = self._rows, []
                 promised, self._promised = self._promised, []
-            error = self._write(rows)
+            patience = PATIENCE_OF_CALLERS_S if promised else PATIENCE_S
+            error = self._write(rows, patience) if rows else None
             for promise in promised:
                 if error is None:
                     promise.set_result(None)
                 else:
                     promise.set_exception(error)
+            if error is None and not self._replaying.is_alive() and self._spool.files():
+                self._replaying = threading.Thread(target=self._replay, daemon=True)
+                self._replaying.start()
 
-    def _write(self, rows: list[Row]) -> LogUnavailableError | None:
+    def _write(self, rows: list[Row], patience: float) -> LogUnavailableError | None:
         try:
-            for file in self._spool.files():
-                self._insert(self._spool.read(file))
-                self._spool.forget(file)
-            self._insert(rows)
+            if self._rows_written.is_tried:
+                raise TimeoutError("no answer yet")
+            self._rows_written.wait_for(patience, self._insert, rows)
         except (SQLAlchemyError, OSError) as error:
             return self._put_aside(rows, error)
         self.problem = ""
         return None
 
     def _put_aside(self, rows: list[Row], error: Exception) -> LogUnavailableError:
-        reason = str(error).splitlines()[0]
-        if not self.problem:
-            log.warning("The prediction log cannot be written, rows are spooled: %s", reason)
-        self.problem = f"the prediction log cannot be written: {reason}"
+        self._note(error)
         if self._spool.append(rows):
             self.spooled += len(rows)
         else:
-            self.dropped += len(rows)
+            self._take_back(rows)
         return LogUnavailableError(self.problem)
+
+    def _take_back(self, rows: list[Row]) -> None:
+        with self._lock:
+            kept = [*rows, *self._rows]
+            self._rows = kept[:MOST_WAITING]
+            self.dropped += len(kept[MOST_WAITING:])
+
+    def _note(self, error: Exception) -> None:
+        reason = _first_line(error)
+        if not self.problem:
+            log.warning("The prediction log cannot be written, rows are spooled: %s", reason)
+        self.problem = f"the prediction log cannot be written: {reason}"
+
+    def _replay(self) -> None:
+        """Write what lies in the spool, as long as the database takes it."""
+        try:
+            for file in self._spool.files():
+                self._insert(self._spool.read(file))
+                self._spool.forget(file)
+        except (SQLAlchemyError, OSError) as error:
+            self._note(error)
+        else:
+            self.problem = ""
 
     def _insert(self, rows: list[Row]) -> None:
         if not rows:
             return
-        assert self._engine is not None
         names = predictions.columns.keys()
         with self._connect() as connection:
             for start in range(0, len(rows), ROWS_A_WRITE):
                 chunk = rows[start : start + ROWS_A_WRITE]
                 values = [dict(zip(names, row, strict=True)) for row in chunk]
                 connection.execute(self._insert_new(predictions), values)
-        self.written += len(rows)
 
     def _connect(self) -> Any:
         assert self._engine is not None
@@ -204,40 +248,46 @@ class PredictionLog:
             If any contradicts what is recorded, or is of a prediction that never was;
             nothing is recorded then.
         LogUnavailableError
-            If the database cannot be written.
+            If the database cannot be written, or does not hold all answers yet.
         """
         self.flush()
         try:
-            with self._connect() as connection:
-                return self._record(connection, truths)
+            return self._prices_written.wait_for(PATIENCE_OF_CALLERS_S, self._record, truths)
+        except ConflictError as error:
+            if error.may_pass and self._spool.rows:
+                raise LogUnavailableError("not all answers are in the database yet") from error
+            raise
         except (SQLAlchemyError, OSError) as error:
-            reason = str(error).splitlines()[0]
+            reason = _first_line(error)
             raise LogUnavailableError(f"true prices cannot be written: {reason}") from error
 
-    def _record(self, connection: Any, truths: Sequence[Truth]) -> int:
+    def _record(self, truths: Sequence[Truth]) -> int:
+        with self._connect() as connection:
+            new = self._new_ones(connection, truths)
+            if new:
+                values = [_actual_row(one) for one in new]
+                connection.execute(self._insert_new(actuals), values)
+                self._new_ones(connection, truths)  # somebody may have been faster with others
+            return len(new)
+
+    def _new_ones(self, connection: Any, truths: Sequence[Truth]) -> list[Truth]:
         keys = list({one.key for one in truths})
         known = _by_key(connection, actuals.c.key, actuals.c.price, keys)
         named = [one.prediction_id for one in truths if one.prediction_id is not None]
         answered = _by_key(connection, predictions.c.prediction_id, predictions.c.price, named)
-        conflicts: list[tuple[int, str, str, str]] = []
-        fresh: dict[str, Truth] = {}
-        for number, one in enumerate(truths):
-            recorded = known.get(one.key, fresh[one.key].price if one.key in fresh else None)
+        conflicts: list[Conflict] = []
+        new: dict[str, Truth] = {}
+        for row, one in enumerate(truths):
+            recorded = known.get(one.key, new[one.key].price if one.key in new else None)
             if one.prediction_id is not None and one.prediction_id not in answered:
-                conflicts.append(
-                    (number, "unknown prediction_id", one.prediction_id, "one of ours")
-                )
+                conflicts.append(Conflict(row, UNKNOWN, one.prediction_id, "one of ours"))
             elif recorded is None:
-                fresh[one.key] = one
+                new[one.key] = one
             elif recorded != one.price:
-                fault = "contradicts what is recorded"
-                conflicts.append((number, fault, str(one.price), str(recorded)))
+                conflicts.append(Conflict(row, CONTRADICTS, str(one.price), str(recorded)))
         if conflicts:
             raise ConflictError(conflicts)
-        if fresh:
-            values = [_actual_row(one) for one in fresh.values()]
-            connection.execute(self._insert_new(actuals), values)
-        return len(fresh)
+        return list(new.values())
 
 
 def _by_key(connection: Any, key: Any, value: Any, keys: Sequence[str]) -> dict[str, float]:
@@ -261,7 +311,9 @@ def _actual_row(truth: Truth) -> dict[str, Any]:
 
 
 def _open(uri: str) -> Engine:
-    engine = create_engine(uri)
+    local = uri.startswith("sqlite")
+    # A connection that died with its database is replaced before it is used.
+    engine = create_engine(uri, pool_pre_ping=not local, connect_args={} if local else AWAY)
     if engine.dialect.name == "sqlite":
         if engine.url.database:
             Path(engine.url.database).parent.mkdir(parents=True, exist_ok=True)
@@ -275,55 +327,5 @@ def _open(uri: str) -> Engine:
     return engine
 
 
-class Spool:
-    """Rows that wait on the disk for a database that is down, one file a process."""
-
-    def __init__(self, folder: Path) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
-        self._file = folder / f"spool-{os.getpid()}-{time.time_ns()}.jsonl"
-        self.rows = 0
-
-    def append(self, rows: Sequence[Row]) -> bool:
-        """Whether these rows were put on the disk."""
-        try:
-            if self._file.exists() and self._file.stat().st_size > LARGEST_SPOOL:
-                return False
-            with self._file.open("ab") as file:
-                file.write(b"".join(msgspec.json.encode(row) + b"\n" for row in rows))
-                file.flush()
-                os.fsync(file.fileno())
-        except OSError:
-            return False
-        self.rows += len(rows)
-        return True
-
-    def files(self) -> list[Path]:
-        """The files on the disk: ours, and those of processes that are gone."""
-        found = self._file.parent.glob("spool-*.jsonl")
-        return [file for file in found if file == self._file or not _alive(file)]
-
-    def read(self, file: Path) -> list[Row]:
-        """The rows of one file; a line that a crash cut short is not among them."""
-        with file.open("rb") as lines:
-            return [_row(line) for line in lines if line.endswith(b"]\n")]
-
-    def forget(self, file: Path) -> None:
-        """Remove a file whose rows are in the database now."""
-        file.unlink(missing_ok=True)
-        if file == self._file:
-            self.rows = 0
-
-
-def _alive(file: Path) -> bool:
-    try:
-        os.kill(int(file.name.split("-")[1]), 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
-
-
-def _row(line: bytes) -> Row:
-    row = msgspec.json.decode(line)
-    return (row[0], datetime.fromisoformat(row[1]), *row[2:])
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]

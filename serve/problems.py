@@ -57,6 +57,15 @@ def explain_actuals(body: bytes) -> RefusedError:
     return refuse(problems or _listed(content, "actuals", _actual_problems) or [UNREADABLE])
 
 
+def explain_query(errors: Sequence[Any]) -> RefusedError:
+    """Why the parameters of an address are not those of a route, as pydantic found out."""
+    problems = [
+        Problem(str(one["loc"][-1]), one["type"], _shown(one["input"]), one["msg"])
+        for one in errors
+    ]
+    return refuse(problems, what="address")
+
+
 class _TwiceError(ValueError):
     pass
 
@@ -203,7 +212,8 @@ def _shown(value: Any) -> str:
     if isinstance(value, dict | list):
         return "an object" if isinstance(value, dict) else "a list"
     try:
-        text = json.dumps(value)  # in ASCII, so that no body can make the answer itself fail
+        # In ASCII, so that no body can make the answer itself fail.
+        text = json.dumps(value, default=str)
     except ValueError:
         text = "a number of endless digits"
     return text if len(text) <= LONGEST_SHOWN else f"{text[: LONGEST_SHOWN - 3]}..."

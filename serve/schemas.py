@@ -181,11 +181,12 @@ class ModelCard(Struct):
             data_digest=release.data_digest,
             digest=release.digest,
             loaded_at=champion.loaded_at,
-            features=[_describe(name) for name in FEATURES],
+            features=[describe(name) for name in FEATURES],
         )
 
 
-def _describe(name: str) -> Feature:
+def describe(name: str) -> Feature:
+    """A feature as the contract has it."""
     column = CONTRACT[name]
     return Feature(name, column.meaning, column.unit, column.low, column.high)
 

@@ -18,9 +18,11 @@ from serve import bodies, metrics, tables
 from serve.access_log import AccessLog
 from serve.champion import Champion, Follower, Following, sighting_file
 from serve.explaining import explain
-from serve.prediction_log import ConflictError, PredictionLog, Row
+from serve.leaving import leaving_slowly
+from serve.prediction_log import FLUSH_EVERY_S, PATIENCE_S, ConflictError, PredictionLog, Truth
 from serve.problems import refuse
 from serve.schemas import Prediction, Predictions, Problem, Recorded, predictions
+from serve.spool import Row
 from serve.together import Together
 
 LOOK_EVERY_S = 0.2
@@ -40,7 +42,8 @@ class Service:
 
     def __init__(self) -> None:
         settings = get_settings()
-        self.strict, self.at_work = settings.strict_log, 0
+        self.strict, self.at_work, self.answered = settings.strict_log, 0, 0
+        self.leaving = False
         self.following, self.follower = Following(), Follower()
         self.access_log = AccessLog()
         self.log = PredictionLog(settings.prediction_log_uri, spool=settings.serving)
@@ -55,7 +58,8 @@ class Service:
         gc.collect()
         gc.freeze()
         tasks = [asyncio.create_task(one) for one in (self._follow(), self.access_log.keep_on())]
-        yield
+        with leaving_slowly(self):
+            yield
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -88,25 +92,25 @@ class Service:
         found = predictions(champion, rows, champion.answer(rows))
         return found, self._keep(rows, found)
 
-    async def predict_explained(self, body: bytes, headers: Headers) -> bytes:
-        """The answer to one district as JSON, with what led to it."""
+    async def predict_explained(self, body: bytes, headers: Headers) -> tuple[bytes, int]:
+        """The answer to one district as JSON, with what led to it, and the version."""
         champion = self.following.current()
         bodies.require_json(headers)
         rows = bodies.read_district(body)
         found = predictions(champion, rows, champion.answer(rows))
         found[0].explanation = await self._aside(explain, champion, rows[0])
         await self._kept(rows, found)
-        return encode(found[0])
+        return encode(found[0]), champion.release.version
 
-    async def predict_batch(self, body: bytes, kind: str) -> bytes:
-        """The answers to a batch in its order, in the same kind of body."""
+    async def predict_batch(self, body: bytes, kind: str) -> tuple[bytes, int]:
+        """The answers to a batch in its order, in the same kind of body, and the version."""
         champion = self.following.current()
         rows = await self._aside(bodies.read_batch, body, kind)
         found: list[Prediction] = []
         for start in range(0, len(rows), CHUNK):
             found += await self._aside(_predict, champion, rows[start : start + CHUNK])
         await self._kept(rows, found)
-        return await self._aside(_written, found, kind)
+        return await self._aside(_written, found, kind), champion.release.version
 
     async def _aside(self, work: Callable[..., Value], *given: Any) -> Value:
         return await asyncio.get_running_loop().run_in_executor(self._threads, work, *given)
@@ -132,7 +136,7 @@ class Service:
         bodies.require_json(headers)
         truths = bodies.read_actuals(body)
         try:
-            new = await asyncio.to_thread(self.log.record, truths)
+            new = await self._recorded(truths)
         except ConflictError as error:
             found = [
                 Problem("actuals", fault, given, expected, row)
@@ -140,6 +144,16 @@ class Service:
             ]
             raise refuse(found, status=409) from error
         return Recorded(new, len(truths) - new)
+
+    async def _recorded(self, truths: Sequence[Truth]) -> int:
+        try:
+            return await asyncio.to_thread(self.log.record, truths)
+        except ConflictError as error:
+            if not error.may_pass:
+                raise
+        # Another worker may have answered just now.
+        await asyncio.sleep(FLUSH_EVERY_S + PATIENCE_S)
+        return await asyncio.to_thread(self.log.record, truths)
 
 
 def _give_way() -> None:

@@ -30,14 +30,15 @@ def read_rows(body: bytes, kind: str) -> Floats:
     readers = {CSV: _read_csv, ARROW: _read_arrow, PARQUET: _read_parquet}
     try:
         table = readers[kind](body)
+        table.validate(full=True)
+        problems = _column_problems(table) + _size_problems(table.num_rows)
+        if problems:
+            raise refuse(problems, what="table")
+        return _numbers(table)
     except (pa.ArrowException, OSError, ValueError) as error:
-        fault = str(error).splitlines()[0][:100].encode("ascii", "replace").decode()
+        fault = (str(error).splitlines() or [""])[0][:100].encode("ascii", "replace").decode()
         found = Problem("(body)", "cannot be read", fault, f"a table as {kind}")
         raise refuse([found], what="table") from error
-    problems = _column_problems(table) + _size_problems(table.num_rows)
-    if problems:
-        raise refuse(problems, what="table")
-    return _numbers(table)
 
 
 def _read_csv(body: bytes) -> Any:

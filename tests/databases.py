@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 
 @dataclass
 class Postgres:
@@ -27,6 +29,19 @@ class Postgres:
     def start(self) -> None:
         """Answer again."""
         self.server.start()
+
+    @contextmanager
+    def frozen(self) -> Iterator[None]:
+        """Within this block: connections stay open, and nothing is ever answered."""
+        first = psutil.Process(self.server.get_pid())
+        family = [first, *first.children(recursive=True)]
+        for process in family:
+            process.suspend()
+        try:
+            yield
+        finally:
+            for process in family:
+                process.resume()
 
 
 @contextmanager

@@ -68,7 +68,7 @@ def test_a_click_on_the_map_brings_another_places_values(page):
 def test_the_keyboard_alone_moves_the_place_and_changes_the_district(page):
     page.locator("#map").focus()
     page.keyboard.press("ArrowUp")
-    expect(page.locator("#place")).to_have_text("34.07° north, 118.24° west")
+    expect(page.locator("#place")).to_have_text("37.87° north, 122.25° west")
     page.keyboard.press("Tab")
     expect(page.locator("#MedInc")).to_be_focused()
 
@@ -101,8 +101,10 @@ def test_the_page_says_when_a_value_is_out_of_range_and_when_the_server_is_away(
         page = browser.new_page()
         page.goto(str(server.base_url))
         expect(page.locator("#price")).to_have_text(MONEY)
+        page.set_viewport_size({"width": 360, "height": 740})
         page.locator("#MedInc").fill("99")
-        expect(page.get_by_role("alert")).to_contain_text("Median income: above 20")
+        expect(page.get_by_role("alert")).to_contain_text("Median income: above 20; expected")
+        expect(page.get_by_role("alert")).to_be_in_viewport()
         page.locator("#MedInc").fill("3")
         expect(page.get_by_role("alert")).to_be_hidden()
     page.locator("#MedInc").fill("4")

@@ -1,5 +1,6 @@
 """A real server, asked over HTTP, answers with the model's own numbers and refuses the rest."""
 
+import asyncio
 import io
 import json
 import re
@@ -14,8 +15,9 @@ import pytest
 from serving import running_server
 
 from housing_lib.data import CONTRACT, FEATURES, PRICE_CAP
-from serve.guard import LARGEST_BODY
+from serve.guard import LARGEST_BODY, Guard
 from serve.schemas import EXAMPLE_DISTRICT, MOST_ROWS
+from serve.service import Service
 
 
 @pytest.fixture(scope="module")
@@ -208,6 +210,28 @@ def test_the_documentation_states_bounds_units_examples_and_refusals(server):
     assert documented == {"200", "401", "403", "408", "413", "422", "503"}
 
 
+def test_everything_that_is_taken_or_answered_has_an_example(server):
+    document = server.get("/openapi.json").json()
+    named = set(re.findall(r"#/components/schemas/(\w+)", json.dumps(document["paths"])))
+    schemas = document["components"]["schemas"]
+    assert [name for name in named if not schemas[name].get("examples")] == []
+    tables = document["paths"]["/predict/batch"]["post"]["requestBody"]["content"]
+    answer = server.post(
+        "/predict/batch",
+        content=tables["text/csv"]["example"],
+        headers={"Content-Type": "text/csv"},
+    )
+    assert answer.status_code == 200
+
+
+def test_a_parameter_that_a_route_does_not_take_is_refused_as_documented(server):
+    found = problems(server.get("/districts/nearest", params={"latitude": 99}))
+    assert found["latitude"]["found"] == '"99"'
+    assert found["longitude"]["problem"] == "missing"
+    answer = server.post("/predict", params={"explain": "perhaps"}, json=district())
+    assert set(problems(answer)) == {"explain"}
+
+
 def test_the_example_of_an_answer_has_the_fields_of_an_answer(server):
     schemas = server.get("/openapi.json").json()["components"]["schemas"]
     answer = server.post("/predict", json=schemas["District"]["examples"][0]).json()
@@ -298,12 +322,12 @@ def test_a_bad_table_is_refused_with_row_and_column(server, store, kind):
     assert problems(server.post("/predict/batch", content=b"\x00PK", headers=headers))
 
 
-def test_text_in_a_table_is_not_taken_for_a_number(server, store):
-    rows = store.test[list(FEATURES)].head(2).astype({"MedInc": "object"})
-    rows.loc[1, "MedInc"] = "3.5x"
-    (found, *_) = send_table(server, "text/csv", rows).json()["problems"]
-    assert found["field"] == "MedInc"
-    assert found["problem"] == "not a number"
+@pytest.mark.parametrize("value", [b"3.5x", b"2026-11-23", b"12:00", b"true", b"\xff\xfe"])
+def test_what_is_no_number_in_a_table_is_not_taken_for_one(server, value):
+    names, given = ",".join(FEATURES).encode(), b",".join([value, *[b"1"] * 5, b"37", b"-122"])
+    headers = {"Content-Type": "text/csv"}
+    answer = server.post("/predict/batch", content=names + b"\n" + given, headers=headers)
+    assert problems(answer)["MedInc"]["problem"] == "not a number"
 
 
 def test_every_bad_row_of_a_batch_is_named_and_nothing_is_predicted(server):
@@ -429,10 +453,12 @@ def test_what_is_no_true_price_is_refused(server, body, field):
 def test_prometheus_reads_latency_errors_model_and_log(server):
     server.post("/predict", json=district())
     server.post("/predict", json={})
+    server.post("/predict/batch", json={"districts": [district()]})
     text = server.get("/metrics").text
     version = server.status()["model_version"]
-    count = f'housing_request_seconds_count{{route="/predict",version="{version}"}}'
-    assert count in text
+    for route in ("/predict", "/predict/batch"):
+        count = f'housing_request_seconds_count{{route="{route}",version="{version}"}}'
+        assert count in text
     for name in ("in_flight", "model_age_seconds", "alias_lag_seconds", "log_waiting", "degraded"):
         assert f"\nhousing_{name}" in text
     assert 'housing_errors_total{kind="refused"}' in text
@@ -458,3 +484,21 @@ def test_a_call_by_another_host_name_is_refused(server):
     answer = server.get("/model", headers={"Host": "evil.example"})
     assert answer.status_code == 400
     assert "HOUSING_HOSTS" in answer.json()["what_to_do"]
+
+
+def test_a_failure_tells_the_caller_neither_what_failed_nor_what_was_sent(own_root):
+    async def failing(scope, receive, send):
+        raise ValueError("a secret of the server")
+
+    async def receive():
+        return {"type": "http.request", "body": b"a secret of the caller", "more_body": False}
+
+    async def send(message):
+        sent.append(message)
+
+    sent, scope = [], {"type": "http", "method": "POST", "path": "/actuals", "query_string": b""}
+    scope |= {"headers": [(b"host", b"localhost")], "client": ("127.0.0.1", 1)}
+    asyncio.run(Guard(failing, service=Service())(scope, receive, send))
+    assert sent[0]["status"] == 500
+    expected = {"detail": "the server failed", "what_to_do": "its log says why"}
+    assert json.loads(sent[1]["body"]) == expected

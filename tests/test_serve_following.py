@@ -1,5 +1,7 @@
 """The server follows Production, and nothing that breaks around it breaks an answer."""
 
+import http.client
+import json
 import shutil
 import signal
 import socket
@@ -11,15 +13,18 @@ import time
 from pathlib import Path
 
 import httpx2
+import mlflow
 import psutil
 import pytest
 from serving import running_server
+from sklearn.linear_model import LinearRegression
 
 from housing_lib import deployment, families, registry, tracking
 from housing_lib.data import FEATURES
 from housing_lib.settings import get_settings
 from serve.schemas import EXAMPLE_DISTRICT
 
+JSON = {"Content-Type": "application/json"}
 QUICK = {"HOUSING_POLL_SECONDS": "0.3"}
 
 
@@ -162,6 +167,45 @@ def test_a_model_that_was_changed_after_registration_is_not_taken_over(server, v
         client.set_model_version_tag(name, str(second), deployment.TAG, kept)
 
 
+def register_of_other_columns(store):
+    """The number of a version whose signature names two columns instead of eight."""
+    columns, price = store.test[["MedInc", "HouseAge"]], store.test["MedHouseVal"]
+    model = LinearRegression().fit(columns, price)
+    with tracking.run("evaluation", "other", params={}, tags={"family": "other"}) as run_id:
+        logged = mlflow.sklearn.log_model(
+            model,
+            name="model",
+            signature=mlflow.models.infer_signature(columns, model.predict(columns)),
+            pip_requirements=["scikit-learn"],
+        )
+    tags = {"family": "other", "run_id": run_id, "data_digest": store.registered.data_digest}
+    return registry.register(logged.model_uri, tags=tags)
+
+
+def test_a_model_with_the_wrong_signature_is_not_taken_over(server, versions, store):
+    first, _ = versions
+    move_production(register_of_other_columns(store))
+    status = server.wait_for(lambda status: "LinearRegression" in status.get("reason", ""))
+    assert (status["status"], status["model_version"]) == ("degraded", first)
+    assert predict(server).json()["model_version"] == first
+
+
+def test_a_registry_that_is_locked_keeps_the_model_and_is_followed_once_it_is_free(
+    server, versions, own_store
+):
+    first, second = versions
+    lock = sqlite3.connect(own_store[0] / "mlflow.db", isolation_level=None)
+    lock.execute("begin exclusive")
+    try:
+        status = server.wait_for(lambda status: status["status"] == "degraded", seconds=60)
+        assert status["model_version"] == predict(server).json()["model_version"] == first
+    finally:
+        lock.execute("rollback")
+        lock.close()
+    move_production(second)
+    server.wait_for(lambda status: status == {"status": "ready", "model_version": second})
+
+
 def test_a_registry_that_goes_away_changes_nothing_for_clients(server, versions, own_store):
     root, (first, _) = own_store[0], versions
     (root / "mlflow.db").rename(root / "away.db")
@@ -201,6 +245,30 @@ def test_a_log_that_is_locked_fails_no_prediction_and_gets_its_rows_later(server
     query = "select count(*) from predictions where prediction_id = ?"
     assert lock.execute(query, [named]).fetchone() == (1,)
     lock.close()
+
+
+def test_a_full_disk_fails_no_prediction_and_gets_its_rows_later(server, own_store):
+    process = psutil.Process(server.process.pid)
+    before = process.rlimit(psutil.RLIMIT_FSIZE)
+    process.rlimit(psutil.RLIMIT_FSIZE, (0, before[1]))  # no file takes another byte
+    try:
+        ids = [predict(server).json()["prediction_id"] for _ in range(20)]
+        time.sleep(1)
+        ids += [predict(server).json()["prediction_id"] for _ in range(20)]
+        assert gauge(server, "housing_log_waiting") >= len(ids)
+    finally:
+        process.rlimit(psutil.RLIMIT_FSIZE, before)
+    server.wait_for(lambda _: gauge(server, "housing_log_waiting") == 0)
+    assert gauge(server, "housing_log_dropped") == 0
+    assert set(ids) <= logged(own_store[0])
+
+
+def logged(root):
+    """The ids of all answers in the log."""
+    connection = sqlite3.connect(root / "data" / "serving" / "predictions.db")
+    found = {row[0] for row in connection.execute("select prediction_id from predictions")}
+    connection.close()
+    return found
 
 
 def test_a_restart_without_the_registry_serves_the_last_verified_model(own_store, server, tmp_path):
@@ -310,45 +378,105 @@ def test_an_open_door_without_keys_is_refused_unless_said_twice(own_store):
         assert "Nothing was started" in done.stderr
 
 
-def test_a_stop_finishes_what_is_in_flight_and_keeps_the_log(own_store, store, tmp_path):
+def test_a_stop_finishes_the_batch_that_is_in_flight(own_store, store, tmp_path):
     rows = store.test[list(FEATURES)].to_dict("records")
-    with running_server(own_store[0], tmp_path / "server.log", answers=False) as server:
-        answers = []
-        send = lambda: answers.append(  # noqa: E731
-            httpx2.post(f"{server.base_url}/predict/batch", json={"districts": rows}, timeout=60)
-        )
-        thread = threading.Thread(target=send)
-        thread.start()
-        time.sleep(0.15)
+    body = json.dumps({"districts": rows}).encode()
+    with running_server(own_store[0], tmp_path / "server.log", **QUICK) as server:
+        connection = http.client.HTTPConnection("127.0.0.1", server.base_url.port, timeout=60)
+        connection.request("POST", "/predict/batch", headers=JSON | {"Content-Length": len(body)})
+        connection.send(body[:1000])
+        server.wait_for(lambda _: gauge(server, "housing_in_flight") == 2)  # with this question
         server.process.send_signal(signal.SIGTERM)
-        thread.join()
+        connection.send(body[1000:])
+        answer = connection.getresponse()
+        found = {one["prediction_id"] for one in json.load(answer)["predictions"]}
         server.process.wait(timeout=40)
-    (answer,) = answers
-    last = answer.json()["predictions"][-1]["prediction_id"]
-    assert len(answer.json()["predictions"]) == len(rows)
-    connection = sqlite3.connect(own_store[0] / "data" / "serving" / "predictions.db")
-    query = "select count(*) from predictions where prediction_id = ?"
-    assert connection.execute(query, [last]).fetchone() == (1,)
-    connection.close()
+    assert len(found) == len(rows)
+    assert found <= logged(own_store[0])
 
 
-def test_a_worker_that_is_killed_is_replaced_and_the_others_answer(own_store, tmp_path):
-    arguments = ("--workers", "2")
-    log_path = tmp_path / "server.log"
-    with running_server(own_store[0], log_path, *arguments, **QUICK) as server:
-        workers = [
-            one
-            for one in psutil.Process(server.process.pid).children()
-            if "multiprocessing.spawn" in " ".join(one.cmdline())
-        ]
-        assert len(workers) == 2
-        workers[0].kill()
-        deadline = time.monotonic() + 20
-        answered = 0
-        while answered < 20 and time.monotonic() < deadline:
-            try:  # a new connection each, so that both workers are asked
-                answer = httpx2.post(f"{server.base_url}/predict", json=EXAMPLE_DISTRICT, timeout=5)
-                answered = answered + 1 if answer.status_code == 200 else 0
-            except httpx2.TransportError:
-                answered = 0
-        assert answered == 20
+class Pressing(threading.Thread):
+    """Requests over one connection as fast as they are answered, until it is closed."""
+
+    def __init__(self, server):
+        super().__init__()
+        self.port, self.answered, self.lost = server.base_url.port, [], None
+        self.ended = threading.Event()
+
+    def run(self):
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
+        try:
+            while not self.ended.is_set():
+                connection.request("POST", "/predict", json.dumps(EXAMPLE_DISTRICT), JSON)
+                answer = connection.getresponse()
+                named = json.loads(answer.read())["prediction_id"]
+                self.answered.append((named, time.monotonic()))
+                if answer.headers["connection"] == "close":
+                    self.ended.set()
+        except (http.client.HTTPException, OSError) as error:
+            self.lost = error
+
+
+def press(server, connections=8):
+    """So many connections under load, which all have been answered already."""
+    pressing = [Pressing(server) for _ in range(connections)]
+    for one in pressing:
+        one.start()
+    server.wait_for(lambda _: all(one.answered for one in pressing))
+    return pressing
+
+
+def test_a_stop_under_load_loses_no_request_and_no_row(own_store, tmp_path):
+    with running_server(own_store[0], tmp_path / "server.log", **QUICK) as server:
+        pressing = press(server)
+        server.process.send_signal(signal.SIGTERM)
+        for one in pressing:
+            one.join()
+        server.process.wait(timeout=40)
+    assert [one.lost for one in pressing] == [None] * len(pressing)
+    assert {named for one in pressing for named, _ in one.answered} <= logged(own_store[0])
+
+
+def workers_of(server):
+    """The worker processes of a server."""
+    return [
+        one
+        for one in psutil.Process(server.process.pid).children()
+        if "multiprocessing.spawn" in " ".join(one.cmdline())
+    ]
+
+
+def test_a_worker_that_is_killed_under_load_is_replaced_and_the_others_answer(
+    own_store, versions, tmp_path
+):
+    _, second = versions
+    root, log_path = tmp_path / "root", tmp_path / "server.log"  # its follower is its own
+    variables = {"HOUSING_TRACKING_URI": f"sqlite:///{own_store[0] / 'mlflow.db'}", **QUICK}
+    with running_server(root, log_path, "--workers", "2", **variables) as server:
+        pressing = press(server)
+        time.sleep(2)
+        keeper = next(one for one in workers_of(server) if one.children())
+        keeper.kill()
+        killed = time.monotonic()
+        move_production(second)
+        assert_others_answer(server)
+        server.wait_for(lambda status: status == {"status": "ready", "model_version": second})
+        assert len(workers_of(server)) == 2
+        for one in pressing:
+            one.ended.set()
+            one.join()
+        assert not all(one.lost for one in pressing)
+        old = {named for one in pressing for named, at in one.answered if at < killed - 1}
+        assert old <= logged(root)
+
+
+def assert_others_answer(server):
+    """Assert that twenty new connections in a row are answered, soon."""
+    deadline, answered = time.monotonic() + 20, 0
+    while answered < 20 and time.monotonic() < deadline:
+        try:  # a new connection each, so that both workers are asked
+            answer = httpx2.post(f"{server.base_url}/predict", json=EXAMPLE_DISTRICT, timeout=5)
+            answered = answered + 1 if answer.status_code == 200 else 0
+        except httpx2.TransportError:
+            answered = 0
+    assert answered == 20

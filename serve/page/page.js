@@ -12,6 +12,13 @@ const NAMES = Object.fromEntries(FIELDS.map((field) => [field.name, field.title]
 const BOUNDS = { north: 42.2, south: 32.3, west: -124.6, east: -114.0 };
 const STRETCH = Math.cos((37.2 * Math.PI) / 180); // a degree of longitude against one of latitude
 const COLOURS = [[243, 217, 164], [224, 138, 91], [168, 62, 91], [74, 29, 92]];
+const CITIES = [ // with the side of the dot on which there is room for the name
+  { name: "San Francisco", latitude: 37.77, longitude: -122.42, side: "right", below: 22 },
+  { name: "Sacramento", latitude: 38.58, longitude: -121.49, side: "left", below: 0 },
+  { name: "Fresno", latitude: 36.74, longitude: -119.79, side: "left", below: 0 },
+  { name: "Los Angeles", latitude: 34.05, longitude: -118.24, side: "right", below: 26 },
+  { name: "San Diego", latitude: 32.72, longitude: -117.16, side: "right", below: 0 },
+];
 const TOP_PRICE = 5;
 const STEP = 0.02;
 const PATIENCE_MS = 8000;
@@ -21,7 +28,7 @@ const byId = (id) => document.getElementById(id);
 const usd = (value) =>
   value.toLocaleString("en-US", { style: "currency", currency: "USD", maximumFractionDigits: 0 });
 
-let place = { latitude: 34.05, longitude: -118.24 };
+let place = { latitude: 37.85, longitude: -122.25 };
 let points = new Float32Array(0);
 let asked = 0;
 let waiting = 0;
@@ -32,24 +39,25 @@ async function ask(path, options = {}) {
   const headers = { ...options.headers, ...(secret && { "X-API-Key": secret }) };
   const answer = await fetch(path, { ...options, headers, signal: AbortSignal.timeout(PATIENCE_MS) });
   if (answer.status === 401) byId("unlock").hidden = false;
-  if (!answer.ok) throw Object.assign(new Error(`status ${answer.status}`), { said: await told(answer) });
+  if (!answer.ok) throw Object.assign(new Error(`status ${answer.status}`), await told(answer));
   return answer;
 }
 
 async function told(answer) {
   const said = await answer.json().catch(() => ({}));
-  const problems = (said.problems ?? []).map((one) => `${NAMES[one.field] ?? one.field}: ${one.problem}`);
-  return [said.detail, ...problems, said.what_to_do].filter(Boolean).join(" ");
+  const wrong = (said.problems ?? []).map(
+    (one) => `${NAMES[one.field] ?? one.field}: ${one.problem}; expected ${one.expected}.`);
+  return { wrong: wrong.join(" "), said: [said.detail, said.what_to_do].filter(Boolean).join(" ") };
 }
 
 function away(error) {
   document.body.classList.add("stale");
   byId("notice").hidden = false;
-  byId("notice").textContent = error.said
+  byId("notice").textContent = error.wrong || (error.said
     ? `The server cannot answer: ${error.said}`
-    : "The server is away. What you see may be out of date; this page tries again by itself.";
+    : "The server is away. What you see may be out of date; this page tries again by itself.");
   clearTimeout(retry);
-  retry = setTimeout(start, RETRY_MS);
+  if (!error.wrong) retry = setTimeout(start, RETRY_MS);
 }
 
 function back() {
@@ -187,6 +195,7 @@ function draw() {
     pen.fillStyle = colour(points[k + 2]);
     pen.fillRect(x - size / 2, y - size / 2, size, size);
   }
+  label(pen, CITIES, ratio);
   const [x, y] = project(place.latitude, place.longitude, canvas.width, canvas.height);
   for (const [style, wide] of [["#ffffff", 6], ["#0b2c3d", 3]]) {
     pen.strokeStyle = style;
@@ -197,6 +206,22 @@ function draw() {
   }
   byId("place").textContent =
     `${place.latitude.toFixed(2)}° north, ${Math.abs(place.longitude).toFixed(2)}° west`;
+}
+
+function label(pen, cities, ratio) {
+  pen.font = `${12 * ratio}px system-ui, sans-serif`;
+  pen.textBaseline = "middle";
+  pen.lineWidth = 3 * ratio;
+  pen.strokeStyle = "rgba(255, 255, 255, 0.8)";
+  pen.fillStyle = "#33393e";
+  for (const { name: text, latitude, longitude, side, below } of cities) {
+    const [x, y] = project(latitude, longitude, pen.canvas.width, pen.canvas.height);
+    pen.textAlign = side;
+    const beside = side === "right" ? Math.max(x - 14 * ratio, pen.measureText(text).width + 4 * ratio) : x + 14 * ratio;
+    const at = [beside, y + below * ratio];
+    pen.strokeText(text, ...at);
+    pen.fillText(text, ...at);
+  }
 }
 
 async function move(latitude, longitude) {

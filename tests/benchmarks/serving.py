@@ -3,7 +3,9 @@
 Each server runs on one core and the load on another; the servers take turns
 within each round, and medians over the rounds are shown. The model is that in
 Production here, or else the shipped champion, which takes some minutes to fit;
-the store is copied, so nothing here is changed.
+the store is copied, so nothing here is changed. Peers that gather requests, MLServer
+and BentoML, take part where their commands are on the PATH: install one into an
+environment of its own, with the packages of ours that the champion is made of.
 Run: python tests/benchmarks/serving.py --help
 """
 
@@ -16,7 +18,6 @@ import os
 import socket
 import statistics
 import subprocess
-import sys
 import tempfile
 import time
 from contextlib import contextmanager
@@ -24,15 +25,16 @@ from pathlib import Path
 from urllib.request import ProxyHandler, build_opener
 
 import champion
+import contenders
 import psutil
 import uvloop
+from contenders import CONTENDERS
 from rich.console import Console
 from rich.table import Table
 
 from housing_lib.contract import FEATURES
 from housing_lib.settings import PROJECT, get_settings
 
-HERE = Path(__file__).parent
 SERVER_CORE, LOAD_CORE = {0}, {1}
 START_TIMEOUT_S = 120
 SWAP_EVERY_S = 2.0
@@ -88,54 +90,22 @@ async def load(port, bodies, *, path, content_type, connections, seconds):
     return times, sum(protocol.failures for _, protocol in opened)
 
 
-def housing(port):
-    """Our server."""
-    return [
-        sys.executable,
-        "-c",
-        "from housing_lib.cli import main; main()",
-        "serve",
-        "--port",
-        str(port),
-    ]
-
-
-def ceiling(port):
-    """A route that validates the same body and answers a constant."""
-    return [sys.executable, "-m", "uvicorn", "--app-dir", str(HERE), "ceiling:app",
-            "--no-access-log", "--port", str(port)]  # fmt: skip
-
-
-def mlflow(port):
-    """MLflow's own scoring server with the same champion."""
-    model = f"models:/{get_settings().model_name}@production"
-    return [str(Path(sys.executable).with_name("mlflow")), "models", "serve", "-m", model,
-            "--env-manager", "local", "--port", str(port)]  # fmt: skip
-
-
-SERVERS = {"housing": housing, "ceiling": ceiling, "mlflow": mlflow}
-ALIVE = {"housing": "/health/ready", "ceiling": "/openapi.json", "mlflow": "/ping"}
-PATHS = {"housing": "/predict", "ceiling": "/predict", "mlflow": "/invocations"}
-
-
 @contextmanager
 def running(name):
     """The port of a server on its core, its process and the seconds until its first answer."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    environment = os.environ | {"MLFLOW_TRACKING_URI": get_settings().store_uri}
-    environment |= {"OMP_NUM_THREADS": "1", "HOUSING_POLL_SECONDS": "0.5"}
-    # MLflow calls uvicorn by its name.
-    environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}"
-    with tempfile.TemporaryFile() as log:
+    contender, environment = CONTENDERS[name], contenders.environment()
+    with tempfile.TemporaryFile() as log, tempfile.TemporaryDirectory() as folder:
+        command = contender.command(port, Path(folder))
         started = time.perf_counter()
         process = subprocess.Popen(
-            SERVERS[name](port), env=environment, stdout=log, stderr=log, cwd=PROJECT,
+            command, env=environment, stdout=log, stderr=log, cwd=PROJECT,
             preexec_fn=lambda: os.sched_setaffinity(0, SERVER_CORE),
         )  # fmt: skip
         try:
-            wait(process, port, ALIVE[name])
+            wait(process, port, contender.alive)
             seconds = time.perf_counter() - started
             settle(port, name)
             yield port, process, seconds
@@ -158,7 +128,7 @@ def wait(process, port, path):
 def settle(port, name):
     """Wait until our server has asked the registry for the first time."""
     while name == "housing":
-        answer = opener.open(f"http://127.0.0.1:{port}{ALIVE[name]}", timeout=5).read()
+        answer = opener.open(f"http://127.0.0.1:{port}{CONTENDERS[name].alive}", timeout=5).read()
         if json.loads(answer)["status"] == "ready":
             return
         time.sleep(0.2)
@@ -199,22 +169,7 @@ def districts(count):
 
 def single_bodies(name):
     """One body a district, again and again."""
-    rows = districts(2_000)
-    if name != "mlflow":
-        return itertools.cycle([json.dumps(row).encode() for row in rows])
-    return itertools.cycle([mlflow_body([row]) for row in rows])
-
-
-def mlflow_body(rows):
-    """Rows as MLflow's server takes them."""
-    data = [list(row.values()) for row in rows]
-    return json.dumps({"dataframe_split": {"columns": list(FEATURES), "data": data}}).encode()
-
-
-def batch_body(name, count):
-    """One body of many districts."""
-    rows = districts(count)
-    return mlflow_body(rows) if name == "mlflow" else json.dumps({"districts": rows}).encode()
+    return itertools.cycle([CONTENDERS[name].one(row) for row in districts(2_000)])
 
 
 def measure(port, process, name, connections, seconds):
@@ -223,7 +178,8 @@ def measure(port, process, name, connections, seconds):
     The CPU time says most on a machine that others use at the same time.
     """
     before = busy_seconds(process)
-    job = load(port, single_bodies(name), path=PATHS[name], content_type="application/json",
+    path = CONTENDERS[name].path
+    job = load(port, single_bodies(name), path=path, content_type="application/json",
                connections=connections, seconds=seconds)  # fmt: skip
     times, failures = uvloop.run(job)
     assert not failures, f"{name}: {failures} of {len(times)} requests failed"
@@ -235,8 +191,8 @@ def measure(port, process, name, connections, seconds):
 
 def measure_batch(port, name, rows, seconds):
     """Batches per second over one connection."""
-    path = "/predict/batch" if name == "housing" else PATHS[name]
-    body = batch_body(name, rows)
+    path = CONTENDERS[name].batch_path or CONTENDERS[name].path
+    body = CONTENDERS[name].many(districts(rows))
     job = load(port, itertools.repeat(body), path=path, content_type="application/json",
                connections=1, seconds=seconds)  # fmt: skip
     times, failures = uvloop.run(job)
@@ -261,7 +217,7 @@ async def beside_batches(port, connections, rows, seconds):
     """The times of single requests while another client sends batches."""
     single = load(port, single_bodies("housing"), path="/predict", content_type="application/json",
                   connections=connections, seconds=seconds)  # fmt: skip
-    bulk = load(port, itertools.repeat(batch_body("housing", rows)), path="/predict/batch",
+    bulk = load(port, itertools.repeat(contenders.listed(districts(rows))), path="/predict/batch",
                 content_type="application/json", connections=1, seconds=seconds)  # fmt: skip
     (times, failures), _ = await asyncio.gather(single, bulk)
     assert not failures
@@ -272,7 +228,7 @@ async def beside_batches(port, connections, rows, seconds):
 def main():
     """Run all in turn and print the medians."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--servers", default="housing,ceiling,mlflow", help="by commas")
+    parser.add_argument("--servers", default=",".join(contenders.found()), help="by commas")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=3.0, help="a round and server")
     parser.add_argument("--connections", default="1,16,64", help="by commas")
@@ -297,7 +253,7 @@ def one_round(name, counts, chosen):
             measured = measure(port, process, name, count, chosen.seconds)
             names = ("req/s", "p50 ms", "p99 ms", "CPU us")
             figures |= {f"{count}: {key}": one for key, one in zip(names, measured, strict=True)}
-        if name != "ceiling":
+        if CONTENDERS[name].many:
             figures["batches/s"] = measure_batch(port, name, chosen.rows, chosen.seconds)
         if name == "housing":
             beside = uvloop.run(beside_batches(port, 16, chosen.rows, chosen.seconds))
@@ -343,6 +299,10 @@ def targets(medians):
         ("16 connections, requests/s against FastAPI's ceiling", "ceiling", "16: req/s", 0.8),
         ("10,000-row batches/s against MLflow's server", "mlflow", "batches/s", 5),
     ]
+    peers = [name for name in contenders.BATCHING if "64: req/s" in medians.get(name, {})]
+    if peers:
+        best = max(peers, key=lambda name: medians[name]["64: req/s"])
+        wanted.append((f"64 connections, requests/s against {best}'s", best, "64: req/s", 5))
     for measure, peer, key, target in wanted:
         if key in medians.get(peer, {}) and key in ours:
             yield measure, ours[key] / medians[peer][key], "≥", target, "times"

@@ -1,0 +1,211 @@
+"""The prediction log on PostgreSQL keeps every answer, whatever becomes of the database."""
+
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+
+import httpx2
+import pytest
+import sqlalchemy
+from databases import running_postgres
+from serving import running_server
+
+from housing_lib.data import FEATURES
+from housing_lib.prediction_tables import actuals, predictions
+from serve.prediction_log import ConflictError, LogUnavailableError, PredictionLog, Truth
+from serve.schemas import EXAMPLE_DISTRICT
+from serve.spool import Spool
+
+
+@pytest.fixture(scope="module")
+def postgres(tmp_path_factory):
+    """A PostgreSQL server of this file."""
+    with running_postgres(tmp_path_factory.mktemp("postgres")) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def database(postgres):
+    """A database with nothing in it."""
+    return postgres.create("answers")
+
+
+@pytest.fixture(scope="module")
+def server(store, database, tmp_path_factory):
+    """A server that keeps its log there, named as people name a PostgreSQL."""
+    log_path = tmp_path_factory.mktemp("log") / "server.log"
+    plain = database.replace("postgresql+psycopg://", "postgresql://")
+    with running_server(store.root, log_path, HOUSING_PREDICTION_LOG=plain) as running:
+        yield running
+    assert "Traceback" not in running.printed
+
+
+def predict(server):
+    """The id of one more answer."""
+    answer = server.post("/predict", json=EXAMPLE_DISTRICT)
+    assert answer.status_code == 200, answer.text
+    return answer.json()["prediction_id"]
+
+
+def tell(server, price, **of):
+    """The answer to one true price."""
+    one = {"median_house_value": price, "observed_at": "2026-11-23T12:00:00Z", **of}
+    return server.post("/actuals", json={"actuals": [one]})
+
+
+def gauge(server, name):
+    """The value of a metric."""
+    lines = server.get("/metrics").text.splitlines()
+    (value,) = [line.split()[1] for line in lines if line.startswith(f"{name} ")]
+    return float(value)
+
+
+def kept(database, ids):
+    """Those of these ids that are in the database."""
+    engine = sqlalchemy.create_engine(database)
+    with engine.connect() as connection:
+        query = sqlalchemy.select(predictions.c.prediction_id)
+        found = {row[0] for row in connection.execute(query)}
+    engine.dispose()
+    return set(ids) & found
+
+
+class Asking(threading.Thread):
+    """Predictions one after the other, and their ids, until it is told to stop."""
+
+    def __init__(self, server):
+        super().__init__()
+        self.server, self.ids, self.failures, self.ended = server, [], [], threading.Event()
+
+    def run(self):
+        base = str(self.server.base_url)
+        with httpx2.Client(base_url=base, trust_env=False, timeout=10) as client:
+            while not self.ended.wait(0.01):
+                answer = client.post("/predict", json=EXAMPLE_DISTRICT)
+                if answer.status_code == 200:
+                    self.ids.append(answer.json()["prediction_id"])
+                else:
+                    self.failures.append(answer.text)
+
+    def __enter__(self):
+        self.start()
+        return self
+
+    def __exit__(self, *error):
+        self.ended.set()
+        self.join()
+
+
+def test_a_true_price_is_recorded_once_and_never_contradicted(server):
+    for of in ({"prediction_id": predict(server)}, {"features": EXAMPLE_DISTRICT}):
+        assert tell(server, 3.5, **of).json() == {"recorded": 1, "already_known": 0}
+        assert tell(server, 3.5, **of).json() == {"recorded": 0, "already_known": 1}
+        other = tell(server, 3.6, **of)
+        assert other.status_code == 409
+        assert other.json()["problems"][0]["expected"] == "3.5"
+
+
+def test_of_prices_that_contradict_each_other_at_the_same_moment_one_is_taken(database, tmp_path):
+    logs = [PredictionLog(database, spool=tmp_path / str(number)) for number in range(4)]
+    for log in logs:
+        log.start()
+    engine = sqlalchemy.create_engine(database)
+    for house_age in range(10, 20):
+        together = threading.Barrier(len(logs))
+
+        def record(log, together=together, house_age=house_age):
+            truth = truth_of(1 + logs.index(log), HouseAge=house_age)
+            together.wait()
+            log.record([truth])
+
+        with ThreadPoolExecutor(len(logs)) as pool:
+            futures = [pool.submit(record, log) for log in logs]
+        taken = [future.exception() is None for future in futures]
+        refused = [future.exception() for future in futures if future.exception()]
+        assert {type(error) for error in refused} == {ConflictError}
+        assert taken.count(True) == 1
+        with engine.connect() as connection:
+            query = sqlalchemy.select(actuals.c.price).where(actuals.c.HouseAge == house_age)
+            assert connection.execute(query).scalars().all() == [1 + taken.index(True)]
+    engine.dispose()
+    for log in logs:
+        log.stop()
+
+
+def truth_of(price, **changes):
+    """A true price of the example, changed."""
+    features = tuple(float((EXAMPLE_DISTRICT | changes)[name]) for name in FEATURES)
+    return Truth(None, features, float(price), datetime.now(UTC))
+
+
+def test_a_database_that_stops_fails_no_prediction_and_gets_every_row_later(
+    server, postgres, database
+):
+    before = gauge(server, "housing_log_spooled")
+    with Asking(server) as asking:
+        postgres.stop()
+        server.wait_for(lambda _: gauge(server, "housing_log_spooled") > before)
+        assert tell(server, 3.5, prediction_id=asking.ids[0]).status_code == 503
+        postgres.start()
+        time.sleep(0.5)
+    server.wait_for(lambda _: gauge(server, "housing_log_waiting") == 0)
+    assert not asking.failures
+    assert kept(database, asking.ids) == set(asking.ids)
+    assert gauge(server, "housing_log_dropped") == 0
+
+
+def test_a_database_that_freezes_fails_no_prediction_and_gets_every_row_later(
+    server, postgres, database
+):
+    before = gauge(server, "housing_log_spooled")
+    with Asking(server) as asking:
+        with postgres.frozen():
+            server.wait_for(lambda _: gauge(server, "housing_log_spooled") > before + 20)
+            assert tell(server, 3.5, features=EXAMPLE_DISTRICT).status_code == 503
+        time.sleep(0.5)
+    server.wait_for(lambda _: gauge(server, "housing_log_waiting") == 0)
+    assert not asking.failures
+    assert kept(database, asking.ids) == set(asking.ids)
+
+
+def rows(*ids):
+    """Rows of the log."""
+    return [(one, datetime.now(UTC), 1, *[1.0] * len(FEATURES), 2.0, 1.5, None) for one in ids]
+
+
+def test_what_a_process_that_is_gone_left_in_the_spool_is_written_by_the_next(database, tmp_path):
+    gone = "spool-999999999-1.jsonl"
+    assert Spool(tmp_path).append(rows("left-1", "left-2"))
+    (file,) = tmp_path.glob("spool-*")
+    file.rename(tmp_path / gone)
+    Spool(tmp_path).append(rows("left-3"))  # the one before us with our own number, in a container
+    with (tmp_path / gone).open("ab") as cut:
+        cut.write(b'["half a li')
+    log = PredictionLog(database, spool=tmp_path)
+    log.start()
+    deadline = time.monotonic() + 10
+    while list(tmp_path.glob("spool-*")) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    log.stop()
+    assert kept(database, ["left-1", "left-2", "left-3"]) == {"left-1", "left-2", "left-3"}
+
+
+def test_a_spool_that_cannot_be_written_keeps_its_rows_in_memory(postgres, tmp_path):
+    away = postgres.create("unused").replace("unused", "nothere")
+    log = PredictionLog(away, spool=tmp_path)
+    tmp_path.rmdir()
+    log.add(rows("kept-1", "kept-2"))
+    log.flush()
+    assert (log.waiting, log.spooled, log.dropped) == (2, 0, 0)
+    tmp_path.mkdir()
+    log.flush()
+    assert (log.waiting, log.spooled, log.dropped) == (2, 2, 0)
+
+
+def test_a_strict_answer_is_not_given_while_the_database_is_away(postgres, tmp_path):
+    away = postgres.create("unused_too").replace("unused_too", "nothere")
+    log = PredictionLog(away, spool=tmp_path)
+    promise = log.add_now(rows("strict"))
+    log.flush()
+    assert isinstance(promise.exception(timeout=0), LogUnavailableError)
