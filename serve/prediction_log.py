@@ -148,13 +148,13 @@ class PredictionLog:
         self._wake.set()
         return promise
 
-    def flush(self) -> None:
+    def flush(self, patience: float = PATIENCE_S) -> None:
         """Write what waits: to the database, or else to the spool."""
         with self._flushing:
             with self._lock:
                 rows, self._rows = self._rows, []
                 promised, self._promised = self._promised, []
-            patience = PATIENCE_OF_CALLERS_S if promised else PATIENCE_S
+            patience = PATIENCE_OF_CALLERS_S if promised else patience
             error = self._write(rows, patience) if rows else None
             for promise in promised:
                 if error is None:
@@ -233,7 +233,9 @@ class PredictionLog:
             self._wake.wait(FLUSH_EVERY_S)
             self._wake.clear()
             self.flush()
-        self.flush()
+        self.flush(PATIENCE_OF_CALLERS_S)
+        if self._replaying.is_alive():
+            self._replaying.join(PATIENCE_OF_CALLERS_S)
         if self._engine is not None:
             self._engine.dispose()
 

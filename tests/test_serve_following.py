@@ -390,6 +390,7 @@ def test_a_stop_finishes_the_batch_that_is_in_flight(own_store, store, tmp_path)
         connection.send(body[1000:])
         answer = connection.getresponse()
         found = {one["prediction_id"] for one in json.load(answer)["predictions"]}
+        connection.close()
         server.process.wait(timeout=40)
     assert len(found) == len(rows)
     assert found <= logged(own_store[0])
@@ -415,6 +416,8 @@ class Pressing(threading.Thread):
                     self.ended.set()
         except (http.client.HTTPException, OSError) as error:
             self.lost = error
+        finally:
+            connection.close()
 
 
 def press(server, connections=8):
