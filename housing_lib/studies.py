@@ -19,6 +19,11 @@ POLL_S = 0.5
 ATTEMPTS = 3
 ENDED = (TrialState.COMPLETE, TrialState.PRUNED)
 TOTAL = "total"
+UNHEARD = """
+    SELECT trials.number FROM trials JOIN studies USING (study_id)
+    LEFT JOIN trial_heartbeats USING (trial_id)
+    WHERE study_name = :name AND state = 'RUNNING' AND trial_heartbeat_id IS NULL
+"""
 
 Found = TypeVar("Found")
 
@@ -162,6 +167,29 @@ def run_one(study: optuna.Study, objective: Callable[[optuna.Trial], float], end
 def fail_lost(study: optuna.Study) -> None:
     """Fail the trials of machines that are not heard of any more."""
     _quietly(optuna.storages.fail_stale_trials, study)
+
+
+def fail_unheard(study: optuna.Study, since: dict[int, float]) -> None:
+    """Fail running trials that were lost before their first heartbeat.
+
+    Optuna itself would wait for them for ever.
+
+    Parameters
+    ----------
+    since
+        When each of them was first seen, which is kept here from call to call: the
+        clocks of other machines may be wrong.
+    """
+    import sqlalchemy
+
+    engine = sqlalchemy.create_engine(
+        database_url(get_settings().study_url), poolclass=sqlalchemy.pool.NullPool
+    )
+    with engine.connect() as connection:
+        unheard = connection.scalars(sqlalchemy.text(UNHEARD), {"name": study.study_name}).all()
+    for number in unheard:
+        if time.monotonic() - since.setdefault(number, time.monotonic()) > SILENT_S:
+            study.tell(number, state=TrialState.FAIL, skip_if_finished=True)
 
 
 def _quietly(work: Callable[..., Found], *arguments: Any, **options: Any) -> Found:

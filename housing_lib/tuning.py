@@ -243,8 +243,9 @@ def _search_together(
     begin = partial(_begin_together, search, total)
     studies.patiently(begin)
     told: set[int] = set()
+    waiting: dict[int, float] = {}
     while len(search.trials) < total:
-        ended = studies.patiently(partial(_together, search, train, val, total))
+        ended = studies.patiently(partial(_together, search, train, val, total, waiting))
         _tell(on_trial, [one for one in ended if one.number not in told])
         told |= {one.number for one in ended}
         search.trials = ended if len(ended) == total else []
@@ -257,7 +258,9 @@ def _begin_together(search: Search, total: int) -> None:
         search.study.enqueue_trial(_shipped(search.family), skip_if_exists=True)
 
 
-def _together(search: Search, train: Part, val: Part, total: int) -> list[Trial]:
+def _together(
+    search: Search, train: Part, val: Part, total: int, waiting: dict[int, float]
+) -> list[Trial]:
     """The first `total` trials that ended, after running one more if one is wanted."""
     study = search.study
     studies.fail_lost(study)
@@ -267,6 +270,7 @@ def _together(search: Search, train: Part, val: Part, total: int) -> list[Trial]
         run = partial(_run_together, search, train, val, total)
         studies.run_one(study, run, _SurplusError)
     elif len(_kept(study)) < total:
+        studies.fail_unheard(study, waiting)
         time.sleep(studies.POLL_S)  # others are at the last ones, and may yet be lost
     return _kept(study)[:total]
 

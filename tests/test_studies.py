@@ -83,6 +83,14 @@ def test_the_trial_of_a_process_that_dies_is_run_by_another(split, monkeypatch):
     assert running(name) == 0
 
 
+@pytest.mark.usefixtures("shared")
+def test_a_trial_that_was_lost_before_its_first_heartbeat_is_run_by_another(split):
+    name = tuning.study_name("ridge", split["train"], split["val"], seed=3)
+    studies.open_study(name, None).ask()
+    assert len(search(split, 2).trials) == 2
+    assert running(name) == 0
+
+
 def running(name):
     """The number of trials that seem to be running."""
     study = studies.open_study(name, None)
