@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 from sklearn.metrics import r2_score
 
-from housing_lib import card, data, evaluation, families, features, intervals, tables
+from housing_lib import card, data, evaluation, families, features, intervals, plots, tables
 from housing_lib.blend import BlendedModel, Choice, choose, cross_weighed, weigh
 
 
@@ -129,6 +129,10 @@ def test_tables_of_errors_are_short_flat_and_say_why(split):
     )
     found = evaluation.slices(test.districts, test.y, test.y, (test.y, test.y), seed=0)
     assert "rowspan" not in tables.slice_table(found).to_html()
+    plots.use_house_style()
+    scores = {f"{part}_{name}": [0.4] for part in data.PARTS for name in evaluation.METRICS}
+    board = pd.DataFrame(scores, index=["ridge"])
+    assert tables.styled_leaderboard(board).to_html().count("Ridge") == len(data.PARTS)
 
 
 def test_contributions_add_up_to_the_prediction(split, models):
