@@ -20,6 +20,10 @@ Limit = Annotated[
     float | None,
     typer.Option(parser=seconds_of, metavar="TIME", help="kill it after 90s, 10m or 1.5h"),
 ]
+StepLimit = Annotated[
+    float | None,
+    typer.Option(parser=seconds_of, metavar="TIME", help="kill a step after 90s, 10m or 1.5h"),
+]
 Help = Annotated[
     str, typer.Option("--help-notebook", metavar="NAME", help="list a notebook's parameters")
 ]
@@ -58,7 +62,7 @@ def run(
         bool, typer.Option("--resume", help="finish the last run, which did not")
     ] = False,
     wait: Wait = False,
-    step_timeout: Limit = None,
+    step_timeout: StepLimit = None,
     timeout: Limit = None,
     cluster: Cluster = "",
     help_notebook: Help = "",

@@ -6,7 +6,7 @@ import sys
 import pandas as pd
 import pytest
 
-from housing_lib import tracking, trust
+from housing_lib import connection, tracking, trust
 
 SLIM = """
 import sys
@@ -30,6 +30,12 @@ def test_the_registry_is_asked_without_pandas_which_can_be_imported_afterwards(o
     command = [sys.executable, "-W", "ignore", "-c", SLIM]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "None"
+
+
+def test_a_registry_that_fails_is_told_with_where_production_stands():
+    told = pytest.raises(tracking.TrackingError, match=r"disk is full\. Production stands where it")
+    with told, connection.reaching():
+        raise OSError("disk is full")
 
 
 @pytest.mark.parametrize("content", [b"this is no database", b"SQLite format 3\x00 cut off"])
