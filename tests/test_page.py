@@ -8,6 +8,7 @@ from playwright.sync_api import expect, sync_playwright
 from serving import running_server
 
 MONEY = re.compile(r"^\$[\d,]{6,}$")
+expect.set_options(timeout=20_000)  # a busy machine is no fault of the page
 
 
 @pytest.fixture(scope="module")
