@@ -19,9 +19,9 @@ from serve.spool import Spool
 
 
 @pytest.fixture(scope="module")
-def postgres(tmp_path_factory):
+def postgres():
     """A PostgreSQL server of this file."""
-    with running_postgres(tmp_path_factory.mktemp("postgres")) as running:
+    with running_postgres() as running:
         yield running
 
 

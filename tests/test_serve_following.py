@@ -456,6 +456,7 @@ def test_a_worker_that_is_killed_under_load_is_replaced_and_the_others_answer(
     root, log_path = tmp_path / "root", tmp_path / "server.log"  # its follower is its own
     variables = {"HOUSING_TRACKING_URI": f"sqlite:///{own_store[0] / 'mlflow.db'}", **QUICK}
     with running_server(root, log_path, "--workers", "2", **variables) as server:
+        assert_others_answer(server)  # so that both have a model
         pressing = press(server)
         time.sleep(2)
         keeper = next(one for one in workers_of(server) if one.children())

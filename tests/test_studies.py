@@ -2,6 +2,7 @@
 
 import multiprocessing
 import time
+from zlib import crc32
 
 import pytest
 from databases import running_postgres
@@ -20,7 +21,7 @@ def postgres():
 @pytest.fixture
 def shared(postgres, own_root, monkeypatch, request):
     """A database for trials, named in the settings."""
-    url = postgres.create(f"trials_{len(request.node.name)}")
+    url = postgres.create(f"trials_{crc32(request.node.name.encode())}")
     monkeypatch.setenv("HOUSING_STUDY_URL", url)
     monkeypatch.setattr(studies, "HEARTBEAT_S", 1)
     monkeypatch.setattr(studies, "SILENT_S", 2)
@@ -86,7 +87,8 @@ def test_the_trial_of_a_process_that_dies_is_run_by_another(split, monkeypatch):
 @pytest.mark.usefixtures("shared")
 def test_a_trial_that_was_lost_before_its_first_heartbeat_is_run_by_another(split):
     name = tuning.study_name("ridge", split["train"], split["val"], seed=3)
-    studies.open_study(name, None).ask()
+    with pytest.warns(UserWarning, match="Heartbeat"):
+        studies.open_study(name, None).ask()
     assert len(search(split, 2).trials) == 2
     assert running(name) == 0
 

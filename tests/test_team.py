@@ -121,12 +121,12 @@ def test_ten_seconds_without_postgres_cost_no_trial_no_metric_and_no_answer(team
         tuning = pool.submit(housing, "tune", "ridge", "--trials", "60")
         wait_for(lambda: trials_of(name) > 3)
         with tracking.run("tuning", "patient", params={"a": 1}, tags={}) as run_id:
-            joining = pool.submit(housing, "tune", "ridge", "--join")
             with away(team.postgres):
                 logging = pool.submit(tracking.client().log_metric, run_id, "there", 1.0)
                 told = [ask(server) for server in servers for _ in range(5)]
                 time.sleep(AWAY_S)
             logging.result(timeout=90)
+        joining = pool.submit(housing, "tune", "ridge", "--join")
         for done in (tuning.result(), joining.result()):
             assert done.returncode == 0, done.stderr
     assert tracking.client().get_run(run_id).data.metrics == {"there": 1.0}
