@@ -20,7 +20,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-SIZES = {"equal": 400, "better": 400, "before": 150}
+SIZES = {"equal": 400, "better": 400, "before": 48}
 PARAMS = {
     "learning_rate": 0.05,
     "max_depth": 7,
