@@ -24,6 +24,7 @@ from rich.table import Table
 
 RATIOS = {"serial papermill loop": 0.65, "bare script": 1.25}
 WAITS = {"a second run": 5.0, "a refused parameter": 1.0, "housing --help": 0.5}
+SEED = 42  # the engine's own
 HOUSING = str(Path(sys.executable).with_name("housing"))
 STORE_VARIABLES = ("HOUSING_TRACKING_URI", "MLFLOW_TRACKING_URI")
 
@@ -47,10 +48,9 @@ def run_script(what: str, root: Path, chosen: argparse.Namespace) -> float:
     """What this file prints when it is started as one of the peers."""
     command = [sys.executable, __file__, "--peer", what, "--trials", str(chosen.trials)]
     command += ["--jobs", str(chosen.jobs), "--models", chosen.models]
-    environment = environment_of(root)
-    if what == "bare script" and chosen.jobs > 1:
-        environment["OMP_NUM_THREADS"] = "1"
-    done = subprocess.run(command, env=environment, check=True, capture_output=True, text=True)
+    done = subprocess.run(
+        command, env=environment_of(root), check=True, capture_output=True, text=True
+    )
     return float(done.stdout.split()[-1])
 
 
@@ -80,20 +80,37 @@ def papermill_loop(chosen: argparse.Namespace) -> float:
 
 
 def bare_script(chosen: argparse.Namespace) -> float:
-    """The best validation RMSE: split, preprocess, tune each family, fit the best on more."""
-    from housing_lib import data, evaluation, families, features
+    """The best validation RMSE: split, preprocess, tune each family, judge the best on the test."""
+    from housing_lib import blend, data, evaluation, features, intervals
 
     districts = data.acquire()
     parts = features.preprocess(districts, data.split(districts))
-    with ProcessPoolExecutor(chosen.jobs, mp_context=get_context("fork")) as pool:
-        tasks = [
-            pool.submit(search, name, parts["train"], parts["val"], chosen.trials)
-            for name in sorted(chosen.models.split(","), key=is_quick)
-        ]
-        best, family, params = min(task.result() for task in tasks)
-    model = families.make_model(family, params).fit(*evaluation.unite(parts["train"], parts["val"]))
-    evaluation.metrics(parts["test"].y, model.predict(parts["test"].districts))
-    return best
+    found = search_all(parts, chosen)
+    models = {name: model for name, (_, model) in found.items()}
+    params = {name: best for name, (best, _) in found.items()}
+    choice = blend.choose(models, parts["val"], seed=SEED)
+    unfitted = choice.unfitted(params, seed=SEED)
+    in_blocks = choice.for_blocks(params, seed=SEED, families=True)
+    known = parts["train"], parts["val"]
+    champion = intervals.fit_champion(unfitted, choice.model, *known, seed=SEED)
+    evaluation.judge(champion, in_blocks, parts, seed=SEED)
+    return min(evaluation.score_both(model, *known)["val_rmse"] for model in models.values())
+
+
+def search_all(parts, chosen: argparse.Namespace) -> dict[str, tuple]:
+    """The best parameters of each family and the model made of them, several families at once."""
+    alone = {"mp_context": get_context("fork"), "initializer": one_thread}
+    with ProcessPoolExecutor(chosen.jobs, **(alone if chosen.jobs > 1 else {})) as pool:
+        names = sorted(chosen.models.split(","), key=is_quick)
+        tasks = {name: pool.submit(search, name, parts, chosen.trials) for name in names}
+        return {name: task.result() for name, task in tasks.items()}
+
+
+def one_thread() -> None:
+    """Let this process compute on one core, as the engine's do."""
+    from threadpoolctl import threadpool_limits
+
+    threadpool_limits(1)
 
 
 def is_quick(family: str) -> int:
@@ -103,12 +120,12 @@ def is_quick(family: str) -> int:
     return SLOWEST_FIRST.index(family) if family in SLOWEST_FIRST else len(SLOWEST_FIRST)
 
 
-def search(name, train, val, trials):
-    """The best validation RMSE of one family, its name and its parameters."""
+def search(name, parts, trials):
+    """The best parameters of one family, and the model that was fitted with them."""
     from housing_lib import tuning
 
-    best = tuning.tune(name, train, val, n_trials=trials, seed=42).best
-    return best.metrics["val_rmse"], name, best.params
+    found = tuning.tune(name, parts["train"], parts["val"], n_trials=trials, seed=SEED)
+    return found.best.params, found.best_model(parts["train"])
 
 
 PEERS = {"serial papermill loop": papermill_loop, "bare script": bare_script}
