@@ -6,6 +6,7 @@ import subprocess
 import sys
 import tomllib
 from itertools import chain
+from pathlib import Path
 
 import pytest
 import typer
@@ -136,6 +137,22 @@ def test_conda_users_get_the_same_packages_as_everybody():
     assert listed["pip"] == ["-r requirements.lock", "--editable ."]
     assert pip == "pip"
     assert project["requires-python"] == f">={python.removeprefix('python=')}.5"
+
+
+def test_a_pull_request_is_held_to_the_same_as_a_landing():
+    workflow = yaml.safe_load((PROJECT / ".github" / "workflows" / "ci.yml").read_text())
+    (job,) = workflow["jobs"].values()
+    assert [step["run"] for step in job["steps"] if "run" in step] == [".ci/run"]
+
+
+def test_the_hooks_before_a_commit_run_tools_of_the_environment():
+    hooks = yaml.safe_load((PROJECT / ".pre-commit-config.yaml").read_text())
+    (local,) = hooks["repos"]
+    assert local["repo"] == "local"
+    for hook in local["hooks"]:
+        tool = Path(hook["entry"].split()[0])
+        assert tool.parent == Path(".venv/bin")
+        assert Path(sys.executable).with_name(tool.name).exists(), hook["id"]
 
 
 def test_the_lock_holds_every_dependency_and_no_address_and_nothing_for_gpus():
