@@ -14,13 +14,12 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
 
-from rich.console import Console
-from rich.table import Table
+from bars import Bar, show
 
 RATIOS = {"serial papermill loop": 0.65, "bare script": 1.25}
 WAITS = {"a second run": 5.0, "a refused parameter": 1.0, "housing --help": 0.5}
@@ -172,23 +171,17 @@ def wait(waits: dict[str, list[float]], root: Path, chosen: argparse.Namespace) 
         seconds.append(timed(work[name])[0])
 
 
-def show(times: dict[str, list[float]], waits: dict[str, list[float]], title: str) -> None:
-    """Print the table."""
-    shown = Table(title=title, title_justify="left")
-    for name in ("what", "median s", "engine's share", "target", ""):
-        shown.add_column(name, justify="left" if name in ("what", "") else "right")
+def bars(times: dict[str, list[float]], waits: dict[str, list[float]]) -> Iterator[Bar]:
+    """The engine's medians, beside those of its peers."""
     engine = statistics.median(times["engine"])
-    for name, seconds in times.items():
-        median = statistics.median(seconds)
-        target = RATIOS.get(name)
-        share = f"{engine / median:.2f}" if target else ""
-        met = "" if target is None else "met" if engine / median <= target else "missed"
-        shown.add_row(name, f"{median:.1f}", share, f"{target or ''}", met)
+    ours = f"{engine:.1f} s"
+    for name, target in RATIOS.items():
+        if name in times:
+            peer = statistics.median(times[name])
+            told = f"{peer:.1f} s, a {name}"
+            yield Bar(f"a run beside a {name}", engine / peer, "≤", target, ours=ours, peer=told)
     for name, seconds in waits.items():
-        median, target = statistics.median(seconds), WAITS[name]
-        met = "met" if median <= target else "missed"
-        shown.add_row(name, f"{median:.2f}", "", f"{target:g} s", met)
-    Console().print(shown)
+        yield Bar(name, statistics.median(seconds), "≤", WAITS[name], "s")
 
 
 def main() -> None:
@@ -210,7 +203,7 @@ def main() -> None:
         print(PEERS[chosen.peer](chosen))
         return
     title = f"{chosen.trials} trials a family, {chosen.jobs} jobs, rounds: {chosen.rounds}"
-    show(*compare(chosen), title)
+    show(f"The engine: {title}", bars(*compare(chosen)))
 
 
 if __name__ == "__main__":

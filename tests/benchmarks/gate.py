@@ -17,8 +17,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
-from rich.console import Console
-from rich.table import Table
+from bars import Bar, show
 
 # A model of fewer trees would not do as the worse one: it stays near the mean, and is better there.
 BEFORE = 0.2  # share of the training districts known to the worse of two models
@@ -43,8 +42,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as root:
         os.environ["HOUSING_ROOT"] = root
         rows = build(Path(root))
-        show(luck(rows, chosen.pairs) | truth(rows, chosen.better))
-        show(races(Path(root), chosen.races) | kills(Path(root), chosen.kills) | seconds())
+        judged = [*luck(rows, chosen.pairs), truth(rows, chosen.better)]
+        held = [races(Path(root), chosen.races), kills(Path(root), chosen.kills)]
+        show("The gate", [*judged, *held, *seconds()])
 
 
 def build(root):
@@ -124,16 +124,15 @@ def rmse(test, predicted):
 
 
 def luck(rows, pairs):
-    """How many of equal pairs are promoted: by the gate, and by the lower error."""
+    """How many of equal pairs are promoted by the gate, and how many have the lower error."""
     found = predictions(rows, range(2 * pairs))
     errors = [rmse(rows[1], one) for one in found]
     gate = sum(promoted(rows, *pair) for pair in zip(found[::2], found[1::2], strict=True))
     lower = sum(after < before for before, after in zip(errors[::2], errors[1::2], strict=True))
-    return {
-        f"{pairs} equal pairs: promoted by the gate": (gate, "at most 2 of 40"),
-        f"{pairs} equal pairs: promoted by the lower error": (lower, "about half"),
-        "test RMSE over seeds: standard deviation": (f"{np.std(errors, ddof=1):.4f}", ""),
-    }
+    print(f"test RMSE over seeds: standard deviation {np.std(errors, ddof=1):.4f}")
+    print(f"{pairs} equal pairs: {gate} promoted by the gate, {lower} by the lower error")
+    told = f"equal models promoted, of {pairs} (lower error alone: {lower})"
+    yield Bar(told, gate, "≤", pairs // 20)
 
 
 def truth(rows, pairs):
@@ -143,7 +142,7 @@ def truth(rows, pairs):
     both = list(zip(before, after, strict=True))
     gain = np.mean([rmse(rows[1], one) - rmse(rows[1], other) for one, other in both])
     found = sum(promoted(rows, *pair) for pair in both)
-    return {f"{pairs} truly better, by {gain:.4f}: promoted": (found, "9 of 10")}
+    return Bar(f"truly better by {gain:.4f}: promoted, of {pairs}", found, "≥", 0.9 * pairs)
 
 
 def collide(root, kind, rounds):
@@ -163,7 +162,7 @@ def races(root, rounds):
         and then["before"]["found"] == then["before"]["replayed"]
         for one, then in pairwise(told)
     )
-    return {f"{rounds} races, half of them unlocked: one winner": (good, "all")}
+    return Bar(f"one winner, of {rounds} races, half of them unlocked", good, "≥", rounds)
 
 
 def kills(root, rounds):
@@ -178,7 +177,7 @@ def kills(root, rounds):
         kinds["within" if stopped_within else "after" if moved else "before"] += 1
         good += after["settled"] == after["replayed"] and changed == moved and not after["damage"]
     where = ", ".join(f"{count} {kind} the move" for kind, count in sorted(kinds.items()))
-    return {f"{rounds} kills ({where}): consistent": (good, "all")}
+    return Bar(f"consistent after a kill, of {rounds} ({where})", good, "≥", rounds)
 
 
 def seconds():
@@ -197,19 +196,9 @@ def seconds():
     started = time.perf_counter()
     subprocess.run(command, check=True, capture_output=True)
     command_s = time.perf_counter() - started
-    return {
-        "the gate, seconds": (f"{gate_s:.1f}", "20"),
-        "a rollback, seconds": (f"{rollback_s:.2f}", "2"),
-        "`housing rollback` with Python's start, seconds": (f"{command_s:.2f}", "2"),
-    }
-
-
-def show(found):
-    """Print the table."""
-    shown = Table("what", "found", "target", title="The gate")
-    for name, (figure, target) in found.items():
-        shown.add_row(name, str(figure), target)
-    Console(width=100).print(shown)
+    print(f"a rollback without Python's start: {rollback_s:.2f} s")
+    yield Bar("the gate on the locked districts", gate_s, "≤", 20, "s")
+    yield Bar("housing rollback, with Python's start", command_s, "≤", 2, "s")
 
 
 if __name__ == "__main__":

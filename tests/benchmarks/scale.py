@@ -20,8 +20,7 @@ import numpy as np
 import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
-from rich.console import Console
-from rich.table import Table
+from bars import Bar, show
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -29,8 +28,6 @@ MB = 1e6
 HOUSING = str(Path(sys.executable).with_name("housing"))
 STORE_VARIABLES = ("HOUSING_TRACKING_URI", "MLFLOW_TRACKING_URI", "HOUSING_CLUSTER")
 KNOWN = (16_000, 1_600_000)
-
-Row = tuple[str, float, str, bool | None]
 
 
 def environment_of(root: Path) -> dict[str, str]:
@@ -142,7 +139,7 @@ def pyfunc(root: Path, rows: int, some: int = 20_000) -> float:
     return (time.perf_counter() - started) * rows / len(table)
 
 
-def measure_predict(root: Path, chosen: argparse.Namespace) -> Iterator[Row]:
+def measure_predict(root: Path, chosen: argparse.Namespace) -> Iterator[Bar]:
     """Batch prediction: memory, speed beside the bare call and pyfunc, growth, two processes."""
     rows = chosen.rows
     make_champion(root, chosen.family, chosen.trees)
@@ -153,22 +150,24 @@ def measure_predict(root: Path, chosen: argparse.Namespace) -> Iterator[Row]:
     one, memory = predict(root, root / f"{rows}.parquet", 1)
     two, memory_two = predict(root, root / f"{rows}.parquet", 2)
     bare, slow = bare_call(root, rows), pyfunc(root, rows)
-    yield f"seconds for {rows:,} rows, one process", one, "", None
-    yield "  of these, to start (one row)", start, "", None
-    yield "rows a second after the start", rows / (one - start), "", None
-    share = bare / (one - start)
-    yield "speed beside the bare call on arrays, after the start", share, ">= 0.8", share >= 0.8
-    yield "  the start counted in", bare / one, "", None
-    yield "times as fast as mlflow.pyfunc (prices alone)", slow / one, ">= 5", slow / one >= 5
-    most = max(memory, memory_two)
-    yield "most megabytes resident in a process", most, "<= 600", most <= 600
-    gain = (one - start) / (two - start)
-    yield "two processes against one, after the start", gain, ">= 1.8", gain >= 1.8
-    growth = (one - start) / (tenth - start)
-    yield "cost of ten times the rows, after the start", growth, "<= 10.5", growth <= 10.5
+    print(f"{rows:,} rows in one process: {one:.1f} s, {start:.1f} s of them to start")
+    print(f"speed beside the bare call, with the start: {bare / one:.2f}")
+    work, tell = one - start, f"{rows:,} districts from a file"
+    both = {
+        "ours": f"{rows / work:,.0f} rows/s",
+        "peer": f"{rows / bare:,.0f} rows/s, the bare call",
+    }
+    yield Bar(f"{tell}, beside the bare call on arrays", bare / work, "≥", 0.8, **both)
+    both = {"ours": f"{one:.0f} s", "peer": f"{slow:.0f} s, mlflow.pyfunc (prices alone)"}
+    yield Bar(f"{tell}, beside mlflow.pyfunc", slow / one, "≥", 5, **both)
+    yield Bar("resident memory of a process", max(memory, memory_two), "≤", 600, "MB")
+    both = {"ours": f"{two - start:.1f} s", "peer": f"{work:.1f} s in one process"}
+    yield Bar(f"{tell}, in two processes", work / (two - start), "≥", 1.8, **both)
+    both = {"ours": f"{work:.1f} s", "peer": f"{tenth - start:.1f} s for a tenth"}
+    yield Bar(f"{tell}, beside a tenth of them", work / (tenth - start), "≤", 10.5, **both)
 
 
-def measure_neighbours(root: Path, chosen: argparse.Namespace) -> Iterator[Row]:
+def measure_neighbours(root: Path, chosen: argparse.Namespace) -> Iterator[Bar]:
     """One prediction's features, with few and with very many known districts."""
     from housing_lib import compiling, data
     from housing_lib.compiled_features import district_matrix
@@ -188,12 +187,14 @@ def measure_neighbours(root: Path, chosen: argparse.Namespace) -> Iterator[Row]:
         for row in asked:
             district_matrix(row[None], own, around)
         seconds.append(time.process_time() - started)
-        yield f"microseconds a district among {count:,} known", seconds[-1] / 2_000 * 1e6, "", None
-    ratio = seconds[1] / seconds[0]
-    yield "times the time, for a hundred times the districts", ratio, "<= 2", ratio <= 2
+    few, many = (f"{one / len(asked) * 1e6:,.0f} µs" for one in seconds)
+    both = {"ours": f"{many} among {KNOWN[1]:,}", "peer": f"{few} among {KNOWN[0]:,}"}
+    yield Bar(
+        "a district's features among more known ones", seconds[1] / seconds[0], "≤", 2, **both
+    )
 
 
-def measure_tuning(root: Path, chosen: argparse.Namespace) -> Iterator[Row]:
+def measure_tuning(root: Path, chosen: argparse.Namespace) -> Iterator[Bar]:
     """A search two abreast: on a cluster of two one-thread workers, and in two local processes."""
     from clusters import running_cluster
 
@@ -221,10 +222,9 @@ def measure_tuning(root: Path, chosen: argparse.Namespace) -> Iterator[Row]:
         there_s, there = search()
     del os.environ["HOUSING_CLUSTER"]
     get_settings.cache_clear()
-    yield f"seconds for {chosen.trials} trials, two local processes", local, "", None
-    ratio = there_s / local
-    yield "times that, on a cluster of two workers", ratio, "<= 1.15", ratio <= 1.15
-    yield "the same best trial (1: yes)", float(here == there), "1", here == there
+    both = {"ours": f"{there_s:.1f} s", "peer": f"{local:.1f} s in two local processes"}
+    yield Bar(f"{chosen.trials} trials on two Dask workers", there_s / local, "≤", 1.15, **both)
+    yield Bar("the cluster finds the same best trial", float(here == there), "≥", 1)
 
 
 def run_everything(root: Path, address: str = "", models: str = "ridge,xgboost") -> float:
@@ -237,7 +237,7 @@ def run_everything(root: Path, address: str = "", models: str = "ridge,xgboost")
     return time.perf_counter() - started
 
 
-def measure_store(root: Path, chosen: argparse.Namespace) -> Iterator[Row]:
+def measure_store(root: Path, chosen: argparse.Namespace) -> Iterator[Bar]:
     """A run on PostgreSQL and S3 beside one on SQLite; two servers that follow what is decided."""
     from team_stores import running_team_store
 
@@ -246,14 +246,13 @@ def measure_store(root: Path, chosen: argparse.Namespace) -> Iterator[Row]:
         run_everything(root / "warm", address, "ridge")  # which makes the tables, and version 1
         here = run_everything(root / "here")
         there = run_everything(root / "there", address)
-        yield "seconds of a small run on SQLite and files", here, "", None
-        ratio = there / here
-        yield "times that, on PostgreSQL and S3", ratio, "<= 1.3", ratio <= 1.3
-        yield from follow(root / "there", address)
+        both = {"ours": f"{there:.1f} s", "peer": f"{here:.1f} s on SQLite and files"}
+        yield Bar("a run on PostgreSQL and S3", there / here, "≤", 1.3, **both)
+        follow(root / "there", address)
 
 
-def follow(root: Path, address: str) -> Iterator[Row]:
-    """Promotion and rollback by the ledger of a team's store, and two servers that follow."""
+def follow(root: Path, address: str) -> None:
+    """Print how long two servers take to follow promotion and rollback in a team's store."""
     from serving import running_server
 
     team = {"HOUSING_TRACKING_URI": address}
@@ -276,15 +275,11 @@ def follow(root: Path, address: str) -> Iterator[Row]:
             started = time.perf_counter()
             for server in (one, two):
                 server.wait_for(lambda status, wanted=version: status["model_version"] == wanted)
-            yield (
-                f"seconds until both servers answer with version {version}",
-                (time.perf_counter() - started),
-                "",
-                None,
-            )
+            took = time.perf_counter() - started
+            print(f"{took:.1f} s until both servers answer with version {version}")
 
 
-MEASURES: dict[str, Callable[[Path, argparse.Namespace], Iterator[Row]]] = {
+MEASURES: dict[str, Callable[[Path, argparse.Namespace], Iterator[Bar]]] = {
     "predict": measure_predict,
     "neighbours": measure_neighbours,
     "tuning": measure_tuning,
@@ -303,9 +298,7 @@ def main() -> None:
     parser.add_argument("--trials", type=int, default=8, help="of the search")
     parser.add_argument("--family", default=families.CHAMPION, choices=list(families.FAMILIES))
     chosen = parser.parse_args()
-    shown = Table(title=f"More of everything, on {os.cpu_count()} cores", title_justify="left")
-    for name in ("what", "found", "target", ""):
-        shown.add_column(name, justify="right" if name == "found" else "left")
+    found: list[Bar] = []
     for name in chosen.measures or MEASURES:
         with tempfile.TemporaryDirectory(prefix="housing-scale-") as folder:
             os.environ.clear()
@@ -315,10 +308,8 @@ def main() -> None:
 
             get_settings.cache_clear()
             tracking.client.cache_clear()
-            for what, found, target, met in MEASURES[name](Path(folder), chosen):
-                verdict = "" if met is None else "met" if met else "missed"
-                shown.add_row(what, f"{found:,.2f}", target, verdict)
-    Console(width=100).print(shown)
+            found += MEASURES[name](Path(folder), chosen)
+    show(f"More of everything, on {os.cpu_count()} cores", found)
 
 
 if __name__ == "__main__":

@@ -28,6 +28,8 @@ import champion
 import contenders
 import psutil
 import uvloop
+from bars import Bar
+from bars import show as show_bars
 from contenders import CONTENDERS
 from rich.console import Console
 from rich.table import Table
@@ -275,24 +277,13 @@ def show(found, counts):
     for key in medians[next(iter(found))]:
         cells = (medians[name].get(key) for name in found)
         shown.add_row(key, *("" if value is None else f"{value:,.2f}" for value in cells))
-    console = Console(width=100)
-    console.print(shown)
+    Console(width=100).print(shown)
     if "housing" in medians:
-        console.print(judged(medians))
-
-
-def judged(medians):
-    """The targets of the server, what was found, and whether they are met."""
-    shown = Table("measure", "found", "target", "", title="targets")
-    for measure, found, sign, target, unit in targets(medians):
-        met = found >= target if sign == "≥" else found <= target
-        word = "met" if met else "missed"
-        shown.add_row(measure, f"{found:,.2f} {unit}", f"{sign} {target:,g} {unit}", word)
-    return shown
+        show_bars("The server", targets(medians))
 
 
 def targets(medians):
-    """Each target whose figures were measured: what, found, at least or at most, how much, unit."""
+    """Each target whose figures were measured."""
     ours = medians["housing"]
     wanted = [
         ("16 connections, requests/s against MLflow's server", "mlflow", "16: req/s", 50),
@@ -305,7 +296,9 @@ def targets(medians):
         wanted.append((f"64 connections, requests/s against {best}'s", best, "64: req/s", 5))
     for measure, peer, key, target in wanted:
         if key in medians.get(peer, {}) and key in ours:
-            yield measure, ours[key] / medians[peer][key], "≥", target, "times"
+            mine, theirs = ours[key], medians[peer][key]
+            told = {"ours": f"{mine:,.0f}/s", "peer": f"{theirs:,.0f}/s"}
+            yield Bar(measure, mine / theirs, "≥", target, **told)
     bounds = [
         ("median at 1 connection", "1: p50 ms", 1, "ms"),
         ("p99 at 16 connections", "16: p99 ms", 10, "ms"),
@@ -316,7 +309,7 @@ def targets(medians):
     ]
     for measure, key, target, unit in bounds:
         if key in ours:
-            yield measure, ours[key], "≤", target, unit
+            yield Bar(measure, ours[key], "≤", target, unit)
 
 
 if __name__ == "__main__":
