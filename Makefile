@@ -35,8 +35,8 @@ check: $(READY) ## lint, formatting and types
 	@$(BIN)/ruff format --check
 	@$(BIN)/mypy
 
-bench: $(READY) ## measure what the engine costs, side by side with a bare script
-	@$(BIN)/python tests/benchmarks/engine.py $(ARGS)
+bench: $(READY) ## measure everything at a small size, side by side with its peers
+	@$(BIN)/python tests/benchmarks/scoreboard.py $(ARGS)
 
 lab: $(READY) ## open the notebooks in JupyterLab
 	@mkdir -p $(LAB_DEFAULTS)
