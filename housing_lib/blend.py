@@ -12,15 +12,9 @@ from scipy.optimize import nnls
 from sklearn.base import BaseEstimator, RegressorMixin, clone
 from sklearn.model_selection import KFold
 
+from housing_lib.accuracy import metrics, predictions, rmse_difference
 from housing_lib.data import Floats
-from housing_lib.evaluation import (
-    CHAMPION,
-    RAW_NAME,
-    metrics,
-    predictions,
-    raw_model,
-    rmse_difference,
-)
+from housing_lib.evaluation import CHAMPION, RAW_NAME, raw_model
 from housing_lib.families import BLEND, make_model
 from housing_lib.parts import Part
 

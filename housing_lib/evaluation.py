@@ -1,9 +1,8 @@
-"""How good a model is: metrics with intervals, baselines, slices, blocks, and what it looks at."""
+"""What the test says of a champion: beside baselines, in slices, and where blocks were held out."""
 
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import lru_cache
 from itertools import pairwise
 from typing import Any
 
@@ -12,28 +11,21 @@ import numpy.typing as npt
 import pandas as pd
 from sklearn.base import clone
 from sklearn.impute import SimpleImputer
-from sklearn.inspection import permutation_importance
 from sklearn.linear_model import LinearRegression
-from sklearn.metrics import mean_absolute_error, mean_squared_error, r2_score
 from sklearn.model_selection import GroupKFold
 from sklearn.neighbors import KNeighborsRegressor
 from sklearn.pipeline import Pipeline, make_pipeline
-from xgboost import DMatrix, XGBRegressor
+from xgboost import XGBRegressor
 
 from housing_lib import compute
-from housing_lib.data import FEATURES, TARGET, Floats, capped
-from housing_lib.estimators import LinearStart
+from housing_lib.accuracy import metric_intervals, metrics, rmse_interval
+from housing_lib.data import TARGET, Floats, capped
 from housing_lib.features import Prepared, make_columns, prepare
-from housing_lib.model import FAR_COLUMNS, DistrictModel
+from housing_lib.model import DistrictModel
 from housing_lib.parts import Part
 from housing_lib.places import regions
 
 OnFit = Callable[[str], None]
-METRICS = ("rmse", "mae", "mse", "r2")
-RESAMPLES = 2000
-CONFIDENCE = 0.95
-SHUFFLED = 600  # districts are enough to rank eight columns
-EXPLAINED = 200  # districts are enough to rank the features by their contributions
 BLOCK_FOLDS = 5
 CHAMPION = "the champion"
 RAW_NAME = "XGBoost on the eight columns"
@@ -46,74 +38,6 @@ RAW_BOOSTER = {
     "subsample": 0.8,
     "colsample_bytree": 0.7,
 }
-
-
-def metrics(prices: Floats, predicted: Floats, *, prefix: str = "") -> dict[str, float]:
-    """RMSE, MAE, MSE (in 100,000 USD and its square) and R² of `predicted`."""
-    mse = mean_squared_error(prices, predicted)
-    values = {
-        "rmse": np.sqrt(mse),
-        "mae": mean_absolute_error(prices, predicted),
-        "mse": mse,
-        "r2": r2_score(prices, predicted),
-    }
-    return {f"{prefix}{name}": float(value) for name, value in values.items()}
-
-
-def metric_intervals(
-    prices: Floats, predicted: Floats, *, seed: int, prefix: str = ""
-) -> dict[str, float]:
-    """The ends of each metric's 95 % interval, as `<metric>_low` and `<metric>_high`.
-
-    Percentile bootstrap over districts (Efron 1979): how the metrics would
-    differ on another sample of as many districts.
-    """
-    errors = predicted - prices
-    mse, mae, mean, square = _resampled_means(
-        errors**2, np.abs(errors), prices, prices**2, seed=seed
-    )
-    spread = np.maximum(square - mean**2, np.finfo(float).tiny)
-    resampled = {"rmse": np.sqrt(mse), "mae": mae, "mse": mse, "r2": 1 - mse / spread}
-    ends: dict[str, float] = {}
-    for name, values in resampled.items():
-        low, high = _interval(values)
-        ends |= {f"{prefix}{name}_low": low, f"{prefix}{name}_high": high}
-    return ends
-
-
-def rmse_difference(
-    prices: Floats, predicted: Floats, other: Floats, *, seed: int
-) -> dict[str, float]:
-    """By how much the RMSE of `predicted` is above that of `other`, with its 95 % interval.
-
-    Both are judged on the same resampled districts, which makes the interval of
-    the difference far narrower than those of the two errors.
-    """
-    squares = [(one - prices) ** 2 for one in (predicted, other)]
-    first, second = np.sqrt(_resampled_means(*squares, seed=seed))
-    low, high = _interval(first - second)
-    value = float(np.sqrt(squares[0].mean()) - np.sqrt(squares[1].mean()))
-    return {"difference": value, "low": low, "high": high}
-
-
-def _interval(resampled: Floats) -> tuple[float, float]:
-    tail = (1 - CONFIDENCE) / 2
-    low, high = np.quantile(resampled, [tail, 1 - tail])
-    return float(low), float(high)
-
-
-def _resampled_means(*columns: Floats, seed: int) -> Floats:
-    """The means of columns over resampled districts, shape (columns, resamples)."""
-    means: Floats = np.vstack(columns) @ _draws(len(columns[0]), seed)
-    return means
-
-
-@lru_cache(maxsize=1)
-def _draws(rows: int, seed: int) -> Floats:
-    """How often each district is drawn in each resample, as a share, shape (rows, resamples)."""
-    rng = np.random.default_rng(seed)
-    drawn = rng.integers(rows, size=(RESAMPLES, rows))
-    return np.stack([np.bincount(one, minlength=rows) for one in drawn], axis=1) / rows
 
 
 def raw_model() -> Pipeline:
@@ -197,91 +121,6 @@ def blocks(districts: pd.DataFrame, degrees: float = 0.5) -> npt.NDArray[np.int6
     columns = np.floor(districts["Longitude"] / degrees).astype(int)
     numbers: npt.NDArray[np.int64] = (rows * 10_000 + columns).to_numpy()
     return numbers
-
-
-def score_models(
-    models: Mapping[str, Any], parts: Mapping[str, Part], *, seed: int
-) -> pd.DataFrame:
-    """One row a model and part, with its metrics; those of the test with their intervals."""
-    rows: list[dict[str, Any]] = []
-    for name, part in parts.items():
-        for family, predicted in predictions(models, part).items():
-            ends = metric_intervals(part.y, predicted, seed=seed) if name == "test" else {}
-            found = metrics(part.y, predicted)
-            rows.append({"family": family, "part": name, **found, **ends})
-    return pd.DataFrame(rows)
-
-
-def predictions(models: Mapping[str, Any], part: Part) -> dict[str, Floats]:
-    """What models of the training districts predict for a part, by the model's name.
-
-    They share their preprocessing, which made the part's matrix; in that of the
-    training districts none sees its own price.
-    """
-    return {name: model.predict_matrix(part.X) for name, model in models.items()}
-
-
-def score_both(model: Any, train: Part, val: Part) -> dict[str, float]:
-    """The metrics of a model of the training districts on these and on the validation districts."""
-    found = metrics(train.y, model.predict_matrix(train.X), prefix="train_")
-    return found | metrics(val.y, model.predict_matrix(val.X), prefix="val_")
-
-
-def leaderboard(scores: pd.DataFrame, *, by: str = "val") -> pd.DataFrame:
-    """One row a family, one column a part and metric, best validation RMSE first."""
-    measured = [name for name in scores if name not in ("family", "part")]
-    wide = scores.pivot(index="family", columns="part", values=measured).dropna(axis=1)
-    wide.columns = wide.columns.map(lambda names: f"{names[1]}_{names[0]}")
-    return wide.sort_values(f"{by}_rmse")
-
-
-def importances(model: Any, part: Part, *, seed: int, repeats: int = 2) -> pd.Series:
-    """The rise of RMSE (100,000 USD) when a column of the district is shuffled.
-
-    Permutation importance (Breiman 2001) over the eight columns that a person
-    can supply; it means the same for every family.
-    """
-    columns = list(FEATURES)
-    found = permutation_importance(
-        model,
-        part.districts[columns],
-        part.y,
-        scoring="neg_root_mean_squared_error",
-        n_repeats=repeats,
-        max_samples=min(SHUFFLED, len(part.y)),
-        random_state=seed,
-    )
-    return pd.Series(found.importances_mean, index=columns).sort_values(ascending=False)
-
-
-def own_importances(model: Any, feature_names: list[str]) -> pd.Series | None:
-    """What the estimators among known districts say themselves: impurity, gain or coefficients.
-
-    The mean where several seeds answer together; of one that starts from a line, what
-    its trees say. None if they say nothing.
-    """
-    estimators = [getattr(one, "estimator_", one) for one in model.near_estimators]
-    found = [one for one in map(_own_measure, estimators) if one is not None]
-    if not found:
-        return None
-    series = pd.Series(np.mean(found, axis=0), index=feature_names)
-    return series.sort_values(key=np.abs, ascending=False)
-
-
-def _own_measure(estimator: Any) -> Floats | None:
-    values = getattr(estimator, "coef_", None)
-    if values is None:
-        values = getattr(estimator, "feature_importances_", None)
-    return None if values is None else np.ravel(values)
-
-
-def importance_views(
-    model: Any, part: Part, feature_names: list[str], *, seed: int
-) -> dict[str, pd.Series]:
-    """What matters to a model: by permutation, and by the model's own measure if it has one."""
-    views = {"permutation": importances(model, part, seed=seed)}
-    own = own_importances(model, feature_names)
-    return views if own is None else {**views, "own": own}
 
 
 def unite(*parts: Part) -> tuple[pd.DataFrame, Floats]:
@@ -398,7 +237,7 @@ def slices(
         errors = predicted[mask] - prices[mask]
         ends = {"rmse_low": np.nan, "rmse_high": np.nan}
         if mask.sum() > 1:
-            low, high = _interval(np.sqrt(_resampled_means(errors**2, seed=seed)[0]))
+            low, high = rmse_interval(errors, seed=seed)
             ends = {"rmse_low": low, "rmse_high": high}
         rows[key] = {
             "districts": int(mask.sum()),
@@ -414,43 +253,3 @@ def worst(districts: pd.DataFrame, predicted: Floats, *, count: int = 20) -> pd.
     """The districts with the largest errors, worst first, with what was predicted."""
     shown = districts.assign(predicted=predicted, error=predicted - districts[TARGET])
     return shown.sort_values("error", key=np.abs, ascending=False).head(count)
-
-
-def contributions(model: Any, districts: pd.DataFrame, names: list[str]) -> pd.DataFrame | None:
-    """What each feature adds to each price (100,000 USD); the columns add up to the prediction.
-
-    Exact SHAP values of the trees (Lundberg et al. 2020), computed by XGBoost
-    itself, and of the lines that some start from; the last column, `base`,
-    is where every price starts. None if the champion is not made of XGBoost's trees.
-    """
-    inner = model.model_
-    near = getattr(inner, "near_estimators", [None])
-    if not all(isinstance(getattr(one, "estimator_", one), XGBRegressor) for one in near):
-        return None
-    matrix = inner.transform(districts)
-    share = inner.near_share(matrix)[:, None]
-    total = np.mean([_shap(one, matrix) for one in near], axis=0) * share
-    total[:, [*FAR_COLUMNS, -1]] += _shap(inner.far_, matrix[:, FAR_COLUMNS]) * (1 - share)
-    return pd.DataFrame(total, columns=[*names, "base"])
-
-
-def mean_contributions(model: Any, part: Part, names: list[str], *, seed: int) -> pd.Series | None:
-    """The mean size of each feature's contribution (100,000 USD), largest first.
-
-    Over a random sample of the districts: exact values of all take minutes.
-    """
-    some = part.districts.sample(min(EXPLAINED, len(part.y)), random_state=seed)
-    found = contributions(model, some, names)
-    if found is None:
-        return None
-    return found.drop(columns="base").abs().mean().sort_values(ascending=False)
-
-
-def _shap(estimator: XGBRegressor | LinearStart, matrix: Floats) -> Floats:
-    if isinstance(estimator, LinearStart):
-        line = estimator.line_
-        # Columns of the matrix have mean 0, so the intercept is where every price starts.
-        linear = np.column_stack([matrix * line.coef_, np.full(len(matrix), line.intercept_)])
-        return linear + _shap(estimator.estimator_, matrix)
-    found: Floats = estimator.get_booster().predict(DMatrix(matrix), pred_contribs=True)
-    return found.astype("float64")

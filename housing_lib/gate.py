@@ -361,7 +361,7 @@ def dollars(value: float) -> str:
 
 def figures(evidence: Evidence) -> dict[str, float]:
     """What the gate found as numbers, in 100,000 USD: the test metrics, and the gain if any."""
-    from housing_lib.evaluation import metrics
+    from housing_lib.accuracy import metrics
 
     found = metrics(evidence.prices, evidence.predicted, prefix="test_")
     if evidence.incumbent is None:

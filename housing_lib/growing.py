@@ -9,7 +9,7 @@ from sklearn.ensemble import HistGradientBoostingRegressor, RandomForestRegresso
 from xgboost import XGBRegressor
 from xgboost.callback import EarlyStopping, TrainingCallback
 
-from housing_lib.evaluation import metrics
+from housing_lib.accuracy import metrics
 from housing_lib.families import Stages, get_family, make_estimator
 from housing_lib.parts import Part
 

@@ -11,11 +11,11 @@ from sklearn.model_selection import StratifiedKFold, cross_val_predict
 from xgboost import XGBClassifier
 
 from housing_lib import quality
+from housing_lib.accuracy import metrics
 from housing_lib.batches import batch_table, cut
 from housing_lib.causes import ranked_causes, shift_table
 from housing_lib.data import FEATURES, TARGET, row_ids
 from housing_lib.decision import ENOUGH_ROWS, FALSE_ALARMS
-from housing_lib.evaluation import metrics
 from housing_lib.series import Registered, Series, answered, by_version
 from housing_lib.traffic import Traffic
 from housing_lib.verdict import ALARM, NOT_ENOUGH, QUIET, Verdict

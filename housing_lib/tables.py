@@ -6,17 +6,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from housing_lib.accuracy import METRICS, metric_intervals, metrics, rmse_difference
 from housing_lib.blend import Choice
 from housing_lib.data import TARGET, USD_PER_UNIT, Floats, capped
-from housing_lib.evaluation import (
-    CHAMPION,
-    METRICS,
-    Judgement,
-    metric_intervals,
-    metrics,
-    rmse_difference,
-    slice_name,
-)
+from housing_lib.evaluation import CHAMPION, Judgement, slice_name
 from housing_lib.families import BLEND, title
 
 FEW_HOUSEHOLDS = 50

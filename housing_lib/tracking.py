@@ -194,7 +194,7 @@ def log_search(
 def log_evaluation(champion: Any, scores: pd.DataFrame, found: "Judgement", test: Part) -> str:
     """The address of the champion, after logging it, all scores and figures to the active run."""
     from housing_lib import plots
-    from housing_lib.evaluation import METRICS
+    from housing_lib.accuracy import METRICS
 
     log_metrics(found.metrics)
     for row in scores.itertuples():

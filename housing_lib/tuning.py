@@ -14,7 +14,7 @@ from optuna.distributions import BaseDistribution, FloatDistribution, IntDistrib
 from optuna.trial import FrozenTrial, TrialState
 
 from housing_lib import compute, growing, studies
-from housing_lib.evaluation import metrics
+from housing_lib.accuracy import metrics
 from housing_lib.families import Range, get_family, make_estimator, make_model
 from housing_lib.features import prepared_before
 from housing_lib.model import DistrictModel

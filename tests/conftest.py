@@ -18,8 +18,8 @@ from filelock import FileLock
 from nbformat import v4
 
 from housing_lib import (
+    accuracy,
     data,
-    evaluation,
     families,
     features,
     intervals,
@@ -291,7 +291,7 @@ def build_store() -> Store:
         uri = tracking.log_model(model, train.districts)
         test = split["test"]
         predicted = model.predict(test.districts)
-        tracking.log_metrics(evaluation.metrics(test.y, predicted, prefix="test_"))
+        tracking.log_metrics(accuracy.metrics(test.y, predicted, prefix="test_"))
     tags = {"family": "xgboost", "run_id": run_id, "data_digest": manifest.data_digest}
     version = registry.register(uri, tags=tags)
     assert promotion.promote(version).promoted

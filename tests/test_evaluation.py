@@ -5,7 +5,18 @@ import pandas as pd
 import pytest
 from sklearn.metrics import r2_score
 
-from housing_lib import card, data, evaluation, families, features, intervals, plots, tables
+from housing_lib import (
+    accuracy,
+    card,
+    data,
+    evaluation,
+    explanations,
+    families,
+    features,
+    intervals,
+    plots,
+    tables,
+)
 from housing_lib.blend import BlendedModel, Choice, choose, cross_weighed, weigh
 
 
@@ -36,24 +47,24 @@ def models(split):
 
 
 def test_intervals_of_metrics_hold_the_metrics_and_shrink_with_more_districts(prices, predicted):
-    ends = evaluation.metric_intervals(prices, predicted, seed=0)
-    for name, value in evaluation.metrics(prices, predicted).items():
+    ends = accuracy.metric_intervals(prices, predicted, seed=0)
+    for name, value in accuracy.metrics(prices, predicted).items():
         assert ends[f"{name}_low"] < value < ends[f"{name}_high"]
-    few = evaluation.metric_intervals(prices[:200], predicted[:200], seed=0)
+    few = accuracy.metric_intervals(prices[:200], predicted[:200], seed=0)
     assert few["rmse_high"] - few["rmse_low"] > 2 * (ends["rmse_high"] - ends["rmse_low"])
 
 
 def test_the_interval_of_rmse_is_as_wide_as_theory_says(prices, predicted):
-    ends = evaluation.metric_intervals(prices, predicted, seed=0)
+    ends = accuracy.metric_intervals(prices, predicted, seed=0)
     sampling = 0.4 / np.sqrt(2 * len(prices))  # of the spread of normal errors
     assert ends["rmse_high"] - ends["rmse_low"] == pytest.approx(2 * 1.96 * sampling, rel=0.15)
 
 
 def test_a_real_difference_is_told_from_chance(prices, predicted):
     noise = np.random.default_rng(2).normal(0, 0.02, len(prices))
-    same = evaluation.rmse_difference(prices, predicted + noise, predicted - noise, seed=0)
+    same = accuracy.rmse_difference(prices, predicted + noise, predicted - noise, seed=0)
     assert same["low"] < 0 < same["high"]
-    worse = evaluation.rmse_difference(prices, predicted + 0.2, predicted, seed=0)
+    worse = accuracy.rmse_difference(prices, predicted + 0.2, predicted, seed=0)
     assert 0 < worse["low"] < worse["difference"] < worse["high"]
 
 
@@ -130,7 +141,7 @@ def test_tables_of_errors_are_short_flat_and_say_why(split):
     found = evaluation.slices(test.districts, test.y, test.y, (test.y, test.y), seed=0)
     assert "rowspan" not in tables.slice_table(found).to_html()
     plots.use_house_style()
-    scores = {f"{part}_{name}": [0.4] for part in data.PARTS for name in evaluation.METRICS}
+    scores = {f"{part}_{name}": [0.4] for part in data.PARTS for name in accuracy.METRICS}
     board = pd.DataFrame(scores, index=["ridge"])
     assert tables.styled_leaderboard(board).to_html().count("Ridge") == len(data.PARTS)
 
@@ -139,28 +150,28 @@ def test_contributions_add_up_to_the_prediction(split, models):
     val = split["val"]
     champion = intervals.CalibratedModel(models["xgboost"])
     champion.model_ = models["xgboost"]
-    found = evaluation.contributions(champion, val.districts.head(50), features.feature_names())
+    found = explanations.contributions(champion, val.districts.head(50), features.feature_names())
     np.testing.assert_allclose(
         found.sum(axis=1), models["xgboost"].predict(val.districts.head(50)), atol=1e-4
     )
     several = families.make_model("xgboost", {"n_estimators": 30}, repeats=2)  # one from a line
     champion.model_ = several.fit(val.districts, val.y)
-    found = evaluation.contributions(champion, val.districts.head(50), features.feature_names())
+    found = explanations.contributions(champion, val.districts.head(50), features.feature_names())
     np.testing.assert_allclose(
         found.sum(axis=1), several.predict(val.districts.head(50)), atol=1e-4
     )
     champion.model_ = models["ridge"]
-    assert evaluation.contributions(champion, val.districts, features.feature_names()) is None
+    assert explanations.contributions(champion, val.districts, features.feature_names()) is None
 
 
 def test_importances_of_its_own_are_the_mean_of_the_seeds(split, models):
     several = families.make_model("xgboost", {"n_estimators": 5}, repeats=2)  # one from a line
     several.fit(split["val"].districts, split["val"].y)
-    found = evaluation.own_importances(several, features.feature_names())
+    found = explanations.own_importances(several, features.feature_names())
     first, second = several.near_estimators
     both = first.feature_importances_ + second.estimator_.feature_importances_
     assert found.max() == pytest.approx(both.max() / 2)
-    slopes = evaluation.own_importances(models["ridge"], features.feature_names())
+    slopes = explanations.own_importances(models["ridge"], features.feature_names())
     assert set(slopes) == set(np.ravel(models["ridge"].near_.coef_))
 
 
@@ -198,8 +209,8 @@ def test_a_blend_predicts_the_weighted_mean(split, models):
 def test_the_best_family_is_chosen_unless_the_blend_earns_its_time(split, models):
     choice = choose(models, split["val"], seed=0)
     errors = {
-        name: evaluation.metrics(split["val"].y, one)["rmse"]
-        for name, one in evaluation.predictions(models, split["val"]).items()
+        name: accuracy.metrics(split["val"].y, one)["rmse"]
+        for name, one in accuracy.predictions(models, split["val"]).items()
     }
     best = min(errors, key=errors.get)
     assert choice.name in (best, families.BLEND)
@@ -212,7 +223,7 @@ def test_the_best_family_is_chosen_unless_the_blend_earns_its_time(split, models
 def test_every_figure_of_the_model_card_is_a_logged_metric(split):
     metrics = {
         f"test_{name}{end}": 0.1234 + place / 1000
-        for place, name in enumerate(evaluation.METRICS)
+        for place, name in enumerate(accuracy.METRICS)
         for end in ("", "_low", "_high")
     }
     metrics |= {"block_rmse": 0.5678, "baseline_rmse": 0.4321, "test_coverage": 0.903}

@@ -10,7 +10,7 @@ import pytest
 from threadpoolctl import threadpool_limits
 
 from housing_lib import data, families, graph, parts, pipeline, runs, tracking, tuning
-from housing_lib.evaluation import METRICS
+from housing_lib.accuracy import METRICS
 from housing_lib.graph import Plan, Step
 from housing_lib.settings import get_settings
 

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from housing_lib import data, quality, series
-from housing_lib.evaluation import metrics
+from housing_lib.accuracy import metrics
 
 
 @pytest.fixture(scope="module")

@@ -10,10 +10,10 @@ import pytest
 from sklearn.ensemble import VotingRegressor
 
 from housing_lib import (
+    accuracy,
     compiling,
     data,
     deployment,
-    evaluation,
     families,
     features,
     gate,
@@ -56,7 +56,7 @@ def _register(model, *, measured: bool = True) -> int:
         uri = tracking.log_model(model, test.districts)
         if measured:
             predicted = model.predict(test.districts)
-            tracking.log_metrics(evaluation.metrics(test.y, predicted, prefix="test_"))
+            tracking.log_metrics(accuracy.metrics(test.y, predicted, prefix="test_"))
     digest = parts.load_manifest().data_digest
     return registry.register(uri, tags={"family": "test", "run_id": run_id, "data_digest": digest})
 

@@ -16,7 +16,7 @@ from serving import running_server
 from team_stores import running_team_store
 
 from housing_lib import (
-    evaluation,
+    accuracy,
     families,
     intervals,
     parts,
@@ -86,7 +86,7 @@ def register_better():
     with tracking.run("evaluation", "better", params={}, tags={}) as run_id:
         uri = tracking.log_model(model, train.districts)
         found = model.predict(test.districts)
-        tracking.log_metrics(evaluation.metrics(test.y, found, prefix="test_"))
+        tracking.log_metrics(accuracy.metrics(test.y, found, prefix="test_"))
     digest = parts.load_manifest().data_digest
     return registry.register(uri, tags={"family": "xgboost", "run_id": run_id,
                                         "data_digest": digest})  # fmt: skip

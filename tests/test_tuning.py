@@ -7,7 +7,7 @@ import pytest
 from clusters import kill_busy_worker
 
 from housing_lib import compute, data, families, features, studies, tuning
-from housing_lib.evaluation import metrics
+from housing_lib.accuracy import metrics
 
 pytestmark = pytest.mark.usefixtures("own_root")
 

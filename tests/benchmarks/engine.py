@@ -80,7 +80,7 @@ def papermill_loop(chosen: argparse.Namespace) -> float:
 
 def bare_script(chosen: argparse.Namespace) -> float:
     """The best validation RMSE: split, preprocess, tune each family, judge the best on the test."""
-    from housing_lib import blend, data, evaluation, features, intervals
+    from housing_lib import accuracy, blend, data, evaluation, features, intervals
 
     districts = data.acquire()
     parts = features.preprocess(districts, data.split(districts))
@@ -93,7 +93,7 @@ def bare_script(chosen: argparse.Namespace) -> float:
     known = parts["train"], parts["val"]
     champion = intervals.fit_champion(unfitted, choice.model, *known, seed=SEED)
     evaluation.judge(champion, in_blocks, parts, seed=SEED)
-    return min(evaluation.score_both(model, *known)["val_rmse"] for model in models.values())
+    return min(accuracy.score_both(model, *known)["val_rmse"] for model in models.values())
 
 
 def search_all(parts, chosen: argparse.Namespace) -> dict[str, tuple]:

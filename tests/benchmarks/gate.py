@@ -50,8 +50,8 @@ def main() -> None:
 def build(root):
     """Training and test districts, after a store with three versions was made of them."""
     from housing_lib import (
+        accuracy,
         data,
-        evaluation,
         families,
         features,
         parts,
@@ -71,7 +71,7 @@ def build(root):
     with tracking.run("evaluation", "benchmark", params={}, tags={}) as run_id:
         uri = tracking.log_model(model, train.districts)
         predicted = model.predict(test.districts)
-        tracking.log_metrics(evaluation.metrics(test.y, predicted, prefix="test_"))
+        tracking.log_metrics(accuracy.metrics(test.y, predicted, prefix="test_"))
     tags = {"family": "xgboost", "run_id": run_id, "data_digest": manifest.data_digest}
     for _ in range(3):
         registry.register(uri, tags=tags)
