@@ -62,7 +62,7 @@ def retrain(
 
 
 def _plan(source: str = "", budget: str = "", models: str = "", jobs: int | None = None) -> "Plan":
-    from housing_lib import compute
+    from housing_lib.processes import cores
 
     settings = get_settings()
     return run_commands.make_plan(
@@ -70,7 +70,7 @@ def _plan(source: str = "", budget: str = "", models: str = "", jobs: int | None
         None,
         models or settings.retrain_models,
         source or settings.retrain_source,
-        jobs or min(compute.cores(), 8),
+        jobs or min(cores(), 8),
         None,
         {},
     )

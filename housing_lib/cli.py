@@ -84,6 +84,7 @@ def tune(
     dies is run again by another.
     """
     from housing_lib import compute, families, parts, studies, tuning
+    from housing_lib.processes import cores
 
     families.get_family(family)
     use_cluster(cluster)
@@ -92,7 +93,7 @@ def tune(
     chosen = get_settings().seed if seed is None else seed
     name = tuning.study_name(family, train, val, seed=chosen, growth=growth, abreast=abreast)
     total = studies.total_to_join(name) if join else trials
-    place = compute.where(min(abreast, compute.cores()))
+    place = compute.where(min(abreast, cores()))
     told = "here, and wherever others join" if studies.is_shared() else f"on {place}"
     err.print(f"Trials run {told}, {abreast} at a time.", soft_wrap=True)
     search = tuning.tune(

@@ -13,7 +13,7 @@ from housing_lib.privacy import hide, secret_values
 from housing_lib.settings import HousingError
 
 if TYPE_CHECKING:
-    from housing_lib.compute import Channel
+    from housing_lib.processes import Channel
     from housing_lib.supervision import Supervisor
 
 # Figures are kept whatever back end the environment names, and a missing progress

@@ -7,9 +7,9 @@ import numpy.typing as npt
 from scipy.spatial import KDTree
 from sklearn.base import BaseEstimator, TransformerMixin
 
-from housing_lib.compute import cores
 from housing_lib.data import DataError, Floats
 from housing_lib.places import places_km
+from housing_lib.processes import cores
 
 Indices = npt.NDArray[np.intp]
 

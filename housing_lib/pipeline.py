@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from housing_lib import notify, privacy, reuse, runs, store, work
-from housing_lib.compute import Channel, call_in_process, share_cores, stop_all
 from housing_lib.files import file_digest
 from housing_lib.graph import (
     Plan,
@@ -24,6 +23,7 @@ from housing_lib.graph import (
     select,
 )
 from housing_lib.parameters import parameters_of
+from housing_lib.processes import Channel, call_in_process, share_cores, stop_all
 from housing_lib.runs import Journal, Run, RunError
 from housing_lib.settings import HousingError, get_settings
 from housing_lib.terminal import EXIT_FAILED

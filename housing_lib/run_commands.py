@@ -76,6 +76,7 @@ def run(
         return
     from housing_lib import compute, console, pipeline
     from housing_lib.graph import Selection
+    from housing_lib.processes import cores
 
     use_cluster(cluster)
     if get_settings().cluster:
@@ -84,7 +85,7 @@ def run(
     if resume:
         others = (trials, seed, step_timeout, timeout)
         _refuse_other_options(budget, models, source, force, only, start, *others)
-    workers = jobs or min(compute.cores(), 8)
+    workers = jobs or min(cores(), 8)
     choice = Selection(force, _split(only), start)
     limits = {"step_timeout_s": step_timeout, "timeout_s": timeout}
     plan = None if resume else make_plan(budget, trials, models, source, workers, seed, limits)

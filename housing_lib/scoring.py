@@ -20,6 +20,7 @@ from housing_lib.answering import Answering
 from housing_lib.data import DataError
 from housing_lib.flags import COVERAGE
 from housing_lib.predictions import ADDED, Places, Receipt
+from housing_lib.processes import cores
 from housing_lib.settings import get_settings
 from housing_lib.sources import ENDINGS, Part, Source, ending, find_files, survey
 
@@ -219,7 +220,7 @@ def predict(
 def _few(job: Job) -> int:
     """No more processes than pay for their start."""
     size = sum(source.size for source in job.sources)
-    return min(compute.cores(), 1 + size // WORTH_A_PROCESS)
+    return min(cores(), 1 + size // WORTH_A_PROCESS)
 
 
 @contextmanager

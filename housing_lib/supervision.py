@@ -9,8 +9,8 @@ from typing import Any
 from papermill.clientwrap import PapermillNotebookClient
 from papermill.engines import NBClientEngine, papermill_engines
 
-from housing_lib.compute import kill_tree
 from housing_lib.privacy import hide, secret_values
+from housing_lib.processes import kill_tree
 
 ENGINE = "housing"
 PATIENCE_S = 300  # nbclient's own four seconds for an output fail steps on a machine at its limit

@@ -17,6 +17,7 @@ from housing_lib import compute, storage
 from housing_lib.data import CONTRACT, FEATURES, TARGET, DataError, check_rows, read_table, row_ids
 from housing_lib.parts import load_part
 from housing_lib.prediction_tables import actuals, predictions
+from housing_lib.processes import cores
 from housing_lib.settings import get_settings
 from housing_lib.sources import find_files
 
@@ -154,7 +155,7 @@ def _read_files(source: str) -> Traffic:
 def _jobs(names: list[str]) -> int:
     """No more processes than pay for their start."""
     size = sum(storage.size_of(name) for name in names)
-    return min(compute.cores(), 1 + size // WORTH_A_PROCESS)
+    return min(cores(), 1 + size // WORTH_A_PROCESS)
 
 
 def _read_table(name: str) -> pd.DataFrame:

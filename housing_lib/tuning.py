@@ -19,6 +19,7 @@ from housing_lib.families import Range, get_family, make_estimator, make_model
 from housing_lib.features import prepared_before
 from housing_lib.model import DistrictModel
 from housing_lib.parts import Part
+from housing_lib.processes import cores, one_blas_thread
 from housing_lib.settings import get_settings
 
 
@@ -194,7 +195,7 @@ def _search_abreast(
     search: Search, train: Part, val: Part, total: int, abreast: int, on_trial: OnTrial | None
 ) -> None:
     shared = (search.family, search.seed, search.growth, train, val)
-    with compute.crew(shared, jobs=min(abreast, compute.cores())) as work:
+    with compute.crew(shared, jobs=min(abreast, cores())) as work:
         while len(search.trials) < total:
             first = len(search.trials)
             row = _kept(search.study)[first:total] or _try_several(
@@ -354,7 +355,7 @@ def _try_next(search: Search, train: Part, val: Part) -> Trial:
 
 def _judge(search: Search, train: Part, val: Part, asked: optuna.Trial) -> tuple[Trial, Any]:
     """A trial that ended, and its estimator; None if it was pruned."""
-    with compute.one_blas_thread():  # so that a trial is the same wherever it runs
+    with one_blas_thread():  # so that a trial is the same wherever it runs
         return _fit_and_score(search, train, val, asked)
 
 

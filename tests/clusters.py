@@ -12,6 +12,7 @@ from pathlib import Path
 
 from housing_lib.settings import PROJECT
 
+PATHS = os.pathsep.join(str(PROJECT / folder) for folder in ("tests", "tests/benchmarks"))
 START_S = 240  # on a machine that is busy with much else
 STORE_VARIABLES = ("HOUSING_TRACKING_URI", "MLFLOW_TRACKING_URI", "HOUSING_CLUSTER")
 
@@ -69,7 +70,7 @@ def kill_busy_worker(cluster: Cluster) -> int:
 
 def _start(*arguments: str) -> "subprocess.Popen[bytes]":
     kept = {key: value for key, value in os.environ.items() if key not in STORE_VARIABLES}
-    environment = kept | {"PYTHONPATH": str(PROJECT / "tests"), "OMP_NUM_THREADS": "1"}
+    environment = kept | {"PYTHONPATH": PATHS, "OMP_NUM_THREADS": "1"}
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     command = [str(Path(sys.executable).with_name("dask")), *arguments]
     return subprocess.Popen(command, env=environment, **quiet)

@@ -4,7 +4,7 @@ import pytest
 from benchmarks import accuracy
 from clusters import always_die, both_die, die_once, fail, times
 
-from housing_lib import compute, data, families
+from housing_lib import compute, data, families, processes
 from housing_lib.settings import get_settings
 
 
@@ -62,7 +62,7 @@ def test_seeds_and_blocks_of_a_benchmark_come_to_the_same_on_a_cluster(request):
 
 
 def test_work_that_kills_every_process_ends_with_an_error():
-    with pytest.raises(compute.ProcessDiedError, match="died 3 times"):
+    with pytest.raises(processes.ProcessDiedError, match="died 3 times"):
         results(always_die, None, 2)
 
 

@@ -13,7 +13,7 @@ import psutil
 import pytest
 from nbformat import v4
 
-from housing_lib import compute, execution, parameters, privacy
+from housing_lib import execution, parameters, privacy, processes
 
 KERNEL = {"name": "python3", "display_name": "Python 3 (ipykernel)", "language": "python"}
 HANG = (
@@ -141,7 +141,7 @@ def test_a_process_ends_with_all_that_descends_from_it():
     parent = subprocess.Popen([sys.executable, "-c", script], start_new_session=True)
     while not children_named(mark):
         time.sleep(0.05)
-    compute.kill_tree(parent.pid)
+    processes.kill_tree(parent.pid)
     parent.wait()
     psutil.wait_procs(children_named(mark), timeout=5)  # who is killed takes a moment to end
     assert not children_named(mark)

@@ -22,11 +22,11 @@ from housing_lib.settings import get_settings
 # A run of small steps in a process of its own, which imports no more than they need.
 SCRIPT = """
 import json, sys
-from housing_lib import compute, pipeline, run_commands, runs
+from housing_lib import pipeline, processes, run_commands, runs
 from housing_lib.graph import Plan, Step
 from housing_lib.settings import HousingError
 
-compute._context().set_forkserver_preload(["ipykernel.kernelapp", "papermill", "nbconvert"])
+processes._context().set_forkserver_preload(["ipykernel.kernelapp", "papermill", "nbconvert"])
 run_commands.end_like_ctrl_c()
 plan, steps, wait = json.loads(sys.argv[1])
 try:
