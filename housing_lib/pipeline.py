@@ -290,9 +290,10 @@ def _call(current: Run, step: Step) -> dict[str, Any]:
         step.cell = (k, n, heading)
 
     given = parameters_now(current.steps, step)
+    told: dict[str, Any] = {"on_message": on_cell, "stopping": lambda: current.stopping}
     answer: dict[str, Any]
     if not step.notebook:
-        answer = call_in_process(run_promotion, given["version"], on_message=on_cell)
+        answer = call_in_process(run_promotion, given["version"], **told)
         return answer
     answer = call_in_process(
         work.run_notebook,
@@ -300,7 +301,7 @@ def _call(current: Run, step: Step) -> dict[str, Any]:
         given,
         current.folder / f"{step.file_stem}.ipynb",
         current.plan.step_timeout_s,
-        on_message=on_cell,
+        **told,
     )
     return answer
 

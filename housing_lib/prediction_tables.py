@@ -1,6 +1,7 @@
 """The two tables of the prediction log: what the server answered, and what turned out true."""
 
-from sqlalchemy import Column, DateTime, Float, Integer, MetaData, String, Table
+from sqlalchemy import Column, DateTime, Engine, Float, Integer, MetaData, String, Table
+from sqlalchemy.exc import DatabaseError
 
 from housing_lib.contract import FEATURES
 
@@ -26,3 +27,13 @@ actuals = Table(
     Column("observed_at", DateTime(timezone=True), nullable=False),
     Column("received_at", DateTime(timezone=True), nullable=False, index=True),
 )
+
+
+def make_tables(engine: Engine) -> None:
+    """Make the tables that are not there yet, while others may be making them too."""
+    try:
+        metadata.create_all(engine)
+    except DatabaseError as error:
+        if "already exists" not in str(error):
+            raise
+        metadata.create_all(engine)  # another one was between our look and our making

@@ -58,17 +58,27 @@ class Channel:
 
 
 def call_in_process(
-    function: Callable[..., Any], *arguments: Any, on_message: Callable[..., None]
+    function: Callable[..., Any],
+    *arguments: Any,
+    on_message: Callable[..., None],
+    stopping: Callable[[], str] = str,
 ) -> Any:
     """What `function(*arguments, channel)` returns, called in a process of its own.
 
     Whatever the function sends through the `Channel` reaches `on_message`, and
     what it raises is raised here.
 
+    Parameters
+    ----------
+    stopping
+        Why everything is being stopped, if it is: `stop_all` may have come too early to
+        find this process.
+
     Raises
     ------
     ProcessDiedError
-        If the process ended without an answer, killed for lack of memory for example.
+        If the process ended without an answer, killed for lack of memory for example; or
+        if it was stopped before it began.
     """
     ours, theirs = multiprocessing.Pipe()
     process = _context().Process(  # type: ignore[attr-defined]
@@ -78,6 +88,9 @@ def call_in_process(
     _living[process] = ours
     theirs.close()
     try:
+        if reason := stopping():
+            kill_tree(process.pid)
+            raise ProcessDiedError(reason)
         return _receive(ours, process, on_message)
     finally:
         process.join(timeout=10)

@@ -17,7 +17,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import SQLAlchemyError
 
 from housing_lib.contract import FEATURES
-from housing_lib.prediction_tables import actuals, metadata, predictions
+from housing_lib.prediction_tables import actuals, make_tables, predictions
 from housing_lib.settings import HousingError
 from serve.patience import Patience
 from serve.spool import Row, Spool
@@ -219,7 +219,7 @@ class PredictionLog:
     def _connect(self) -> Any:
         assert self._engine is not None
         if not self._ready:
-            metadata.create_all(self._engine)
+            make_tables(self._engine)
             self._ready = True
         return self._engine.begin()
 

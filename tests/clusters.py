@@ -121,3 +121,8 @@ def always_die(shared: object, number: int) -> None:
 def fail(shared: object, number: int) -> None:
     """Nothing: an error of the task's own."""
     raise ValueError(f"task {number} is wrong")
+
+
+def sleep_a_minute(channel: object) -> None:
+    """Do nothing for longer than anybody waits."""
+    time.sleep(60)

@@ -12,7 +12,7 @@ from databases import running_postgres
 from serving import running_server
 
 from housing_lib.data import FEATURES
-from housing_lib.prediction_tables import actuals, predictions
+from housing_lib.prediction_tables import actuals, make_tables, predictions
 from serve.prediction_log import ConflictError, LogUnavailableError, PredictionLog, Truth
 from serve.schemas import EXAMPLE_DISTRICT
 from serve.spool import Spool
@@ -39,6 +39,19 @@ def server(store, database, tmp_path_factory):
     with running_server(store.root, log_path, HOUSING_PREDICTION_LOG=plain) as running:
         yield running
     assert "Traceback" not in running.printed
+
+
+@pytest.mark.parametrize("kind", ["postgres", "sqlite"])
+def test_the_tables_can_be_made_by_many_at_once(kind, postgres, tmp_path):
+    for number in range(5):
+        path = tmp_path / f"{number}.db"
+        uri = postgres.create(f"fresh{number}") if kind == "postgres" else f"sqlite:///{path}"
+        engines = [sqlalchemy.create_engine(uri) for _ in range(6)]
+        with ThreadPoolExecutor(len(engines)) as pool:
+            list(pool.map(make_tables, engines))
+        assert set(sqlalchemy.inspect(engines[0]).get_table_names()) == {"predictions", "actuals"}
+        for engine in engines:
+            engine.dispose()
 
 
 def predict(server):
