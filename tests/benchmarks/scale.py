@@ -17,14 +17,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
-import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
+import watched
 from bars import Bar, show
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-MB = 1e6
 HOUSING = str(Path(sys.executable).with_name("housing"))
 STORE_VARIABLES = ("HOUSING_TRACKING_URI", "MLFLOW_TRACKING_URI", "HOUSING_CLUSTER")
 KNOWN = (16_000, 1_600_000)
@@ -79,31 +78,10 @@ def predict(root: Path, source: Path, jobs: int) -> tuple[float, float]:
     """The seconds of `housing predict`, and the most megabytes that one of its processes held."""
     target = root / "out" / f"{source.stem}-{jobs}.parquet"
     command = [HOUSING, "predict", str(source), str(target), "--stage", "staging"]
-    started, most = time.perf_counter(), 0.0
-    process = psutil.Popen(
-        [*command, "--jobs", str(jobs)], env=environment_of(root), stdout=subprocess.DEVNULL
-    )
-    while process.poll() is None:
-        most = max(most, *(_resident(one) for one in [process, *_children(process)]))
-        time.sleep(0.1)
-    took = time.perf_counter() - started
-    assert process.returncode == 0, f"housing predict ended with {process.returncode}"
+    done = watched.run([*command, "--jobs", str(jobs)], environment_of(root))
+    assert done.exit_code == 0, done.printed
     target.unlink()
-    return took, most
-
-
-def _children(process: psutil.Process) -> list[psutil.Process]:
-    try:
-        return process.children(recursive=True)
-    except psutil.NoSuchProcess:
-        return []
-
-
-def _resident(process: psutil.Process) -> float:
-    try:
-        return process.memory_info().rss / MB
-    except psutil.NoSuchProcess:
-        return 0.0
+    return done.seconds, done.megabytes
 
 
 def bare_call(root: Path, rows: int) -> float:
