@@ -187,7 +187,8 @@ def simulate(
     script = simulation.Script(shift, weeks, rows, start, delay, pace, seed)
     settings = get_settings()
     client = simulation.Client(address or f"http://{settings.host}:{settings.port}", key)
-    simulation.refuse(client, script, anywhere=anywhere)
+    with err.status("Waiting for the server"):
+        simulation.refuse(client, script, anywhere=anywhere)
     _play(client, script)
 
 

@@ -14,9 +14,11 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from difflib import get_close_matches
+from http import HTTPStatus
 from http.client import HTTPException
 from ipaddress import ip_address
 from typing import Any
+from urllib.error import HTTPError
 from urllib.parse import urlsplit
 
 import numpy as np
@@ -28,6 +30,7 @@ from housing_lib.settings import HousingError
 from housing_lib.terminal import EXIT_FAILED
 
 TIMEOUT_S = 30
+START_S = 60
 ROWS_A_REQUEST = 500
 JITTER = 0.02  # of each figure, in logarithms
 JITTER_DEGREES = 0.01  # about a kilometre
@@ -206,8 +209,34 @@ class Client:
                 "that `housing serve` starts; a 401 or 403 wants --key."
             ) from error
 
+    def wait(self, patience_s: float) -> None:
+        """Wait for a server that is starting.
 
-def refuse(client: Client, script: Script, *, anywhere: bool) -> None:
+        Raises
+        ------
+        SimulationError
+            If it is not there, or without a model, for that long; or refuses at once.
+        """
+        deadline = time.monotonic() + patience_s
+        while True:
+            try:
+                self.ask("/model")
+            except SimulationError as error:
+                if time.monotonic() > deadline or not _may_start(error.__cause__):
+                    raise
+            else:
+                return
+            time.sleep(0.5)
+
+
+def _may_start(cause: BaseException | None) -> bool:
+    """Whether a server answered as one that is starting: not at all, or that it has no model."""
+    if isinstance(cause, HTTPError):
+        return cause.code == HTTPStatus.SERVICE_UNAVAILABLE
+    return isinstance(getattr(cause, "reason", cause), ConnectionRefusedError)
+
+
+def refuse(client: Client, script: Script, *, anywhere: bool, patience_s: float = START_S) -> None:
     """Refuse what cannot be played, before anything is sent.
 
     Raises
@@ -215,7 +244,7 @@ def refuse(client: Client, script: Script, *, anywhere: bool) -> None:
     ScriptError
         If there is no such shift, or the server is not on this machine.
     SimulationError
-        If it does not answer.
+        If it does not answer within so many seconds.
     """
     if script.shift not in SHIFTS:
         near = get_close_matches(script.shift, SHIFTS, n=1, cutoff=0.4)
@@ -229,7 +258,7 @@ def refuse(client: Client, script: Script, *, anywhere: bool) -> None:
             f"{client.address} is not on this machine, and simulated districts would stay in its "
             "prediction log beside real ones. --anywhere sends them all the same. Nothing was sent."
         )
-    client.ask("/model")
+    client.wait(patience_s)
 
 
 def play(client: Client, weeks: Iterator[Week], script: Script) -> Iterator[Sent]:

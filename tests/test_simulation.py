@@ -1,5 +1,7 @@
 """Simulated districts are like the test districts until the script changes them."""
 
+import threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from itertools import islice
 
 import numpy as np
@@ -96,10 +98,29 @@ def test_a_running_server_is_asked_and_told_late(world, store, tmp_path):
     np.testing.assert_allclose(np.sort(found["MedHouseVal"]), np.sort(wanted))
 
 
+def test_a_server_that_is_starting_is_waited_for():
+    class Starting(BaseHTTPRequestHandler):
+        codes = [503, 503, 200]  # noqa: RUF012
+
+        def do_GET(self):
+            self.send_response(self.codes.pop(0))
+            self.end_headers()
+            self.wfile.write(b"{}")
+
+        def log_message(self, *words):
+            """Print nothing."""
+
+    with HTTPServer(("127.0.0.1", 0), Starting) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        Client(f"http://127.0.0.1:{server.server_port}").wait(patience_s=30)
+        server.shutdown()
+    assert Starting.codes == []
+
+
 def test_a_server_that_is_away_another_machines_and_a_wrong_shift_are_refused(world):
     away, script = Client("http://127.0.0.1:9"), Script("none")
     with pytest.raises(simulation.SimulationError, match="did not answer /model"):
-        simulation.refuse(away, script, anywhere=False)
+        simulation.refuse(away, script, anywhere=False, patience_s=0)
     with pytest.raises(simulation.ScriptError, match="not on this machine"):
         simulation.refuse(Client("http://example.org"), script, anywhere=False)
     with pytest.raises(simulation.ScriptError, match="Did you mean 'inflation'"):
