@@ -1,5 +1,6 @@
 """What the test says of a champion: beside baselines, in slices, and where blocks were held out."""
 
+from collections import Counter
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from xgboost import XGBRegressor
 from housing_lib import compute
 from housing_lib.accuracy import metric_intervals, metrics, rmse_interval
 from housing_lib.data import TARGET, Floats, capped
+from housing_lib.families import title
 from housing_lib.features import Prepared, make_columns, prepare
 from housing_lib.model import DistrictModel
 from housing_lib.parts import Part
@@ -79,7 +81,7 @@ def block_predictions(
 
     Group cross-validation in five folds: what to expect in a region that nobody
     sampled (Roberts et al. 2017). Every core fits one model at a time, and
-    `on_fit` hears of each that is done.
+    `on_fit` hears of each model that is done.
     """
     folds = list(GroupKFold(BLOCK_FOLDS).split(districts, groups=blocks(districts)))
     known = (districts, prices, folds)
@@ -90,10 +92,14 @@ def block_predictions(
     found = {name: np.empty(len(prices)) for name in models}
     shared = (*known, prepared)
     fitted = compute.each(_fit_and_predict, tasks, shared=shared, threads=True)
-    for done, (task, predicted) in enumerate(fitted, start=1):
-        found[owners[task]][folds[tasks[task][1]][1]] = predicted
-        if on_fit:
-            on_fit(f"{done} of {len(tasks)} fits with blocks held out: {owners[task]}")
+    left = Counter(owners)
+    for task, predicted in fitted:
+        name = owners[task]
+        found[name][folds[tasks[task][1]][1]] = predicted
+        left[name] -= 1
+        if on_fit and not left[name]:
+            done = sum(not count for count in left.values())
+            on_fit(f"{done} of {len(left)} models judged where blocks are held out: {title(name)}")
     return found
 
 
@@ -164,7 +170,7 @@ def judge(
         The models to be judged there; one of them is `CHAMPION`, what was chosen
         with one seed.
     on_fit
-        Hears of each of them, when it is fitted.
+        Hears of each of them, when it is judged.
     """
     test, (districts, prices) = parts["test"], unite(parts["train"], parts["val"])
     predicted = champion.predict(test.districts)

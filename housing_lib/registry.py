@@ -2,7 +2,9 @@
 
 import hashlib
 from collections.abc import Mapping
+from contextlib import redirect_stderr
 from dataclasses import dataclass
+from io import StringIO
 from typing import Any
 
 from housing_lib import ledger
@@ -51,11 +53,9 @@ def register(model_uri: str, *, tags: Mapping[str, str]) -> int:
 
     digest = _sha256(model_file(model_uri).read_bytes())
     client()
-    created = mlflow.register_model(
-        model_uri,
-        get_settings().model_name,
-        tags={**tags, "artifact_sha256": digest, "decision": "registered"},
-    )
+    noted = {**tags, "artifact_sha256": digest, "decision": "registered"}
+    with redirect_stderr(StringIO()):  # where MLflow says that all is well
+        created = mlflow.register_model(model_uri, get_settings().model_name, tags=noted)
     version = int(created.version)
     what = {"artifact_sha256": digest, "data_digest": tags.get("data_digest", "")}
     reason = f"{tags.get('family', 'a model')} stands in Staging"
