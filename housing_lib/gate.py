@@ -56,6 +56,7 @@ class Evidence:
     """All that the gate looks at; prices and predictions in 100,000 USD on the test rows.
 
     `recent` marks those among them that were labelled lately; the others are locked.
+    `by_price` names the slices that are cut by the true price.
     """
 
     prices: Floats
@@ -69,6 +70,7 @@ class Evidence:
     incumbent: Incumbent | None = None
     interval: Interval | None = None
     recent: Mask | None = None
+    by_price: frozenset[str] = frozenset()
 
     @property
     def lately(self) -> Mask:
@@ -217,7 +219,9 @@ def _rivals(evidence: Evidence, *, moved: bool) -> dict[str, Rival]:
 
     On locked rows at first, and recent ones are one more guarded slice. Once prices
     have moved it is the other way round: recent rows decide, and their slices are
-    guarded; what is lost on locked rows, whose prices are past, is bounded.
+    guarded; what is lost on locked rows, whose prices are past, is bounded. Slices
+    by price are then left out: among districts that turned out cheap, whoever asks
+    too little is always better than who follows a rise.
     """
     lately, incumbent = evidence.lately, evidence.incumbent
     rivals = {
@@ -229,12 +233,17 @@ def _rivals(evidence: Evidence, *, moved: bool) -> dict[str, Rival]:
     overall, part = ("past", "past slice") if moved else ("incumbent", "slice")
     own = f"version {incumbent.version}"
     rivals["the locked districts" if moved else own] = Rival(overall, incumbent.predicted, ~lately)
-    slices = {name: (part, mask & ~lately) for name, mask in evidence.slices.items()}
+    cut = {
+        name: mask
+        for name, mask in evidence.slices.items()
+        if not (moved and name in evidence.by_price)
+    }
+    slices = {name: (part, mask & ~lately) for name, mask in cut.items()}
     if moved:
         rivals[f"{own} in recent districts"] = Rival("incumbent", incumbent.predicted, lately)
         slices |= {
             f"{name}, recent": ("slice", mask & lately)
-            for name, mask in evidence.slices.items()
+            for name, mask in cut.items()
             if (mask & lately).sum() >= LEAST_ROWS
         }
     elif lately.any():
@@ -329,7 +338,7 @@ def slices_of(districts: pd.DataFrame, prices: Floats) -> dict[str, Mask]:
 
     A slice of fewer than `LEAST_ROWS` districts is left out.
     """
-    masks = {**_regions(districts), **_price_bands(prices), "capped districts": capped(prices)}
+    masks = {**_regions(districts), **price_slices(prices)}
     return {name: mask for name, mask in masks.items() if mask.sum() >= LEAST_ROWS}
 
 
@@ -338,13 +347,15 @@ def _regions(districts: pd.DataFrame) -> dict[str, Mask]:
     return {name: found == name for name in REGIONS}
 
 
-def _price_bands(prices: Floats) -> dict[str, Mask]:
+def price_slices(prices: Floats) -> dict[str, Mask]:
+    """The guarded slices that are cut by the true price."""
     known = ~capped(prices)
     edges = np.quantile(prices[known], [0, 0.25, 0.5, 0.75, 1])
     band = np.clip(np.searchsorted(edges, prices, side="left") - 1, 0, 3)
-    return {
+    bands = {
         f"{dollars(edges[k])} to {dollars(edges[k + 1])}": known & (band == k) for k in range(4)
     }
+    return bands | {"capped districts": capped(prices)}
 
 
 def _rmse(prices: Floats, predicted: Floats) -> float:

@@ -116,6 +116,7 @@ def _gather(version: int, incumbent: int | None) -> gate.Evidence:
         prices=prices,
         predicted=predicted,
         slices=gate.slices_of(test.districts, prices),
+        by_price=frozenset(gate.price_slices(prices)),
         baselines=evidence.baselines(train, test),
         recorded_rmse=test_metrics(tags["run_id"]).get("test_rmse"),
         latency_ms=evidence.latency_ms(model, test.districts),

@@ -80,6 +80,25 @@ def test_a_part_that_is_harmed_among_recent_districts_holds(rng):
     assert "gain in there, recent" in held(world(rng, rise=0.10, follows=0.6, harmed=0.6))
 
 
+def with_price_slices(evidence):
+    """The same with the slices by price that are large enough, not yet named as such."""
+    found = gate.price_slices(evidence.prices)
+    bands = {name: mask for name, mask in found.items() if mask.sum() >= gate.LEAST_ROWS}
+    return replace(evidence, slices=evidence.slices | bands), frozenset(bands)
+
+
+def test_slices_by_price_hold_nobody_who_follows_a_rise_and_all_slices_count_without_one(rng):
+    evidence = world(rng, rise=0.06, follows=1.0, recent=4_000)
+    unforeseen = rng.normal(0, 0.6, len(evidence.prices))
+    prices = np.maximum(evidence.prices + unforeseen, 0.2)
+    rmse = float(np.sqrt(np.mean((evidence.predicted - prices) ** 2)))
+    evidence, bands = with_price_slices(replace(evidence, prices=prices, recorded_rmse=rmse))
+    assert any(name.endswith("recent") for name in held(evidence))
+    assert held(replace(evidence, by_price=bands)) == []
+    still, bands = with_price_slices(world(rng))
+    assert {f"gain in {name}" for name in bands} <= set(table(replace(still, by_price=bands)))
+
+
 def test_without_a_change_locked_districts_decide_and_recent_ones_are_guarded(rng):
     evidence = world(rng, noise=2.0)
     found = table(evidence)
