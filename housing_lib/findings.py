@@ -193,7 +193,10 @@ def version_table(session: Session) -> Any:
 def told_apart(auc: float | None) -> str:
     """How well a classifier tells the session's rows from the test districts, in words."""
     if auc is None:
-        return "No classifier was asked: there are too few rows, or many of them are the test districts themselves."
+        return (
+            "No classifier was asked: there are too few rows, or many of them are the test "
+            "districts themselves."
+        )
     return (
         f"A boosted classifier that is given one district of each side tells which one is of this "
         f"session in {auc:.0%} of the cases; a coin does in half of them."

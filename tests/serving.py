@@ -34,7 +34,7 @@ class Server:
         """What the server says of itself."""
         return self.client.get("/health/ready").json()
 
-    def wait_for(self, condition, *, seconds=30):
+    def wait_for(self, condition, *, seconds=90):
         """Wait until the status fulfils a condition; the status."""
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
