@@ -1,10 +1,14 @@
 """The two tables of the prediction log: what the server answered, and what turned out true."""
 
+import time
+
 from sqlalchemy import Column, DateTime, Engine, Float, Integer, MetaData, String, Table
 from sqlalchemy.exc import DatabaseError
 
 from housing_lib.contract import FEATURES
 
+ATTEMPTS = 10
+PAUSE_S = 0.05
 metadata = MetaData()
 predictions = Table(
     "predictions",
@@ -31,9 +35,12 @@ actuals = Table(
 
 def make_tables(engine: Engine) -> None:
     """Make the tables that are not there yet, while others may be making them too."""
-    try:
-        metadata.create_all(engine)
-    except DatabaseError as error:
-        if "already exists" not in str(error):
-            raise
-        metadata.create_all(engine)  # another one was between our look and our making
+    for left in reversed(range(ATTEMPTS)):
+        try:
+            metadata.create_all(engine)
+        except DatabaseError as error:
+            if not left or "already exists" not in str(error):
+                raise
+            time.sleep(PAUSE_S)  # another one was between our look and our making
+        else:
+            return

@@ -43,7 +43,7 @@ def server(store, database, tmp_path_factory):
 
 @pytest.mark.parametrize("kind", ["postgres", "sqlite"])
 def test_the_tables_can_be_made_by_many_at_once(kind, postgres, tmp_path):
-    for number in range(5):
+    for number in range(10):
         path = tmp_path / f"{number}.db"
         uri = postgres.create(f"fresh{number}") if kind == "postgres" else f"sqlite:///{path}"
         engines = [sqlalchemy.create_engine(uri) for _ in range(6)]

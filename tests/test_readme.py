@@ -8,6 +8,7 @@ import subprocess
 import sys
 
 import pytest
+import scoreboard
 import typer
 from serving import running_server
 
@@ -34,6 +35,11 @@ def _lines():
 def test_every_command_is_one_that_the_program_takes(line):
     _, name, *arguments = shlex.split(line)
     COMMANDS[name].make_context(name, arguments)
+
+
+def test_the_scoreboard_is_what_was_measured():
+    shown = README.split(scoreboard.MARKS[0])[1].split(scoreboard.MARKS[1])[0]
+    assert shown.strip() == scoreboard.readme_table()
 
 
 @pytest.fixture(scope="module")
