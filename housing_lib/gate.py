@@ -5,19 +5,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
-from housing_lib.data import USD_PER_UNIT, Floats, capped
+from housing_lib.data import USD_PER_UNIT, Floats
+from housing_lib.gains import LEVEL, Gain, Mask, Rival, gains
+from housing_lib.guarded import LEAST_ROWS, answer_slices, price_slices
 from housing_lib.movement import Movement, measure
-from housing_lib.places import REGIONS, regions
 from housing_lib.settings import get_settings
-
-RESAMPLES = 2_000
-LEVEL = 0.95
-LEAST_ROWS = 50  # a smaller slice holds too few districts to tell harm from chance
-_CHUNK = 500
-Mask = npt.NDArray[np.bool_]
+from housing_lib.summary import dollars
 
 
 @dataclass(frozen=True)
@@ -56,7 +51,6 @@ class Evidence:
     """All that the gate looks at; prices and predictions in 100,000 USD on the test rows.
 
     `recent` marks those among them that were labelled lately; the others are locked.
-    `by_price` names the slices that are cut by the true price.
     """
 
     prices: Floats
@@ -70,7 +64,6 @@ class Evidence:
     incumbent: Incumbent | None = None
     interval: Interval | None = None
     recent: Mask | None = None
-    by_price: frozenset[str] = frozenset()
 
     @property
     def lately(self) -> Mask:
@@ -100,28 +93,6 @@ class Rule:
         if not self.bar:
             return f"{self.name} {self.figure}"
         return f"the {self.name} is {self.figure} (asked: {self.bar})"
-
-
-@dataclass(frozen=True)
-class Gain:
-    """How much lower an RMSE is than another on the same rows, with its bootstrap interval."""
-
-    value: float
-    low: float
-    high: float
-
-    def __str__(self) -> str:
-        return f"{dollars(self.low)} to {dollars(self.high)}"
-
-
-@dataclass(frozen=True)
-class Rival:
-    """Predictions to be better than, on which rows, and how sure the interval of the gain is."""
-
-    role: str
-    predicted: Floats
-    rows: Mask
-    level: float = LEVEL
 
 
 def judge(evidence: Evidence, limits: Limits, *, seed: int) -> list[Rule]:
@@ -219,9 +190,8 @@ def _rivals(evidence: Evidence, *, moved: bool) -> dict[str, Rival]:
 
     On locked rows at first, and recent ones are one more guarded slice. Once prices
     have moved it is the other way round: recent rows decide, and their slices are
-    guarded; what is lost on locked rows, whose prices are past, is bounded. Slices
-    by price are then left out: among districts that turned out cheap, whoever asks
-    too little is always better than who follows a rise.
+    guarded; what is lost on locked rows, whose prices are past, is bounded. Bands of
+    prices are then bands of what the incumbent answers: see `answer_slices`.
     """
     lately, incumbent = evidence.lately, evidence.incumbent
     rivals = {
@@ -233,11 +203,7 @@ def _rivals(evidence: Evidence, *, moved: bool) -> dict[str, Rival]:
     overall, part = ("past", "past slice") if moved else ("incumbent", "slice")
     own = f"version {incumbent.version}"
     rivals["the locked districts" if moved else own] = Rival(overall, incumbent.predicted, ~lately)
-    cut = {
-        name: mask
-        for name, mask in evidence.slices.items()
-        if not (moved and name in evidence.by_price)
-    }
+    cut = _cut_by_answers(evidence, incumbent) if moved else evidence.slices
     slices = {name: (part, mask & ~lately) for name, mask in cut.items()}
     if moved:
         rivals[f"{own} in recent districts"] = Rival("incumbent", incumbent.predicted, lately)
@@ -253,6 +219,12 @@ def _rivals(evidence: Evidence, *, moved: bool) -> dict[str, Rival]:
     return rivals | {
         name: Rival(role, incumbent.predicted, rows, level) for name, (role, rows) in slices.items()
     }
+
+
+def _cut_by_answers(evidence: Evidence, incumbent: Incumbent) -> dict[str, Mask]:
+    by_price = price_slices(evidence.prices)
+    kept = {name: mask for name, mask in evidence.slices.items() if name not in by_price}
+    return kept | answer_slices(incumbent.predicted)
 
 
 def _movement(evidence: Evidence) -> Movement | None:
@@ -288,86 +260,8 @@ def _costs(evidence: Evidence, limits: Limits) -> list[Rule]:
     ]
 
 
-def gains(
-    prices: Floats, predicted: Floats, rivals: Mapping[str, Rival], *, seed: int
-) -> list[Gain]:
-    """The fall of RMSE from each rival to `predicted`, on the rival's rows.
-
-    Paired bootstrap (Efron & Tibshirani 1993): both predictions are resampled
-    with the same rows, so that what is hard for both cancels out.
-    """
-    rows = np.column_stack([rival.rows for rival in rivals.values()]).astype(float)
-    squares = np.column_stack([(rival.predicted - prices) ** 2 for rival in rivals.values()])
-    lower = squares - ((predicted - prices) ** 2)[:, None]
-    table = np.hstack([rows, rows * squares, rows * lower])
-    once = _falls(np.ones((1, len(prices))), table)[0]
-    drawn = np.concatenate([_falls(weights, table) for weights in _weights(len(prices), seed)])
-    return [
-        Gain(float(value), *_tails(column, rival.level))
-        for value, column, rival in zip(once, drawn.T, rivals.values(), strict=True)
-    ]
-
-
-def _tails(values: Floats, level: float) -> tuple[float, float]:
-    low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
-    return float(low), float(high)
-
-
-def _falls(weights: Floats, table: Floats) -> Floats:
-    """The fall of RMSE against each rival (columns) under each weighting of the rows."""
-    counts, squares, lower = np.split(weights @ table, 3, axis=1)
-    counts = np.maximum(counts, 1)  # a resample may have no row of a slice
-    before, fall = squares / counts, lower / counts
-    both = np.sqrt(before) + np.sqrt(np.maximum(before - fall, 0))
-    # The same as the difference of the roots, and exactly 0 where the predictions are equal.
-    return fall / np.maximum(both, np.finfo(float).tiny)  # type: ignore[no-any-return]
-
-
-def _weights(rows: int, seed: int) -> Iterable[Floats]:
-    """How often each row is drawn, `RESAMPLES` times, in pieces that fit into memory."""
-    rng = np.random.default_rng(seed)
-    starts = np.arange(_CHUNK)[:, None] * rows
-    for _ in range(RESAMPLES // _CHUNK):
-        drawn = rng.integers(0, rows, (_CHUNK, rows)) + starts
-        counts = np.bincount(drawn.ravel(), minlength=_CHUNK * rows)
-        yield counts.reshape(_CHUNK, rows).astype(float)
-
-
-def slices_of(districts: pd.DataFrame, prices: Floats) -> dict[str, Mask]:
-    """The guarded slices: regions around cities, quarters of the known prices, capped districts.
-
-    A slice of fewer than `LEAST_ROWS` districts is left out.
-    """
-    masks = {**_regions(districts), **price_slices(prices)}
-    return {name: mask for name, mask in masks.items() if mask.sum() >= LEAST_ROWS}
-
-
-def _regions(districts: pd.DataFrame) -> dict[str, Mask]:
-    found = regions(districts["Latitude"].to_numpy(), districts["Longitude"].to_numpy())
-    return {name: found == name for name in REGIONS}
-
-
-def price_slices(prices: Floats) -> dict[str, Mask]:
-    """The guarded slices that are cut by the true price."""
-    known = ~capped(prices)
-    edges = np.quantile(prices[known], [0, 0.25, 0.5, 0.75, 1])
-    band = np.clip(np.searchsorted(edges, prices, side="left") - 1, 0, 3)
-    bands = {
-        f"{dollars(edges[k])} to {dollars(edges[k + 1])}": known & (band == k) for k in range(4)
-    }
-    return bands | {"capped districts": capped(prices)}
-
-
 def _rmse(prices: Floats, predicted: Floats) -> float:
     return float(np.sqrt(np.mean((predicted - prices) ** 2)))
-
-
-def dollars(value: float) -> str:
-    """A price difference in 100,000 USD, written in whole dollars."""
-    if not np.isfinite(value):
-        return "no number"
-    amount = round(float(value) * USD_PER_UNIT)
-    return f"{'−' if amount < 0 else ''}${abs(amount):,}"
 
 
 def figures(evidence: Evidence) -> dict[str, float]:

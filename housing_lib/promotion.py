@@ -6,12 +6,13 @@ from typing import Any
 
 import numpy as np
 
-from housing_lib import evidence, gate, growth, ledger
+from housing_lib import evidence, gate, growth, guarded, ledger
 from housing_lib.connection import first_line
 from housing_lib.ledger import Decision, stage_version
 from housing_lib.parts import Part, load_manifest, load_part
 from housing_lib.registry import RegistryError, load_version, proved_bytes, tags_of
 from housing_lib.settings import get_settings
+from housing_lib.summary import dollars
 from housing_lib.tracking import test_metrics
 from housing_lib.trust import unpack_model
 
@@ -50,14 +51,14 @@ class Assessment:
 
 
 def _recommendation(incumbent: int | None, metrics: Mapping[str, float]) -> str:
-    rmse = f"test RMSE {gate.dollars(metrics['test_rmse'])}"
+    rmse = f"test RMSE {dollars(metrics['test_rmse'])}"
     if incumbent is None:
         return f"the first version; {rmse}, and every bar is cleared"
     if metrics.get("moved"):
-        gain = f"{gate.dollars(metrics['recent_gain'])} below version {incumbent}"
-        recent = f"RMSE {gate.dollars(metrics['recent_rmse'])} in recent districts, {gain}"
+        gain = f"{dollars(metrics['recent_gain'])} below version {incumbent}"
+        recent = f"RMSE {dollars(metrics['recent_rmse'])} in recent districts, {gain}"
         return f"prices have moved; {recent}, and what is lost elsewhere is within bounds"
-    gain = f"{gate.dollars(metrics['gain'])} below version {incumbent}"
+    gain = f"{dollars(metrics['gain'])} below version {incumbent}"
     return f"{rmse}, {gain}, and no guarded slice is worse beyond its noise"
 
 
@@ -115,8 +116,7 @@ def _gather(version: int, incumbent: int | None) -> gate.Evidence:
     return gate.Evidence(
         prices=prices,
         predicted=predicted,
-        slices=gate.slices_of(test.districts, prices),
-        by_price=frozenset(gate.price_slices(prices)),
+        slices=guarded.slices_of(test.districts, prices),
         baselines=evidence.baselines(train, test),
         recorded_rmse=test_metrics(tags["run_id"]).get("test_rmse"),
         latency_ms=evidence.latency_ms(model, test.districts),

@@ -1,5 +1,6 @@
 """What the records of runs say to someone who decides: the verdict, and what changed."""
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -45,7 +46,9 @@ def dollars(value: float) -> str:
     >>> dollars(-0.0031)
     '−$310'
     """
-    rounded = round(value * USD_PER_UNIT)
+    if not math.isfinite(value):
+        return "no number"
+    rounded = round(float(value) * USD_PER_UNIT)
     return f"{'−' if rounded < 0 else ''}${abs(rounded):,}"
 
 

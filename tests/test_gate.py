@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import xgboost
 
-from housing_lib import gate, parts
+from housing_lib import gains, gate, guarded, parts
 from housing_lib.data import FEATURES, capped
 from housing_lib.gate import Evidence, Incumbent, Interval, Limits
 from housing_lib.places import REGIONS
@@ -47,7 +47,7 @@ def evidence(rows, siblings):
     return Evidence(
         prices=test.y,
         predicted=predicted,
-        slices=gate.slices_of(test.districts, test.y),
+        slices=guarded.slices_of(test.districts, test.y),
         baselines={"the median price": np.full_like(test.y, np.median(test.y))},
         recorded_rmse=rmse(test.y, predicted),
         latency_ms=5,
@@ -127,8 +127,8 @@ def test_the_interval_of_a_gain_is_that_of_scipys_paired_bootstrap(evidence):
 
     prices, before, after = evidence.prices, evidence.incumbent.predicted, evidence.predicted
     everywhere = np.ones(len(prices), dtype=bool)
-    rivals = {"all": gate.Rival("incumbent", before, everywhere)}
-    (ours,) = gate.gains(prices, after, rivals, seed=0)
+    rivals = {"all": gains.Rival("incumbent", before, everywhere)}
+    (ours,) = gains.gains(prices, after, rivals, seed=0)
     theirs = bootstrap(
         ((before - prices) ** 2, (after - prices) ** 2),
         lambda a, b, axis: np.sqrt(a.mean(axis)) - np.sqrt(b.mean(axis)),
@@ -226,7 +226,7 @@ def test_a_district_without_a_place_is_in_no_region_and_small_slices_are_left_ou
     _, test = rows
     districts = test.districts.head(300).copy()
     districts.loc[:9, "Latitude"] = np.nan
-    slices = gate.slices_of(districts, test.y[:300])
+    slices = guarded.slices_of(districts, test.y[:300])
     assert not any(slices[name][:10].any() for name in REGIONS if name in slices)
-    assert all(mask.sum() >= gate.LEAST_ROWS for mask in slices.values())
+    assert all(mask.sum() >= guarded.LEAST_ROWS for mask in slices.values())
     assert len(slices) < 13

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from housing_lib import gate
+from housing_lib import gate, guarded
 from housing_lib.gate import Evidence, Incumbent, Limits
 from housing_lib.movement import measure
 
@@ -80,23 +80,40 @@ def test_a_part_that_is_harmed_among_recent_districts_holds(rng):
     assert "gain in there, recent" in held(world(rng, rise=0.10, follows=0.6, harmed=0.6))
 
 
-def with_price_slices(evidence):
-    """The same with the slices by price that are large enough, not yet named as such."""
-    found = gate.price_slices(evidence.prices)
-    bands = {name: mask for name, mask in found.items() if mask.sum() >= gate.LEAST_ROWS}
-    return replace(evidence, slices=evidence.slices | bands), frozenset(bands)
-
-
-def test_slices_by_price_hold_nobody_who_follows_a_rise_and_all_slices_count_without_one(rng):
-    evidence = world(rng, rise=0.06, follows=1.0, recent=4_000)
+def noisy(rng, **changes):
+    """A world where much of a price cannot be foreseen, with its slices by price."""
+    evidence = world(rng, recent=4_000, **changes)
     unforeseen = rng.normal(0, 0.6, len(evidence.prices))
     prices = np.maximum(evidence.prices + unforeseen, 0.2)
     rmse = float(np.sqrt(np.mean((evidence.predicted - prices) ** 2)))
-    evidence, bands = with_price_slices(replace(evidence, prices=prices, recorded_rmse=rmse))
-    assert any(name.endswith("recent") for name in held(evidence))
-    assert held(replace(evidence, by_price=bands)) == []
-    still, bands = with_price_slices(world(rng))
-    assert {f"gain in {name}" for name in bands} <= set(table(replace(still, by_price=bands)))
+    slices = evidence.slices | guarded.price_slices(prices)
+    kept = {name: mask for name, mask in slices.items() if mask.sum() >= guarded.LEAST_ROWS}
+    return replace(evidence, prices=prices, recorded_rmse=rmse, slices=kept)
+
+
+def test_slices_by_price_hold_nobody_who_follows_a_rise(rng):
+    evidence = noisy(rng, rise=0.06, follows=1.0)
+    by_price = guarded.price_slices(evidence.prices)
+    as_others = {
+        f"as it is {name}": evidence.slices[name] for name in by_price if name in evidence.slices
+    }
+    assert any(
+        name.startswith("gain in as it is") for name in held(replace(evidence, slices=as_others))
+    )
+    assert held(evidence) == []
+    assert not {f"gain in {name}" for name in by_price} & set(table(evidence))
+
+
+def test_without_a_rise_slices_by_price_are_guarded(rng):
+    evidence = replace(noisy(rng), recent=None)
+    assert {f"gain in {name}" for name in evidence.slices} <= set(table(evidence))
+
+
+def test_who_harms_what_was_taken_for_cheap_is_held_although_prices_rose(rng):
+    evidence = noisy(rng, rise=0.06, follows=1.0)
+    cheap = evidence.incumbent.predicted < np.quantile(evidence.incumbent.predicted, 0.25)
+    evidence = replace(evidence, predicted=evidence.predicted + 0.5 * cheap)
+    assert any(name.startswith("gain in answers of") for name in held(evidence))
 
 
 def test_without_a_change_locked_districts_decide_and_recent_ones_are_guarded(rng):
@@ -107,7 +124,7 @@ def test_without_a_change_locked_districts_decide_and_recent_ones_are_guarded(rn
 
 
 def test_too_few_recent_districts_decide_nothing(rng):
-    evidence = world(rng, rise=0.10, follows=0.6, recent=gate.LEAST_ROWS - 1)
+    evidence = world(rng, rise=0.10, follows=0.6, recent=guarded.LEAST_ROWS - 1)
     assert "model in Production, lately" not in table(evidence)
     assert "gain over version 5" in held(evidence)
 

@@ -101,13 +101,13 @@ def predict(rows, seed, share):
 
 def promoted(rows, before, after):
     """Whether the gate promotes `after` over `before`."""
-    from housing_lib import gate
+    from housing_lib import gate, guarded
 
     _, test = rows
     evidence = gate.Evidence(
         prices=test.y,
         predicted=after,
-        slices=gate.slices_of(test.districts, test.y),
+        slices=guarded.slices_of(test.districts, test.y),
         baselines={},
         recorded_rmse=rmse(test, after),
         latency_ms=1,

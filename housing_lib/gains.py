@@ -1,0 +1,82 @@
+"""How much lower one RMSE is than another on the same rows, and how sure that is."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from housing_lib.data import Floats
+from housing_lib.summary import dollars
+
+RESAMPLES = 2_000
+LEVEL = 0.95
+_CHUNK = 500
+Mask = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Gain:
+    """How much lower an RMSE is than another on the same rows, with its bootstrap interval."""
+
+    value: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        return f"{dollars(self.low)} to {dollars(self.high)}"
+
+
+@dataclass(frozen=True)
+class Rival:
+    """Predictions to be better than, on which rows, and how sure the interval of the gain is."""
+
+    role: str
+    predicted: Floats
+    rows: Mask
+    level: float = LEVEL
+
+
+def gains(
+    prices: Floats, predicted: Floats, rivals: Mapping[str, Rival], *, seed: int
+) -> list[Gain]:
+    """The fall of RMSE from each rival to `predicted`, on the rival's rows.
+
+    Paired bootstrap (Efron & Tibshirani 1993): both predictions are resampled
+    with the same rows, so that what is hard for both cancels out.
+    """
+    rows = np.column_stack([rival.rows for rival in rivals.values()]).astype(float)
+    squares = np.column_stack([(rival.predicted - prices) ** 2 for rival in rivals.values()])
+    lower = squares - ((predicted - prices) ** 2)[:, None]
+    table = np.hstack([rows, rows * squares, rows * lower])
+    once = _falls(np.ones((1, len(prices))), table)[0]
+    drawn = np.concatenate([_falls(weights, table) for weights in _weights(len(prices), seed)])
+    return [
+        Gain(float(value), *_tails(column, rival.level))
+        for value, column, rival in zip(once, drawn.T, rivals.values(), strict=True)
+    ]
+
+
+def _tails(values: Floats, level: float) -> tuple[float, float]:
+    low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
+
+
+def _falls(weights: Floats, table: Floats) -> Floats:
+    """The fall of RMSE against each rival (columns) under each weighting of the rows."""
+    counts, squares, lower = np.split(weights @ table, 3, axis=1)
+    counts = np.maximum(counts, 1)  # a resample may have no row of a slice
+    before, fall = squares / counts, lower / counts
+    both = np.sqrt(before) + np.sqrt(np.maximum(before - fall, 0))
+    # The same as the difference of the roots, and exactly 0 where the predictions are equal.
+    return fall / np.maximum(both, np.finfo(float).tiny)  # type: ignore[no-any-return]
+
+
+def _weights(rows: int, seed: int) -> Iterable[Floats]:
+    """How often each row is drawn, `RESAMPLES` times, in pieces that fit into memory."""
+    rng = np.random.default_rng(seed)
+    starts = np.arange(_CHUNK)[:, None] * rows
+    for _ in range(RESAMPLES // _CHUNK):
+        drawn = rng.integers(0, rows, (_CHUNK, rows)) + starts
+        counts = np.bincount(drawn.ravel(), minlength=_CHUNK * rows)
+        yield counts.reshape(_CHUNK, rows).astype(float)
