@@ -13,7 +13,7 @@ from housing_lib.terminal import EXIT_FAILED, EXIT_HELD, err, out, say, say_erro
 if TYPE_CHECKING:
     from housing_lib.graph import Plan
     from housing_lib.growth import Growth
-    from housing_lib.runs import Run
+    from housing_lib.journal import Run
     from housing_lib.simulation import Client, Script, World
     from housing_lib.verdict import Verdict
 

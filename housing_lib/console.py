@@ -17,8 +17,8 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
+from housing_lib.journal import Run, to_json
 from housing_lib.pipeline import Watcher
-from housing_lib.runs import Run, to_json
 from housing_lib.terminal import clock
 
 STYLES = {

@@ -10,7 +10,7 @@ from housing_lib.settings import HousingError, get_settings, use_cluster
 from housing_lib.terminal import EXIT_HELD, Cluster, err, out, say_errors, seconds_of
 
 if TYPE_CHECKING:
-    from housing_lib.runs import Run
+    from housing_lib.journal import Run
     from housing_lib.verdict import Verdict
 
 

@@ -22,9 +22,10 @@ from housing_lib.graph import (
     parameters_now,
     select,
 )
+from housing_lib.journal import Journal, Run, new_id, to_json
 from housing_lib.parameters import parameters_of
 from housing_lib.processes import Channel, call_in_process, share_cores, stop_all
-from housing_lib.runs import Journal, Run, RunError
+from housing_lib.runs import RunError
 from housing_lib.settings import HousingError, get_settings
 from housing_lib.terminal import EXIT_FAILED
 
@@ -58,7 +59,7 @@ def run(
     """
     refuse_impossible(select(make_steps(plan, ""), choice))  # before anything is written
     with runs.holding_root(wait=wait_for_others):
-        run_id = runs.new_id()
+        run_id = new_id()
         steps = select(make_steps(plan, run_id), choice)
         refuse_impossible(steps)  # another run may have changed it meanwhile
         return run_steps(run_id, plan, steps, watch=watch)
@@ -95,7 +96,7 @@ def run_one(
     It holds the root like any other run, unless it may run beside one: `alone` is off.
     """
     with runs.holding_root(wait=wait_for_others) if alone else nullcontext():
-        run_id = runs.new_id()
+        run_id = new_id()
         own = {"run": run_id} if "run" in parameters_of(notebook) else {}
         name = notebook.stem.partition("_")[2] or notebook.stem
         given = {**own, **parameters}
@@ -348,7 +349,7 @@ def _finish(current: Run, journal: Journal) -> None:
     if current.state != "done":
         _close_open_runs([current.id])
     journal.end()
-    pages.write_index(runs.to_json(current), current.folder)
+    pages.write_index(to_json(current), current.folder)
     pages.write_overview(get_settings().reports)
     if current.exit_code:
         current.untold = notify.tell("run", **_news(current))

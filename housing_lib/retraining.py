@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 
 from housing_lib import alarms, growth, notify, traffic
-from housing_lib.runs import Run
+from housing_lib.journal import Run
 from housing_lib.settings import HousingError, get_settings
 from housing_lib.verdict import Verdict
 

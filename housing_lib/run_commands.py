@@ -13,7 +13,7 @@ from housing_lib.terminal import Cluster, clock, err, out, say, say_errors, seco
 
 if TYPE_CHECKING:
     from housing_lib.graph import Plan
-    from housing_lib.runs import Run
+    from housing_lib.journal import Run
 
 Json = Annotated[bool, typer.Option("--json", help="for machines")]
 Limit = Annotated[

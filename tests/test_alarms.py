@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from housing_lib import action_commands, alarms, cli, retraining
 from housing_lib.graph import Plan, Step
-from housing_lib.runs import Run
+from housing_lib.journal import Run
 from housing_lib.settings import get_settings
 from housing_lib.verdict import Cause, Verdict
 

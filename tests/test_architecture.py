@@ -33,7 +33,7 @@ FLOORS = [
         "studies",
     },
     {"keys", "runs", "alarms", "sources", "compiled_features", "forests", "compute"},
-    {"records"},
+    {"records", "journal"},
     {"parts", "places", "summary", "compiled", "growth", "movement"},
     {"neighbours", "geography", "charts", "flags", "traffic", "quality", "simulation", "gains"},
     {"features", "exploration", "watch", "accuracy", "guarded"},

@@ -9,9 +9,10 @@ import nbformat
 import pytest
 from threadpoolctl import threadpool_limits
 
-from housing_lib import data, families, graph, parts, pipeline, runs, tracking, tuning
+from housing_lib import data, families, graph, parts, pipeline, tracking, tuning
 from housing_lib.accuracy import METRICS
 from housing_lib.graph import Plan, Step
+from housing_lib.journal import Run
 from housing_lib.settings import get_settings
 
 LINEAR = {"linear_regression", "lasso", "ridge", "elastic_net"}
@@ -279,7 +280,7 @@ def test_the_graph_is_that_of_the_design():
 @pytest.mark.parametrize("states", [("done", "failed"), ("failed", "done")])
 def test_evaluation_goes_on_with_the_families_that_finished(states, tmp_path):
     plan = Plan(["ridge", "lasso"], 1)
-    run = runs.Run("x", plan, {step.id: step for step in graph.make_steps(plan, "x")})
+    run = Run("x", plan, {step.id: step for step in graph.make_steps(plan, "x")})
     for name, state in zip(("tuning-ridge", "tuning-lasso"), states, strict=True):
         run.steps[name].state = state
     assert graph.missing(run.steps, run.steps["evaluation"]) == []

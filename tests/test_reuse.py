@@ -6,14 +6,15 @@ import pytest
 
 from housing_lib import graph, pipeline, runs
 from housing_lib.graph import Plan, Selection, Step, StepError
+from housing_lib.journal import Run, new_id
 from housing_lib.settings import get_settings
 
 
-def run(steps: list[Step], *, jobs: int = 2, **limits) -> runs.Run:
-    return pipeline.run_steps(runs.new_id(), Plan((), 0, jobs=jobs, **limits), steps)
+def run(steps: list[Step], *, jobs: int = 2, **limits) -> Run:
+    return pipeline.run_steps(new_id(), Plan((), 0, jobs=jobs, **limits), steps)
 
 
-def states(done: runs.Run) -> dict[str, str]:
+def states(done: Run) -> dict[str, str]:
     return {step.id: step.state for step in done.steps.values()}
 
 

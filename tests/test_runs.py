@@ -17,6 +17,7 @@ import pytest
 from housing_lib import comparison, graph, housekeeping, pipeline, runs, store, tracking
 from housing_lib.files import file_digest
 from housing_lib.graph import FINISHED, Plan, Step
+from housing_lib.journal import Journal, Run
 from housing_lib.settings import get_settings
 
 # A run of small steps in a process of its own, which imports no more than they need.
@@ -24,6 +25,7 @@ SCRIPT = """
 import json, sys
 from housing_lib import pipeline, processes, run_commands, runs
 from housing_lib.graph import Plan, Step
+from housing_lib.journal import new_id
 from housing_lib.settings import HousingError
 
 processes._context().set_forkserver_preload(["ipykernel.kernelapp", "papermill", "nbconvert"])
@@ -31,7 +33,7 @@ run_commands.end_like_ctrl_c()
 plan, steps, wait = json.loads(sys.argv[1])
 try:
     with runs.holding_root(wait=wait):
-        done = pipeline.run_steps(runs.new_id(), Plan(**plan), [Step(**step) for step in steps])
+        done = pipeline.run_steps(new_id(), Plan(**plan), [Step(**step) for step in steps])
 except HousingError as error:
     print(type(error).__name__, error)
     sys.exit(error.exit_code)
@@ -277,9 +279,9 @@ def test_events_tell_a_run_line_by_line(tiny_done):
 
 
 def test_the_record_is_written_when_something_changes_and_not_otherwise(own_root):
-    current = runs.Run("x", Plan((), 0), {"a": Step("a")})
+    current = Run("x", Plan((), 0), {"a": Step("a")})
     current.folder.mkdir(parents=True)
-    journal = runs.Journal(current)
+    journal = Journal(current)
     journal.keep()
     written = (current.folder / "run.json").stat().st_mtime_ns
     journal.keep()
