@@ -1,29 +1,23 @@
 """What was asked and answered, and what turned out to be true: from a file, or from the log."""
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-import sqlalchemy
-from sqlalchemy import func, select
 
 from housing_lib import compute, storage
-from housing_lib.data import CONTRACT, FEATURES, TARGET, DataError, check_rows, read_table, row_ids
+from housing_lib.answer_log import read_answers, refuse_empty
+from housing_lib.data import CONTRACT, TARGET, DataError, check_rows, read_table, row_ids
 from housing_lib.parts import load_part
-from housing_lib.prediction_tables import actuals, predictions
 from housing_lib.processes import cores
 from housing_lib.settings import get_settings
 from housing_lib.sources import find_files
 
 NAMED = ("test", "log")
 DATABASES = ("sqlite", "postgresql")
-ROWS_A_READ = 50_000
 WORTH_A_PROCESS = 50_000_000  # bytes, which take some seconds
 
 Checked = tuple[pd.DataFrame, set[str]]
@@ -137,7 +131,8 @@ def load(source: str, *, since: str = "", until: str = "", batch_hours: float = 
     """
     begin, end = period(source, since=since, until=until)
     if source == "log":
-        return _read_log(_batch_start(begin, batch_hours), end)
+        rows, oddities = read_answers(_batch_start(begin, batch_hours), end)
+        return Traffic(rows, "log", oddities)
     return from_table(_test_rows(), source=source) if source == "test" else _read_files(source)
 
 
@@ -251,152 +246,7 @@ def refuse(source: str, *, since: str = "", until: str = "") -> None:
     A file is read for it, and the log asked for one prediction.
     """
     begin, end = period(source, since=since, until=until)
-    if source != "log":
-        load(source)
-        return
-    with _connection() as connection:
-        found = connection.execute(_within(select(predictions.c.prediction_id), begin, end))
-        if found.first() is None:
-            raise _empty(begin, end)
-
-
-def _read_log(begin: datetime | None, end: datetime | None) -> Traffic:
-    with _connection() as connection:
-        rows = _predictions(connection, begin, end)
-        by_features = _actuals_by_features(connection)
-        orphans = _orphans(connection)
-    if rows.empty:
-        raise _empty(begin, end)
-    oddities = _join(rows, by_features) | {"true prices of unknown predictions": orphans}
-    del rows["received_at"]
-    return Traffic(rows, "log", oddities)
-
-
-@contextmanager
-def _connection() -> Iterator[Any]:
-    """A connection to the prediction log; whatever fails there is told as a `DataError`."""
-    uri = get_settings().prediction_log_uri
-    try:
-        _refuse_missing(uri)
-        engine = sqlalchemy.create_engine(uri)
-    except (sqlalchemy.exc.ArgumentError, ImportError) as error:
-        reason = str(error).splitlines()[0]
-        raise DataError(
-            f"HOUSING_PREDICTION_LOG names no database that can be read: {reason}. Expected an "
-            "address as sqlite:///predictions.db or postgresql+psycopg://user@host/name. "
-            "Nothing was run."
-        ) from error
-    try:
-        with engine.connect() as connection:
-            yield connection
-    except sqlalchemy.exc.SQLAlchemyError as error:
-        raise _unreadable(uri, str(error).splitlines()[0]) from error
-    finally:
-        engine.dispose()
-
-
-def _empty(begin: datetime | None, end: datetime | None) -> DataError:
-    uri = get_settings().prediction_log_uri
-    return DataError(
-        f"found no predictions in {_shown(uri)} from {begin or 'the beginning'} to "
-        f"{end or 'now'}; expected at least one. Nothing was run."
-    )
-
-
-def _refuse_missing(uri: str) -> None:
-    # SQLite would create the file that it does not find.
-    url = sqlalchemy.engine.make_url(uri)
-    if url.drivername.startswith("sqlite") and not Path(url.database or "").is_file():
-        raise _unreadable(uri, "there is no such file")
-
-
-def _unreadable(uri: str, reason: str) -> DataError:
-    return DataError(
-        f"the prediction log {_shown(uri)} cannot be read: {reason}. Expected the database that "
-        "`housing serve` writes; HOUSING_PREDICTION_LOG names another. Nothing was run."
-    )
-
-
-def _shown(uri: str) -> str:
-    return sqlalchemy.engine.make_url(uri).render_as_string(hide_password=True)
-
-
-def _predictions(connection: Any, begin: datetime | None, end: datetime | None) -> pd.DataFrame:
-    asked, true = predictions.c, actuals.c
-    query = (
-        select(
-            asked.answered_at,
-            asked.model_version,
-            *(asked[name] for name in FEATURES),
-            asked.price.label("predicted"),
-            asked.low,
-            asked.high,
-            true.price.label(TARGET),
-            true.received_at,
-        )
-        .select_from(predictions.outerjoin(actuals, true.key == asked.prediction_id))
-        .order_by(asked.answered_at, asked.prediction_id)
-    )
-    return pd.concat(list(_read(connection, _within(query, begin, end))), ignore_index=True)
-
-
-def _within(query: Any, begin: datetime | None, end: datetime | None) -> Any:
-    when = predictions.c.answered_at
-    query = query.where(when >= begin.astimezone(UTC)) if begin else query
-    return query.where(when < end.astimezone(UTC)) if end else query
-
-
-def _read(connection: Any, query: Any) -> Iterator[pd.DataFrame]:
-    """The rows of a query in pieces, as compact columns: a million of them as objects is 1.5 GB."""
-    streamed = connection.execution_options(stream_results=True, max_row_buffer=ROWS_A_READ)
-    with streamed.execute(query) as found:
-        names = list(found.keys())
-        yield _compact({name: [] for name in names})
-        for rows in found.partitions(ROWS_A_READ):
-            columns = zip(names, zip(*rows, strict=True), strict=True)
-            yield _compact({name: list(column) for name, column in columns})
-
-
-def _compact(columns: dict[str, list[Any]]) -> pd.DataFrame:
-    return pd.DataFrame({name: _compact_column(name, found) for name, found in columns.items()})
-
-
-def _compact_column(name: str, values: list[Any]) -> Any:
-    if name in ("answered_at", "received_at"):
-        return pd.to_datetime(values, utc=True).astype("datetime64[us, UTC]")
-    return np.array(values, dtype="int64" if name == "model_version" else "float64")
-
-
-def _actuals_by_features(connection: Any) -> pd.Series:
-    """The true prices that came with the features of a district, by its id."""
-    columns = [actuals.c[name] for name in (*FEATURES, "price")]
-    query = select(*columns).where(actuals.c.prediction_id.is_(None))
-    table = pd.concat(list(_read(connection, query)), ignore_index=True)
-    return table["price"].set_axis(row_ids(table)).groupby(level=0).last()
-
-
-def _orphans(connection: Any) -> int:
-    known = actuals.outerjoin(predictions, actuals.c.prediction_id == predictions.c.prediction_id)
-    lost = actuals.c.prediction_id.is_not(None) & predictions.c.prediction_id.is_(None)
-    return int(connection.scalar(select(func.count()).select_from(known).where(lost)))
-
-
-def _join(rows: pd.DataFrame, by_features: pd.Series) -> dict[str, int]:
-    """Fill in the prices that came with features; what was odd about the rows, counted."""
-    rows["fault"] = ""
-    named = rows[TARGET]
-    if len(by_features):
-        found = by_features.reindex(row_ids(rows)).to_numpy()
-        conflicts = int((named.notna() & np.isfinite(found) & (named != found)).sum())
-        rows[TARGET] = named.fillna(pd.Series(found, index=rows.index))
+    if source == "log":
+        refuse_empty(begin, end)
     else:
-        conflicts = 0
-    now = pd.Timestamp.now(tz="UTC")
-    return {
-        "predictions that wait for their price": int(rows[TARGET].isna().sum()),
-        "predictions with two true prices that differ (the one by id counts)": conflicts,
-        "predictions of the future (a clock is wrong)": int((rows["answered_at"] > now).sum()),
-        "true prices received before the prediction (a clock ran backwards)": int(
-            (rows["received_at"] < rows["answered_at"]).sum()
-        ),
-    }
+        load(source)

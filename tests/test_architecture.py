@@ -32,7 +32,7 @@ FLOORS = [
         "processes",
         "studies",
     },
-    {"keys", "runs", "alarms", "sources", "compiled_features", "forests", "compute"},
+    {"keys", "runs", "alarms", "sources", "compiled_features", "forests", "compute", "answer_log"},
     {"records", "journal"},
     {"parts", "places", "summary", "compiled", "growth", "movement"},
     {"neighbours", "geography", "charts", "flags", "traffic", "quality", "simulation", "gains"},
