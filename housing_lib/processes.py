@@ -61,7 +61,7 @@ def call_in_process(
     function: Callable[..., Any],
     *arguments: Any,
     on_message: Callable[..., None],
-    stopping: Callable[[], str] = str,
+    stopping: Callable[[], str] = lambda: "",
 ) -> Any:
     """What `function(*arguments, channel)` returns, called in a process of its own.
 
@@ -151,6 +151,11 @@ def share_cores(*, jobs: int) -> None:
 def cores() -> int:
     """The number of processors that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def worth_starting(size: int, *, each: int) -> int:
+    """The number of processes that pay for their start: one `each` so many bytes, or one a core."""
+    return min(cores(), 1 + size // each)
 
 
 def one_blas_thread() -> Any:

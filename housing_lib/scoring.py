@@ -20,7 +20,7 @@ from housing_lib.answering import Answering
 from housing_lib.data import DataError
 from housing_lib.flags import COVERAGE
 from housing_lib.predictions import ADDED, Places, Receipt
-from housing_lib.processes import cores
+from housing_lib.processes import worth_starting
 from housing_lib.settings import get_settings
 from housing_lib.sources import ENDINGS, Part, Source, ending, find_files, survey
 
@@ -213,14 +213,10 @@ def predict(
     with _alone(job.target):
         parts = [part for one in job.sources for part in one.parts]
         places = [job.places(part) for part in parts]
-        receipts = _receipts(job, parts, places, jobs or _few(job), on_progress)
+        size = sum(source.size for source in job.sources)
+        few = jobs or worth_starting(size, each=WORTH_A_PROCESS)
+        receipts = _receipts(job, parts, places, few, on_progress)
         return _finish(job, places, receipts)
-
-
-def _few(job: Job) -> int:
-    """No more processes than pay for their start."""
-    size = sum(source.size for source in job.sources)
-    return min(cores(), 1 + size // WORTH_A_PROCESS)
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from housing_lib import compute, storage
 from housing_lib.answer_log import read_answers, refuse_empty
 from housing_lib.data import CONTRACT, TARGET, DataError, check_rows, read_table, row_ids
 from housing_lib.parts import load_part
-from housing_lib.processes import cores
+from housing_lib.processes import worth_starting
 from housing_lib.settings import get_settings
 from housing_lib.sources import find_files
 
@@ -140,17 +140,12 @@ def _read_files(source: str) -> Traffic:
     _, names = find_files(source)
     if len(names) == 1:
         return from_table(_read_table(names[0]), source=source)
-    found = dict(compute.each(_read_file, [(name,) for name in names], jobs=_jobs(names)))
+    jobs = worth_starting(sum(map(storage.size_of, names)), each=WORTH_A_PROCESS)
+    found = dict(compute.each(_read_file, [(name,) for name in names], jobs=jobs))
     kept = [found[number] for number in range(len(names)) if found[number]]
     if not kept:
         raise DataError(f"{source}: no rows; expected at least one district. Nothing was logged.")
     return _gathered(kept, source)
-
-
-def _jobs(names: list[str]) -> int:
-    """No more processes than pay for their start."""
-    size = sum(storage.size_of(name) for name in names)
-    return min(cores(), 1 + size // WORTH_A_PROCESS)
 
 
 def _read_table(name: str) -> pd.DataFrame:

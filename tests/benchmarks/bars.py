@@ -3,7 +3,6 @@
 Where `HOUSING_BARS` names a file, the bars are left there too, for the scoreboard.
 """
 
-import json
 import os
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
@@ -11,6 +10,8 @@ from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
+
+from housing_lib.files import write_json
 
 SIGNS = {"≤": lambda found, target: found <= target, "≥": lambda found, target: found >= target}
 COLUMNS = ("what", "ours", "peer", "ratio", "target", "")
@@ -58,4 +59,4 @@ def show(title: str, bars: Iterable[Bar]) -> None:
     bars = list(bars)
     Console(width=120).print(table(title, bars))
     if path := os.environ.get("HOUSING_BARS"):
-        Path(path).write_text(json.dumps([asdict(bar) for bar in bars]))
+        write_json(Path(path), [asdict(bar) for bar in bars])

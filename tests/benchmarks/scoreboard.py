@@ -7,9 +7,9 @@ Run: python tests/benchmarks/scoreboard.py --help
 """
 
 import argparse
-import json
 import os
 import platform
+import shlex
 import subprocess
 import sys
 import tempfile
@@ -21,6 +21,8 @@ from pathlib import Path
 import bars
 from rich.console import Console
 
+from housing_lib.files import atomic_path, read_json, write_json
+
 HERE = Path(__file__).parent
 PUBLISHED = HERE / "published.json"
 README = HERE.parents[1] / "README.md"
@@ -29,7 +31,7 @@ VERSIONS = ("scikit-learn", "xgboost-cpu", "optuna", "mlflow", "fastapi", "paper
 # What each benchmark is started with: at a small size, and for the published figures.
 BENCHMARKS = {
     "accuracy": ("--seeds 0 --no-blocks", ""),
-    "engine": ("--trials 2 --models ridge,decision_tree --peers serial\\ papermill\\ loop", ""),
+    "engine": ("--trials 2 --models ridge,decision_tree --peers 'bare script'", ""),
     "gate": ("--pairs 4 --better 2 --kills 4 --races 2", ""),
     "serving": ("--rounds 1 --seconds 1", ""),
     "monitoring": ("--only alarms,changes,batches --repeats 50", ""),
@@ -48,9 +50,9 @@ def main() -> None:
         parser.error(f"found {', '.join(sorted(unknown))}; expected {', '.join(BENCHMARKS)}")
     if not chosen.readme:
         found = {name: run(name, full=chosen.full) for name in chosen.names or BENCHMARKS}
-        Console(width=120).print(
-            bars.table("Scoreboard", [bar for every in found.values() for bar in every])
-        )
+        if len(found) > 1:
+            every = [bar for one in found.values() for bar in one]
+            Console(width=120).print(bars.table("Scoreboard", every))
         if chosen.full:
             publish(found)
     if chosen.full or chosen.readme:
@@ -59,24 +61,22 @@ def main() -> None:
 
 def run(name: str, *, full: bool) -> list[bars.Bar]:
     """What one benchmark found, in a process of its own, whose own tables are printed too."""
-    import shlex
-
     arguments = shlex.split(BENCHMARKS[name][full])
     with tempfile.TemporaryDirectory() as folder:
         left = Path(folder) / "bars.json"
         command = [sys.executable, "-W", "ignore", str(HERE / f"{name}.py"), *arguments]
         subprocess.run(command, env=os.environ | {"HOUSING_BARS": str(left)}, check=True)
-        return [bars.Bar(**one) for one in json.loads(left.read_text())]
+        return [bars.Bar(**one) for one in read_json(left)]
 
 
 def publish(found: dict[str, list[bars.Bar]]) -> None:
     """Store what was found as the published figures of those benchmarks."""
-    stored = json.loads(PUBLISHED.read_text()) if PUBLISHED.exists() else {}
+    stored = read_json(PUBLISHED) if PUBLISHED.exists() else {}
     where = {"day": time.strftime("%Y-%m-%d"), "machine": machine()}
     where["versions"] = ", ".join(f"{name} {version(name)}" for name in VERSIONS)
     made = {name: where | {"bars": [asdict(bar) for bar in one]} for name, one in found.items()}
     kept = {name: one for name, one in (stored | made).items() if name in BENCHMARKS}
-    PUBLISHED.write_text(json.dumps(kept, indent=1, ensure_ascii=False) + "\n")
+    write_json(PUBLISHED, kept)
 
 
 def machine() -> str:
@@ -89,7 +89,7 @@ def machine() -> str:
 
 def readme_table() -> str:
     """The published figures as Markdown."""
-    stored = json.loads(PUBLISHED.read_text())
+    stored = read_json(PUBLISHED)
     lines = ["| what | ours | peer | ratio | target | |", "|---|---|---|---|---|---|"]
     for one in stored.values():
         lines += [f"| {' | '.join(bars.Bar(**bar).cells)} |" for bar in one["bars"]]
@@ -105,9 +105,8 @@ def write_readme() -> None:
     """Put the table between the README's marks."""
     before, rest = README.read_text().split(MARKS[0])
     _, after = rest.split(MARKS[1])
-    temporary = README.with_suffix(".tmp")
-    temporary.write_text(f"{before}{MARKS[0]}\n{readme_table()}\n{MARKS[1]}{after}")
-    temporary.replace(README)
+    with atomic_path(README) as temporary:
+        temporary.write_text(f"{before}{MARKS[0]}\n{readme_table()}\n{MARKS[1]}{after}")
 
 
 if __name__ == "__main__":
