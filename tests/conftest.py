@@ -11,15 +11,20 @@ from typing import Any
 from uuid import uuid4
 
 import nbformat
+import numpy as np
 import pandas as pd
 import pytest
 from clusters import Cluster, running_cluster
 from filelock import FileLock
 from nbformat import v4
+from scored import identity_of
+from serving import Server, running_server
 
 from housing_lib import (
     accuracy,
+    compiling,
     data,
+    deployment,
     families,
     features,
     intervals,
@@ -29,6 +34,7 @@ from housing_lib import (
     registry,
     tracking,
 )
+from housing_lib.answering import Answering, CompiledModel
 from housing_lib.files import read_json, write_json
 from housing_lib.graph import Plan, Recorded, Step
 from housing_lib.settings import get_settings
@@ -61,6 +67,32 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
         use_root(patch, root)
         yield Store(root, registry.load("production"), parts.load_part("test").districts)
     clear_caches()
+
+
+@pytest.fixture(scope="session")
+def server(store: Store, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server of that store, and afterwards the proof that no request made it fail."""
+    with running_server(store.root, tmp_path_factory.mktemp("server") / "server.log") as running:
+        yield running
+    assert "Traceback" not in running.printed
+
+
+@pytest.fixture(scope="session")
+def asked(store: Store) -> Answering:
+    """The model of that store, compiled as it is for a server."""
+    known = deployment.known_districts(store.registered.data_digest)
+    compiled = compiling.compile_model(store.registered.model, known)
+    return Answering(identity_of(store), CompiledModel(compiled))
+
+
+@pytest.fixture
+def districts(store: Store) -> pd.DataFrame:
+    """Fifty districts with an id, a note and a few missing values, in an order of their own."""
+    table = store.test[list(reversed(data.FEATURES))].head(50).reset_index(drop=True)
+    table.loc[3, "AveBedrms"] = np.nan
+    table.insert(0, "id", [f"{number:05d}" for number in range(50)])
+    table["note"] = ["NA", 'with "quotes", and a comma', "two\nlines", *[""] * 47]
+    return table
 
 
 def _of_all_workers(tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -12,6 +12,7 @@ import httpx2
 import pytest
 
 from housing_lib.settings import PROJECT
+from serve.schemas import EXAMPLE_DISTRICT
 
 START_TIMEOUT_S = 90
 
@@ -83,3 +84,16 @@ def _wait_until_live(server):
         except httpx2.TransportError:
             time.sleep(0.05)
     pytest.fail(f"the server did not start:\n{server.printed}")
+
+
+def district(**changes):
+    """The body of one good district, changed."""
+    return {**EXAMPLE_DISTRICT, **changes}
+
+
+def problems(response):
+    """The problems of a refusal by field, once it is proved that it is a documented one."""
+    assert response.status_code == 422, response.text
+    listed = response.json()["problems"]
+    assert all(set(one) - {"row"} == {"field", "problem", "found", "expected"} for one in listed)
+    return {one["field"]: one for one in listed}

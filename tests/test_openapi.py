@@ -1,11 +1,15 @@
 """The server keeps to its OpenAPI document, as schemathesis reads it."""
 
+import json
+import re
+
 import pytest
 import schemathesis
 from hypothesis import HealthCheck, given, settings
 from schemathesis import GenerationMode
 from schemathesis.checks import CHECKS, load_all_checks
-from serving import running_server
+
+from housing_lib.data import CONTRACT, FEATURES
 
 ROUTES = {
     "/predict": "POST",
@@ -25,14 +29,6 @@ EXAMPLES = 25
 load_all_checks()
 # What a schema allows is not always a district: not all eight may be null, a table is no bytes.
 FINER_THAN_A_SCHEMA = CHECKS.get_by_names(["positive_data_acceptance"])
-
-
-@pytest.fixture(scope="module")
-def server(store, tmp_path_factory):
-    """The server of the session's store, and afterwards the proof that nothing made it fail."""
-    with running_server(store.root, tmp_path_factory.mktemp("openapi") / "server.log") as running:
-        yield running
-    assert "Traceback" not in running.printed
 
 
 @pytest.fixture(scope="module")
@@ -56,3 +52,55 @@ def test_a_route_answers_what_its_document_says(server, schema, route, mode):
         case.call_and_validate(base_url=str(server.base_url), excluded_checks=FINER_THAN_A_SCHEMA)
 
     keeps_to_it()
+
+
+def test_the_documentation_states_bounds_units_examples_and_refusals(server):
+    document = server.get("/openapi.json").json()
+    assert set(document["paths"]) == {
+        "/predict",
+        "/predict/batch",
+        "/actuals",
+        "/model",
+        "/districts/nearest",
+        "/health/live",
+        "/health/ready",
+    }
+    schemas = document["components"]["schemas"]
+    number = schemas["District"]["properties"]["MedInc"]["anyOf"][0]
+    assert (number["minimum"], number["maximum"]) == (
+        CONTRACT["MedInc"].low,
+        CONTRACT["MedInc"].high,
+    )
+    assert schemas["District"]["properties"]["MedInc"]["unit"] == CONTRACT["MedInc"].unit
+    assert schemas["District"]["required"] == list(FEATURES)
+    assert schemas["Prediction"]["examples"]
+    documented = set(document["paths"]["/predict"]["post"]["responses"])
+    assert documented == {"200", "401", "403", "408", "413", "422", "503"}
+
+
+def test_everything_that_is_taken_or_answered_has_an_example(server):
+    document = server.get("/openapi.json").json()
+    named = set(re.findall(r"#/components/schemas/(\w+)", json.dumps(document["paths"])))
+    schemas = document["components"]["schemas"]
+    assert [name for name in named if not schemas[name].get("examples")] == []
+    tables = document["paths"]["/predict/batch"]["post"]["requestBody"]["content"]
+    answer = server.post(
+        "/predict/batch",
+        content=tables["text/csv"]["example"],
+        headers={"Content-Type": "text/csv"},
+    )
+    assert answer.status_code == 200
+
+
+def test_the_example_of_an_answer_has_the_fields_of_an_answer(server):
+    schemas = server.get("/openapi.json").json()["components"]["schemas"]
+    answer = server.post("/predict", json=schemas["District"]["examples"][0]).json()
+    assert set(schemas["Prediction"]["examples"][0]) == set(answer)
+
+
+def test_the_documentation_loads_nothing_from_elsewhere(server):
+    page = server.get("/docs")
+    assert page.status_code == 200
+    for source in re.findall(r'(?:src|href)="([^"]+)"', page.text):
+        assert source.startswith("/docs/static/")
+        assert server.get(source).status_code == 200

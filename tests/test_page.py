@@ -12,13 +12,6 @@ expect.set_options(timeout=20_000)  # a busy machine is no fault of the page
 
 
 @pytest.fixture(scope="module")
-def server(store, tmp_path_factory):
-    """The server of the session's store."""
-    with running_server(store.root, tmp_path_factory.mktemp("page") / "server.log") as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
 def browser():
     """Debian's Chromium."""
     with sync_playwright() as playwright:

@@ -10,7 +10,6 @@ import sys
 import pytest
 import scoreboard
 import typer
-from serving import running_server
 
 from housing_lib import cli
 from housing_lib.settings import PROJECT
@@ -40,12 +39,6 @@ def test_every_command_is_one_that_the_program_takes(line):
 def test_the_scoreboard_is_what_was_measured():
     shown = README.split(scoreboard.MARKS[0])[1].split(scoreboard.MARKS[1])[0]
     assert shown.strip() == scoreboard.readme_table()
-
-
-@pytest.fixture(scope="module")
-def server(store, tmp_path_factory):
-    with running_server(store.root, tmp_path_factory.mktemp("readme") / "server.log") as running:
-        yield running
 
 
 @pytest.fixture(scope="module")

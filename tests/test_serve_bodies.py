@@ -9,7 +9,6 @@ import pyarrow as pa
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from serving import running_server
 
 from housing_lib import compiled
 from housing_lib.data import CONTRACT, FEATURES
@@ -50,14 +49,6 @@ encodings = st.sampled_from(["utf-8", "utf-16", "utf-8-sig", "latin-1"])
 bodies = st.binary(max_size=300) | st.tuples(texts, encodings).map(
     lambda made: made[0].encode(made[1], "replace")
 )
-
-
-@pytest.fixture(scope="module")
-def server(store, tmp_path_factory):
-    """The server of the session's store, and afterwards the proof that no body made it fail."""
-    with running_server(store.root, tmp_path_factory.mktemp("bodies") / "server.log") as running:
-        yield running
-    assert "Traceback" not in running.printed
 
 
 @pytest.fixture(scope="module")

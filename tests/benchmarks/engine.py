@@ -35,12 +35,13 @@ def environment_of(root: Path) -> dict[str, str]:
 
 
 def run_engine(root: Path, chosen: argparse.Namespace) -> float:
-    """The champion's validation RMSE, after the whole run with notebooks, MLflow and reports."""
+    """The best family's validation RMSE, after the whole run: notebooks, MLflow and reports."""
     command = [HOUSING, "run", "--trials", str(chosen.trials), "--jobs", str(chosen.jobs)]
     command += ["--models", chosen.models]
     subprocess.run(command, env=environment_of(root), check=True, capture_output=True)
     newest = max(path.resolve() for path in root.glob("reports/2*/run.json"))
-    return json.loads(newest.read_text())["champion"]["metrics"]["val_rmse"]
+    steps = json.loads(newest.read_text())["steps"]
+    return min(step["record"]["val_rmse"] for step in steps if step["name"] == "tuning")
 
 
 def run_script(what: str, root: Path, chosen: argparse.Namespace) -> float:

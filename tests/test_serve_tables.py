@@ -1,0 +1,116 @@
+"""Many districts in one body, JSON or a table, are answered in order or refused row by row."""
+
+import io
+
+import numpy as np
+import pandas as pd
+import pytest
+from serving import district, problems
+
+from housing_lib.data import FEATURES
+from serve.schemas import MOST_ROWS
+
+
+def batch(rows):
+    """The body of a batch of real districts."""
+    return {"districts": rows[list(FEATURES)].to_dict("records")}
+
+
+def test_a_batch_is_answered_in_its_order_with_the_models_prices(server, store):
+    rows = store.test.head(2_500)
+    found = server.post("/predict/batch", json=batch(rows)).json()["predictions"]
+    prices = [one["predicted_median_house_value"] for one in found]
+    expected = store.registered.model.predict(rows[list(FEATURES)])
+    np.testing.assert_allclose(prices, expected, rtol=0, atol=1e-6)
+    assert len({one["prediction_id"] for one in found}) == len(rows)
+
+
+def as_csv(table):
+    return table.to_csv(index=False).encode()
+
+
+def as_parquet(table):
+    return table.to_parquet(index=False)
+
+
+def as_arrow(table):
+    import pyarrow as pa
+
+    sink = io.BytesIO()
+    arrow = pa.Table.from_pandas(table, preserve_index=False)
+    with pa.ipc.new_stream(sink, arrow.schema) as stream:
+        stream.write_table(arrow)
+    return sink.getvalue()
+
+
+def from_arrow(content):
+    import pyarrow as pa
+
+    return pa.ipc.open_stream(content).read_all().to_pandas()
+
+
+KINDS = {
+    "text/csv": (as_csv, lambda content: pd.read_csv(io.BytesIO(content))),
+    "application/vnd.apache.parquet": (
+        as_parquet,
+        lambda content: pd.read_parquet(io.BytesIO(content)),
+    ),
+    "application/vnd.apache.arrow.stream": (as_arrow, from_arrow),
+}
+
+
+def send_table(server, kind, table):
+    """The answer to a table as a body of that kind."""
+    body = KINDS[kind][0](table)
+    return server.post("/predict/batch", content=body, headers={"Content-Type": kind})
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_table_is_answered_with_a_table_of_the_same_kind(server, store, kind):
+    rows = store.test[list(FEATURES)].head(50).assign(name="left out")
+    answer = send_table(server, kind, rows)
+    assert answer.headers["content-type"].startswith(kind)
+    found = KINDS[kind][1](answer.content)
+    expected = store.registered.model.predict(rows[list(FEATURES)])
+    np.testing.assert_allclose(found["predicted_median_house_value"], expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_bad_table_is_refused_with_row_and_column(server, store, kind):
+    rows = store.test[list(FEATURES)].head(5).copy()
+    rows.loc[3, "MedInc"] = 99
+    (found,) = send_table(server, kind, rows).json()["problems"]
+    assert (found["row"], found["field"], found["problem"]) == (3, "MedInc", "above 20")
+    refused = send_table(server, kind, rows.drop(columns="Latitude"))
+    assert problems(refused)["Latitude"]["problem"] == "column is missing"
+    headers = {"Content-Type": kind}
+    assert problems(server.post("/predict/batch", content=b"\x00PK", headers=headers))
+
+
+@pytest.mark.parametrize("value", [b"3.5x", b"2026-11-23", b"12:00", b"true", b"\xff\xfe"])
+def test_what_is_no_number_in_a_table_is_not_taken_for_one(server, value):
+    names, given = ",".join(FEATURES).encode(), b",".join([value, *[b"1"] * 5, b"37", b"-122"])
+    headers = {"Content-Type": "text/csv"}
+    answer = server.post("/predict/batch", content=names + b"\n" + given, headers=headers)
+    assert problems(answer)["MedInc"]["problem"] == "not a number"
+
+
+def test_every_bad_row_of_a_batch_is_named_and_nothing_is_predicted(server):
+    rows = [district(), district(MedInc=-1), district(Latitude="x"), dict.fromkeys(FEATURES)]
+    answer = server.post("/predict/batch", json={"districts": rows})
+    found = [(one["row"], one["field"], one["found"]) for one in answer.json()["problems"]]
+    assert found == [(1, "MedInc", "-1"), (2, "Latitude", '"x"'), (3, "(body)", "null")]
+    assert "predictions" not in answer.json()
+
+
+@pytest.mark.parametrize("count", [0, MOST_ROWS + 1])
+def test_a_batch_of_no_or_too_many_districts_is_refused(server, count):
+    found = problems(server.post("/predict/batch", json={"districts": [district()] * count}))
+    assert found["districts"]["found"] == f"{count:,}"
+
+
+def test_a_kind_of_body_that_is_not_read_is_refused(server):
+    headers = {"Content-Type": "application/xml"}
+    answer = server.post("/predict/batch", content=b"<x/>", headers=headers)
+    assert answer.status_code == 415
+    assert "text/csv" in answer.json()["problems"][0]["expected"]
