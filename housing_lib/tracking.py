@@ -1,5 +1,6 @@
 """The door to MLflow's runs: one store, prepared once; runs, trials, figures and models."""
 
+import gc
 import json
 import os
 import tempfile
@@ -232,13 +233,27 @@ def log_series(run_id: str, series: pd.DataFrame, times: "pd.Series | None" = No
     from mlflow.entities import Metric
 
     when = dict.fromkeys(series.index, 0) if times is None else times.to_dict()
+    # The last step first: MLflow then writes the latest value of a metric once, not once a step.
     values = [
         Metric(str(name), float(value), int(when[step]), int(str(step)))
-        for name, column in series.items()
+        for name, column in series.iloc[::-1].items()
         for step, value in column.dropna().items()
     ]
-    for start in range(0, len(values), 1000):  # MLflow takes 1,000 metrics a call
-        client().log_batch(run_id, metrics=values[start : start + 1000])
+    with _without_garbage_collection():
+        for start in range(0, len(values), 1000):  # MLflow takes 1,000 metrics a call
+            client().log_batch(run_id, metrics=values[start : start + 1000])
+
+
+@contextmanager
+def _without_garbage_collection() -> Iterator[None]:
+    """Leave garbage alone for a while: MLflow makes a million objects, none of them garbage yet."""
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collecting:
+            gc.enable()
 
 
 def log_figure(figure: Any, name: str) -> None:
