@@ -1,6 +1,6 @@
 """A fitted model to arrays: what is taken from it, and the proof that they are the model."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, cast
 
@@ -30,6 +30,7 @@ GOLDEN_ROWS = 64
 COVERAGE = 0.9
 SAME_KM = 1e-6
 BUCKET = 32  # points that are measured side by side
+FAN = 16  # boxes that are measured side by side
 
 
 def compile_model(model: Any, districts: Floats) -> Compiled:
@@ -267,15 +268,32 @@ def _search(tree: Any) -> Search:
 
 
 def _buckets(points: Floats) -> tuple[Floats, Any, Floats]:
-    """The points of each bucket, their rows, and the boxes around them."""
-    members = list(_halves(points, np.arange(len(points)), -(-len(points) // BUCKET)))
+    """The points of each bucket, their rows, and the boxes of the tree whose leaves they are."""
+    below = 1
+    while below * FAN * BUCKET < len(points):
+        below *= FAN
+    parts = -(-len(points) // (BUCKET * below))
+    levels = [list(_halves(points, np.arange(len(points)), parts))]
+    while len(levels[-1]) < parts * below:
+        levels.append([own for rows in levels[-1] for own in _halves(points, rows, FAN)])
+    members = levels[-1]
     size = max(map(len, members))
     held = np.full((len(members), points.shape[1], size), np.inf)
     rows = np.full((len(members), size), -1)
     for bucket, own in enumerate(members):
         held[bucket, :, : len(own)], rows[bucket, : len(own)] = points[own].T, own
-    ends = [[end(points[own], axis=0) for own in members] for end in (np.min, np.max)]
-    return held, rows, np.ascontiguousarray(np.transpose(ends, (0, 2, 1)))
+    return held, rows, np.concatenate([_boxes(points, level) for level in levels])
+
+
+def _boxes(points: Floats, members: Sequence[Any]) -> Floats:
+    """The boxes around sets of points, by their parents in a full level of the tree."""
+    full = FAN
+    while full < len(members):
+        full *= FAN
+    boxes = np.full((2, points.shape[1], full), np.inf)
+    for side, end in enumerate((np.min, np.max)):
+        boxes[side, :, : len(members)] = np.transpose([end(points[own], axis=0) for own in members])
+    return np.ascontiguousarray(boxes.reshape(2, -1, full // FAN, FAN).transpose(2, 0, 1, 3))
 
 
 def _halves(points: Floats, rows: Any, buckets: int) -> Iterator[Any]:

@@ -19,6 +19,7 @@ from housing_lib.jit import kernel
 LEAF = -1
 # Boxes are measured in another order than points, which rounds otherwise.
 SLACK = 1 + 1e-12
+FARTHEST = np.finfo(np.float64).max  # what fills up boxes and buckets is farther
 
 
 class Search(NamedTuple):
@@ -27,7 +28,9 @@ class Search(NamedTuple):
     `low` and `high` are the children of a node that splits, or else the range of
     points that a leaf holds. The points lie leaf by leaf; `order` has their rows,
     and `place` is where each row lies. A bucket is filled up by points that are
-    infinitely far; its box has two sides, each of shape (dimensions, buckets).
+    infinitely far. Buckets are the leaves of a tree of boxes, in which the children of
+    node n are `fan` n + 1 and those after it; `boxes` has the two sides of the children of
+    each node, shape (nodes, 2, dimensions, fan). Boxes that hold nothing are infinitely far.
     """
 
     points: Floats
@@ -75,43 +78,39 @@ def reach_of(search, point, rows):  # type: ignore[no-untyped-def]
 @kernel
 def keep_nearest(search, point, bound, squares, rows):  # type: ignore[no-untyped-def]
     """The number of points found within the bound, as many as there is room for, in order."""
-    away = box_distances(search.boxes, point)
-    waiting, kept, size = np.empty(len(away), np.int64), 0, search.buckets.shape[2]
-    left = 0
-    for bucket in range(len(away)):
-        if away[bucket] <= bound:
-            waiting[left] = bucket
-            left += 1
-    parts, near = np.empty((4, size)), np.empty(size)
-    while left > 0:
-        best = 0
-        for k in range(1, left):
-            if away[waiting[k]] < away[waiting[best]]:
-                best = k
-        bucket = waiting[best]
-        if away[bucket] > bound:
-            break
-        left -= 1
-        waiting[best] = waiting[left]
-        bucket_distances(search.buckets[bucket], point, parts, near)
+    inner, size, fan = len(search.boxes), search.buckets.shape[2], search.boxes.shape[3]
+    room = inner * fan + 1
+    waiting, kept, away, nodes = 1, 0, np.empty(room), np.empty(room, np.int64)
+    away[0] = nodes[0] = 0
+    parts, near, aside = np.empty((4, size)), np.empty(size), np.empty(fan)
+    bound = min(bound, FARTHEST)
+    while waiting > 0 and away[0] <= bound:
+        node = nodes[0]
+        waiting = heap_remove(away, nodes, waiting)
+        if node < inner:
+            box_distances(search.boxes[node], point, aside)
+            for k in range(fan):
+                if aside[k] <= bound:
+                    waiting = heap_push(away, nodes, waiting, aside[k], fan * node + 1 + k)
+            continue
+        bucket_distances(search.buckets[node - inner], point, parts, near)
         for k in range(size):
             if near[k] <= bound:
-                kept = insert(squares, rows, kept, near[k], search.bucket_rows[bucket, k])
+                kept = insert(squares, rows, kept, near[k], search.bucket_rows[node - inner, k])
                 if kept == len(squares):
                     bound = min(bound, squares[kept - 1] * SLACK)
     return kept
 
 
 @kernel
-def box_distances(boxes, point):  # type: ignore[no-untyped-def]
-    """The squared distance to each box."""
-    away = np.zeros(boxes.shape[2])
+def box_distances(boxes, point, away):  # type: ignore[no-untyped-def]
+    """Fill in the squared distance to each box."""
+    away[:] = 0
     for axis in range(len(point)):
         low, high, here = boxes[0, axis], boxes[1, axis], point[axis]
         for box in range(len(away)):
             side = max(max(low[box] - here, here - high[box]), 0.0)
             away[box] += side * side
-    return away
 
 
 @kernel

@@ -81,6 +81,20 @@ def test_the_nearest_are_those_of_scipy_in_its_order_also_where_distances_tie(di
         np.testing.assert_array_equal(found, distances[number])
 
 
+@pytest.mark.parametrize("count", [2, 41, 520, 9_000])
+def test_boxes_around_any_number_of_points_lead_to_the_nearest(count):
+    random = np.random.default_rng(count)
+    points, asked = random.normal(size=(count, 5)), random.normal(size=(50, 5))
+    tree, most = KDTree(points), min(count, 40)
+    search, (distances, rows) = compiling._search(tree), tree.query(asked, k=np.arange(1, most + 1))
+    squares, found = np.empty(most + 1), np.empty(most + 1, dtype="i8")
+    for number, point in enumerate(asked):
+        for reach in (np.inf, distances[number, -1] ** 2 * searching.SLACK):
+            kept = searching.keep_nearest(search, point, reach, squares, found)
+            assert kept >= most
+            np.testing.assert_array_equal(found[:most], rows[number])
+
+
 @pytest.mark.parametrize("depth", [1, 8, 9, 10, 12])
 def test_boosters_of_any_depth_give_the_same_numbers_alone_and_together(depth):
     random = np.random.default_rng(depth)

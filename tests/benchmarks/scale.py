@@ -14,13 +14,19 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import watched
 from bars import Bar, show
+
+if TYPE_CHECKING:
+    from housing_lib.compiled import Compiled
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -84,13 +90,19 @@ def predict(root: Path, source: Path, jobs: int) -> tuple[float, float]:
     return done.seconds, done.megabytes
 
 
-def bare_call(root: Path, rows: int) -> float:
-    """The seconds of the compiled model on arrays that are in memory already."""
+def compiled_champion(root: Path) -> "Compiled":
+    """The champion that `make_champion` left in its store, as arrays."""
     from housing_lib import compiled
-    from housing_lib.records import BATCH_ROWS
 
     (path,) = (root / "data" / "serving").glob("*.npz")
-    model = compiled.load(path, digest=path.stem)
+    return compiled.load(path, digest=path.stem)
+
+
+def bare_call(root: Path, rows: int) -> float:
+    """The seconds of the compiled model on arrays that are in memory already."""
+    from housing_lib.records import BATCH_ROWS
+
+    model = compiled_champion(root)
     stored = pq.ParquetFile(root / f"{rows}.parquet")
     some = stored.read_row_group(0).to_pandas().to_numpy()
     model.answer(some[:BATCH_ROWS])
@@ -146,30 +158,47 @@ def measure_predict(root: Path, chosen: argparse.Namespace) -> Iterator[Bar]:
 
 
 def measure_neighbours(root: Path, chosen: argparse.Namespace) -> Iterator[Bar]:
-    """One prediction's features, with few and with very many known districts."""
+    """One prediction, with few and with very many known districts; the champion's trees stay."""
     from housing_lib import compiling, data
     from housing_lib.compiled_features import district_matrix
     from housing_lib.neighbours import NeighbourFeatures
 
+    make_champion(root, chosen.family, chosen.trees)
+    champion = compiled_champion(root)
     known = data.acquire()[list(data.FEATURES)].to_numpy()
-    asked = compiling.synthetic_districts(known, rows=2_000, seed=9)
-    asked = np.where(np.isnan(asked), np.nanmedian(known, axis=0), asked)
-    own, seconds = compiling._own(), []
+    asked = complete_districts(known, rows=2_000, seed=9)
+    seconds = []
     for count in KNOWN:
-        made = compiling.synthetic_districts(known, rows=count, seed=5)
-        made = np.where(np.isnan(made), np.nanmedian(known, axis=0), made)
+        made = complete_districts(known, rows=count, seed=5)
         prices = np.random.default_rng(0).random(count) * 5
         around = compiling._around(NeighbourFeatures().fit(made, prices))
-        district_matrix(asked[:10], own, around)
-        started = time.process_time()  # of one thread, which others on the machine do not slow
-        for row in asked:
-            district_matrix(row[None], own, around)
-        seconds.append(time.process_time() - started)
-    few, many = (f"{one / len(asked) * 1e6:,.0f} µs" for one in seconds)
+        model = replace(champion, around=around, districts=made)
+        features = one_by_one(partial(district_matrix, own=model.own, around=around), asked)
+        seconds.append(one_by_one(model.answer, asked))
+        print(f"{features * 1e6:,.0f} µs for the features alone, among {count:,}")
+    few, many = (f"{one * 1e6:,.0f} µs" for one in seconds)
     both = {"ours": f"{many} among {KNOWN[1]:,}", "peer": f"{few} among {KNOWN[0]:,}"}
-    yield Bar(
-        "a district's features among more known ones", seconds[1] / seconds[0], "≤", 2, **both
-    )
+    yield Bar("a prediction among more known districts", seconds[1] / seconds[0], "≤", 2, **both)
+
+
+def complete_districts(known: np.ndarray, *, rows: int, seed: int) -> np.ndarray:
+    """Synthetic districts without missing values, shape (rows, 8)."""
+    from housing_lib import compiling
+
+    made = compiling.synthetic_districts(known, rows=rows, seed=seed)
+    return np.where(np.isnan(made), np.nanmedian(known, axis=0), made)
+
+
+def one_by_one(work: Callable[[np.ndarray], object], rows: np.ndarray) -> float:
+    """The seconds of the thread, which others do not slow, for each row by itself: a median."""
+    work(rows[:1])
+    found = []
+    for _ in range(5):
+        started = time.process_time()
+        for row in rows:
+            work(row[None])
+        found.append((time.process_time() - started) / len(rows))
+    return float(np.median(found))
 
 
 def measure_tuning(root: Path, chosen: argparse.Namespace) -> Iterator[Bar]:
