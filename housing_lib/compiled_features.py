@@ -36,6 +36,8 @@ class Around(NamedTuple):
         How many of them count as much as one spread of a trait, space by space.
     penalties
         Those of the local regressions, shape (spaces, most of a space); NaN where there is none.
+    distances
+        Where the distances stand among the features of all spaces.
     """
 
     counts: npt.NDArray[np.int64]
@@ -50,6 +52,7 @@ class Around(NamedTuple):
     kilometres: Floats
     softenings: Floats
     penalties: Floats
+    distances: npt.NDArray[np.int64]
 
 
 def district_matrix(districts: Floats, own: Own, around: Around) -> tuple[Floats, Floats]:
@@ -66,11 +69,8 @@ def district_matrix(districts: Floats, own: Own, around: Around) -> tuple[Floats
     matrix[:, cities.stop] = matrix[:, cities].min(axis=1)
     for columns in ([7, 9], slice(cities.start, cities.stop + 2)):
         matrix[:, columns] = np.log1p(matrix[:, columns])
-    groups, at = len(around.counts), own_width(own)
-    for space in range(len(around.kilometres)):
-        columns = slice(at + 3 * groups, at + 4 * groups)
-        matrix[:, columns] = np.log(matrix[:, columns])
-        at += space_width(around, space)
+    distances = around.distances + (cities.stop + 3)
+    matrix[:, distances] = np.log(matrix[:, distances])
     return matrix, kilometres
 
 

@@ -161,7 +161,13 @@ def _around(known: Any) -> Around:
         kilometres=np.array([neighbours.SPACES[space] for space in spaces]),
         softenings=np.array([neighbours.SOFTENING[space] for space in spaces]),
         penalties=penalties,
+        distances=_distances(known),
     )
+
+
+def _distances(known: Any) -> Any:
+    names = known.get_feature_names_out()
+    return np.flatnonzero(["LogDistance" in name for name in names])
 
 
 def _learned_from(around: Any, medians: Floats, districts: Floats) -> Floats:

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import gc
 import os
+import sys
 import threading
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -29,6 +30,8 @@ LOOK_EVERY_S = 0.2
 # Rows that are computed at a time, so that single requests get in between.
 CHUNK = 1024
 BATCH_NICENESS = 10
+# A thread that holds Python's lock gives it up after this time to one that answers.
+SWITCH_EVERY_S = 0.0005
 
 Headers = Mapping[bytes, bytes]
 Kept = asyncio.Future[None] | None
@@ -57,6 +60,7 @@ class Service:
         self.following.look()
         gc.collect()
         gc.freeze()
+        sys.setswitchinterval(SWITCH_EVERY_S)
         tasks = [asyncio.create_task(one) for one in (self._follow(), self.access_log.keep_on())]
         with leaving_slowly(self):
             yield
@@ -74,7 +78,7 @@ class Service:
             with contextlib.suppress(OSError):
                 changed = sighting_file().stat().st_mtime_ns
                 if changed != seen:
-                    await asyncio.to_thread(self.following.look)
+                    await self._aside(self.following.look)
                     seen = changed
             await asyncio.sleep(LOOK_EVERY_S)
 
