@@ -15,7 +15,7 @@ from housing_lib.contract import CONTRACT, FEATURES, TARGET, Floats
 from housing_lib.sources import Part
 from housing_lib.storage import open_file
 
-BATCH_ROWS = 16_384
+BATCH_ROWS = 8_192
 NUMBERS = (*FEATURES, TARGET)
 # What pandas reads as a missing value, too.
 MISSING = ("", "NA", "N/A", "n/a", "#N/A", "#NA", "NaN", "nan", "-nan", "-NaN", "NULL", "null",

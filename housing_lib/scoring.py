@@ -25,7 +25,7 @@ from housing_lib.settings import get_settings
 from housing_lib.sources import ENDINGS, Part, Source, ending, find_files, survey
 
 WORTH_A_PROCESS = 5_000_000  # bytes, which take some seconds
-FORMAT = 1  # of the files that are written: another one scores everything again
+FORMAT = 2  # of the files that are written: another one scores everything again
 MANIFEST = "_manifest.json"
 OnProgress = Callable[[float, int], None]
 

@@ -1,5 +1,6 @@
 """An S3-compatible store on this machine, which tests can lose and find again."""
 
+import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -40,6 +41,7 @@ def running_store() -> Iterator[ObjectStore]:
     """A store with one bucket, which the environment of this process names."""
     from moto.server import ThreadedMotoServer
 
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)  # a line a request, whatever moto says
     server = ThreadedMotoServer("127.0.0.1", port=0, verbose=False)
     server.start()
     host, port = server.get_host_and_port()
