@@ -86,7 +86,7 @@ def _answers(model: Any, districts: pd.DataFrame) -> Floats:
 
 
 def _answer(model: Any, districts: pd.DataFrame) -> Floats:
-    return np.column_stack([model.predict(districts), *model.predict_interval(districts)])
+    return np.column_stack(model.predict_both(districts))
 
 
 def reference(registered: Registered | None) -> pd.DataFrame:

@@ -41,7 +41,8 @@ def running_cluster(folder: Path, workers: int = 2) -> Iterator[Cluster]:
             )  # fmt: skip
         yield Cluster(_address(told, workers), started)
     finally:
-        end(*started, scheduler)
+        end(*started)  # before the scheduler, whose answer they would wait for
+        end(scheduler)
 
 
 def end(*processes: "subprocess.Popen[bytes]") -> None:

@@ -41,6 +41,17 @@ from housing_lib.settings import get_settings
 
 KERNEL = {"name": "python3", "display_name": "Python 3 (ipykernel)", "language": "python"}
 STORE_VARIABLES = ("HOUSING_TRACKING_URI", "MLFLOW_TRACKING_URI", "HOUSING_MODEL_NAME")
+# Those that compute and those that mostly wait in turn, so that two workers keep both cores busy.
+LONGEST_FIRST = (
+    *("cli", "runs", "serve_following", "notebooks", "pipeline", "team", "browser", "registry"),
+    *("monitoring", "ledger", "tuning", "serve", "studies", "reuse", "compiled", "execution"),
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the longest files, so that no worker is left with one of them at the end."""
+    ranks = {f"test_{name}": rank for rank, name in enumerate(LONGEST_FIRST)}
+    items.sort(key=lambda item: ranks.get(item.path.stem, len(ranks)))
 
 
 @dataclass(frozen=True)

@@ -69,7 +69,7 @@ def test_what_is_no_notebook_is_refused_by_name(tmp_path):
 
 
 def test_what_a_cell_prints_is_in_the_log_within_two_seconds(tmp_path):
-    cell = "import time; print('SAID', time.time()); time.sleep(4)"
+    cell = "import time; print('SAID', time.time()); time.sleep(2.5)"
     notebook = write_notebook(tmp_path / "talk.ipynb", code(cell))
     log = tmp_path / "talk.log"
     with ThreadPoolExecutor() as pool:

@@ -7,6 +7,7 @@ import time
 
 import numpy as np
 import pytest
+from conftest import clear_caches, use_root
 from sklearn.ensemble import VotingRegressor
 
 from housing_lib import (
@@ -30,9 +31,13 @@ from housing_lib.settings import get_settings
 def own(store, own_root, monkeypatch):
     """A copy of the store that a test may change; its artifacts stay where they are."""
     monkeypatch.setattr(deployment, "SYNTHETIC_ROWS", 200)  # beside all that are known
-    shutil.copy(store.root / "mlflow.db", own_root / "mlflow.db")
-    shutil.copytree(store.root / "data", own_root / "data")
+    copy_store(store.root, own_root)
     return own_root
+
+
+def copy_store(root, to):
+    shutil.copy(root / "mlflow.db", to / "mlflow.db")
+    shutil.copytree(root / "data", to / "data", dirs_exist_ok=True)
 
 
 @pytest.fixture(scope="module")
@@ -48,6 +53,25 @@ def poor(store):
     """A model that is clearly worse."""
     train = parts.load_part("train")
     return families.make_model("ridge").fit(train.districts.head(500), train.y[:500])
+
+
+@pytest.fixture(scope="module")
+def _with_better(store, better, tmp_path_factory):
+    root = tmp_path_factory.mktemp("better")
+    copy_store(store.root, root)
+    with pytest.MonkeyPatch.context() as patch:
+        use_root(patch, root)
+        version = _register(better)
+    clear_caches()
+    return root, version
+
+
+@pytest.fixture
+def challenger(_with_better, own):
+    """The number of a version in that copy that is clearly better; its artifact is shared."""
+    root, version = _with_better
+    copy_store(root, own)
+    return version
 
 
 def _register(model, *, measured: bool = True) -> int:
@@ -117,9 +141,9 @@ def test_a_model_that_the_server_could_not_hold_is_held_and_the_reason_named(own
     _is_held(_register(unknown), "compiling it for the server failed: a VotingRegressor cannot")
 
 
-def test_arrays_that_are_not_the_model_are_held(own, better, monkeypatch):
+def test_arrays_that_are_not_the_model_are_held(challenger, monkeypatch):
     monkeypatch.setattr(compiling, "ROTATIONS_DEGREES", (1, 2, 3, 4, 5))
-    _is_held(_register(better), "compiling it for the server failed: the compiled model is not")
+    _is_held(challenger, "compiling it for the server failed: the compiled model is not")
 
 
 def test_the_same_model_again_is_held(own, better):
@@ -128,10 +152,9 @@ def test_the_same_model_again_is_held(own, better):
     assert again.reasons == ["the gain over version 2 is $0 to $0 (asked: lower end above $200)"]
 
 
-def test_the_gate_shows_its_table_without_deciding(own, better):
-    version = _register(better)
+def test_the_gate_shows_its_table_without_deciding(challenger):
     lines = len(registry.history())
-    found = promotion.assess(version)
+    found = promotion.assess(challenger)
     assert found.passed
     assert {"ledger", "test RMSE", "gain over version 1", "gain in capped districts"} <= {
         rule.name for rule in found.rules
@@ -140,10 +163,9 @@ def test_the_gate_shows_its_table_without_deciding(own, better):
     assert registry.stage_version("production") == 1
 
 
-def test_the_gate_takes_under_twenty_seconds(own, better):
-    version = _register(better)
+def test_the_gate_takes_under_twenty_seconds(challenger):
     started = time.perf_counter()
-    promotion.assess(version)
+    promotion.assess(challenger)
     assert time.perf_counter() - started < 20
 
 
@@ -184,16 +206,15 @@ def test_a_metric_that_was_never_recorded_holds(own, better):
     _is_held(_register(better, measured=False), "the recorded test RMSE is missing")
 
 
-def test_an_exception_in_a_rule_holds(own, better, monkeypatch):
+def test_an_exception_in_a_rule_holds(challenger, monkeypatch):
     def broken(*arguments, **options):
         raise ZeroDivisionError("no such thing")
 
     monkeypatch.setattr(gate, "gains", broken)
-    _is_held(_register(better), "gains cannot be asked: no such thing")
+    _is_held(challenger, "gains cannot be asked: no such thing")
 
 
-def test_rows_that_changed_hold(own, better):
-    version = _register(better)
+def test_rows_that_changed_hold(own, challenger):
     districts = parts.load_part("test").districts
     whole = data.acquire()
     changed = whole.assign(MedHouseVal=whole["MedHouseVal"] + 1)
@@ -206,17 +227,16 @@ def test_rows_that_changed_hold(own, better):
         feature_names=features.feature_names(),
     )
     assert len(parts.load_part("test").districts) == len(districts)
-    _is_held(version, "the gate cannot be asked")
+    _is_held(challenger, "the gate cannot be asked")
     (own / "data" / "processed" / "manifest.json").unlink()
-    _is_held(version, "the gate cannot be asked")
+    _is_held(challenger, "the gate cannot be asked")
 
 
-def test_a_store_that_is_locked_holds(own, better, monkeypatch):
-    version = _register(better)
+def test_a_store_that_is_locked_holds(own, challenger, monkeypatch):
     _forget_store(monkeypatch)
     with sqlite3.connect(own / "mlflow.db") as blocker:
         blocker.execute("BEGIN EXCLUSIVE")
-        _is_held_without_a_line(version)
+        _is_held_without_a_line(challenger)
         blocker.rollback()
     blocker.close()
     assert registry.stage_version("production") == 1
@@ -229,23 +249,21 @@ def _is_held_without_a_line(version):
     assert "`housing history` tells" in decision.reasons[1]
 
 
-def test_a_store_that_is_gone_or_cannot_be_written_holds(own, better, monkeypatch):
-    version = _register(better)
+def test_a_store_that_is_gone_or_cannot_be_written_holds(own, challenger, monkeypatch):
     monkeypatch.chdir(own)  # SQLAlchemy's address of a file is no path, and MLflow makes one of it
     _forget_store(monkeypatch, f"sqlite:///file:{own / 'mlflow.db'}?mode=ro&uri=true")
-    _is_held_without_a_line(version)
+    _is_held_without_a_line(challenger)
     (own / "mlflow.db").rename(own / "away.db")
     _forget_store(monkeypatch)
-    _is_held_without_a_line(version)
+    _is_held_without_a_line(challenger)
     (own / "away.db").rename(own / "mlflow.db")
     _forget_store(monkeypatch, f"sqlite:///{own / 'mlflow.db'}")
     assert registry.stage_version("production") == 1
 
 
-def test_there_is_no_way_back_to_a_version_that_never_stood_there(own, better):
-    version = _register(better)
+def test_there_is_no_way_back_to_a_version_that_never_stood_there(challenger):
     with pytest.raises(registry.RegistryError, match="never stood in Production"):
-        registry.rollback(version)
+        registry.rollback(challenger)
     with pytest.raises(registry.RegistryError, match="stands in Production already"):
         registry.rollback(1)
     assert registry.stage_version("production") == 1

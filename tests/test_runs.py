@@ -97,6 +97,16 @@ def wait_for(condition, timeout_s: float = 120) -> None:
         time.sleep(0.1)
 
 
+def until(file: Path) -> str:
+    """The source of a cell that waits until there is a file, for two minutes at most."""
+    return (
+        "import pathlib, time\n"
+        "end = time.monotonic() + 120\n"
+        f"while not pathlib.Path({str(file)!r}).exists() and time.monotonic() < end:\n"
+        "    time.sleep(0.05)"
+    )
+
+
 def slow(tiny) -> list[Step]:
     """Five steps of about a second, three of them in a row."""
     sleep = "import time; time.sleep(0.5)"
@@ -175,10 +185,10 @@ def test_time_limits_end_a_step_alone_and_the_run_as_a_whole(tiny, own_root, sta
     assert step_limit.wait(timeout=120) == 1
     assert states(own_root) == {"hang": "failed", "quick": "done"}
     assert "took longer than 2 seconds" in records(own_root)[-1]["steps"][0]["reason"]
-    run_limit = start([hang, tiny.make("quick")], timeout_s=5)
+    run_limit = start([hang, tiny.make("quick")], timeout_s=3)
     assert run_limit.wait(timeout=120) == 1
     assert states(own_root) == {"hang": "killed", "quick": "reused"}
-    assert "the run took longer than 5 seconds" in records(own_root)[-1]["steps"][0]["reason"]
+    assert "the run took longer than 3 seconds" in records(own_root)[-1]["steps"][0]["reason"]
     wait_for(lambda: not ours(own_root), timeout_s=10)
 
 
@@ -205,7 +215,8 @@ def test_a_record_that_cannot_be_written_stops_the_run_and_says_what_to_do(tiny,
 def test_two_runs_at_once_the_second_is_told_who_holds_the_root_or_waits(
     tiny, own_root, start, housing
 ):
-    first = start([tiny.make("long", "import time; time.sleep(4)")])
+    told = own_root / "told"
+    first = start([tiny.make("long", until(told))])
     wait_for(lambda: states(own_root).get("long") == "running")
     waiting = start([tiny.make("next")], wait=True)
     refused = housing(own_root, "run", "--models", "ridge", "--trials", "1")
@@ -215,6 +226,7 @@ def test_two_runs_at_once_the_second_is_told_who_holds_the_root_or_waits(
     assert f"process {first.pid}" in refused.stderr
     assert "--wait" in refused.stderr
     assert len(records(own_root)) == 1
+    told.touch()
     assert first.wait(timeout=120) == 0
     assert waiting.wait(timeout=120) == 0
     assert states(own_root) == {"next": "done"}
@@ -223,15 +235,18 @@ def test_two_runs_at_once_the_second_is_told_who_holds_the_root_or_waits(
 def test_another_terminal_sees_how_far_a_run_is_and_what_a_step_prints(
     tiny, own_root, start, housing
 ):
-    talk = "import time; print('FIRST'); time.sleep(5); print('LAST')"
-    process = start([tiny.make("talk", talk)])
+    file = own_root / "told"
+    process = start([tiny.make("talk", f"print('FIRST')\n{until(file)}\nprint('LAST')")])
     logs = "reports/2*/00_talk.log"
     wait_for(lambda: any("FIRST" in path.read_text() for path in own_root.glob(logs)))
     told = json.loads(housing(own_root, "status", "--json").stdout)
     assert told["state"] == "running"
     assert told["steps"][0]["cell"] == [4, 5, "Tiny"]
-    said = housing(own_root, "logs", "-f", "talk").stdout
-    assert said.index("FIRST") < said.index("LAST")
+    command = [Path(sys.executable).with_name("housing"), "logs", "-f", "talk"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as following:
+        assert "FIRST\n" in following.stdout
+        file.touch()
+        assert "LAST\n" in following.stdout
     assert process.wait(timeout=120) == 0
 
 

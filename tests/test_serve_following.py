@@ -397,7 +397,9 @@ def test_a_stop_finishes_the_batch_that_is_in_flight(own_store, store, tmp_path)
 
 
 class Pressing(threading.Thread):
-    """Requests over one connection as fast as they are answered, until it is closed."""
+    """Requests over one connection, by default as fast as they are answered, until it is closed."""
+
+    pause_s = 0.0
 
     def __init__(self, server):
         super().__init__()
@@ -407,7 +409,7 @@ class Pressing(threading.Thread):
     def run(self):
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
         try:
-            while not self.ended.is_set():
+            while not self.ended.wait(self.pause_s):
                 connection.request("POST", "/predict", json.dumps(EXAMPLE_DISTRICT), JSON)
                 answer = connection.getresponse()
                 named = json.loads(answer.read())["prediction_id"]
@@ -464,6 +466,8 @@ def test_a_worker_that_is_killed_under_load_is_replaced_and_the_others_answer(
         killed = time.monotonic()
         move_production(second)
         assert_others_answer(server)
+        for one in pressing:
+            one.pause_s = 0.02  # still hundreds a second, and a core for the worker that starts
         server.wait_for(lambda status: status == {"status": "ready", "model_version": second})
         assert len(workers_of(server)) == 2
         for one in pressing:

@@ -77,12 +77,18 @@ def test_the_ledger_is_in_postgres_and_the_model_in_the_object_store():
     assert not get_settings().artifacts.exists()
 
 
-def register_better():
-    """The number of a version that is better than the first."""
-    train, test = parts.load_part("train"), parts.load_part("test")
+@pytest.fixture(scope="module")
+def better(team):
+    """A model that is better than the one in Production at first."""
+    train = parts.load_part("train")
     params = {"n_estimators": 60, "max_depth": 5, "learning_rate": 0.1}
     small = families.make_model("xgboost", params, repeats=1)
-    model = intervals.CalibratedModel(small).fit(train.districts, train.y)
+    return intervals.CalibratedModel(small).fit(train.districts, train.y)
+
+
+def register(model):
+    """The number of a new version."""
+    train, test = parts.load_part("train"), parts.load_part("test")
     with tracking.run("evaluation", "better", params={}, tags={}) as run_id:
         uri = tracking.log_model(model, train.districts)
         found = model.predict(test.districts)
@@ -92,17 +98,17 @@ def register_better():
                                         "data_digest": digest})  # fmt: skip
 
 
-def test_two_servers_follow_what_the_gate_and_a_rollback_decide(servers):
+def test_two_servers_follow_what_the_gate_and_a_rollback_decide(servers, better):
     asked, lines = EXAMPLE_DISTRICT, len(registry.history())
     before = answers(servers, asked, version=1)
-    decision = promotion.promote(register_better())
+    decision = promotion.promote(register(better))
     assert decision.promoted, decision.reasons
     assert answers(servers, asked, version=decision.version) != before
     assert registry.rollback().version == 1
     assert answers(servers, asked, version=1) == before
     told = [(one.decision, one.version) for one in registry.history()[lines:]]
-    better = decision.version
-    assert told == [("registered", better), ("promoted", better), ("rolled back", 1)]
+    new = decision.version
+    assert told == [("registered", new), ("promoted", new), ("rolled back", 1)]
 
 
 def answers(servers, asked, *, version):
@@ -137,8 +143,8 @@ def test_ten_seconds_without_postgres_cost_no_trial_no_metric_and_no_answer(team
     wait_for(lambda: set(told) <= logged_answers())
 
 
-def test_without_the_object_store_the_gate_holds_and_servers_answer(team, servers):
-    version, standing = register_better(), registry.stage_version("production")
+def test_without_the_object_store_the_gate_holds_and_servers_answer(team, servers, better):
+    version, standing = register(better), registry.stage_version("production")
     with away(team.objects):
         decision = promotion.promote(version)
         assert all(ask(server) for server in servers)

@@ -10,6 +10,7 @@ from housing_lib import compute, data, families, features, studies, tuning
 from housing_lib.accuracy import metrics
 
 pytestmark = pytest.mark.usefixtures("own_root")
+QUICK = 0.2  # the share of its trees that a family grows, where their number is no matter
 
 
 @pytest.fixture(scope="module")
@@ -21,7 +22,8 @@ def split():
 @pytest.mark.parametrize("family", ["decision_tree", "random_forest", "xgboost"])
 def test_the_same_seed_gives_the_same_trials(split, family):
     def searched():
-        return tuning.tune(family, split["train"], split["val"], n_trials=4, seed=3)
+        train, val = split["train"], split["val"]
+        return tuning.tune(family, train, val, n_trials=4, seed=3, growth=QUICK)
 
     first, second = searched(), searched()
     assert [trial.params for trial in first.trials] == [trial.params for trial in second.trials]
@@ -30,8 +32,8 @@ def test_the_same_seed_gives_the_same_trials(split, family):
 
 @pytest.mark.parametrize("family", ["ridge", "random_forest", "gradient_boosting", "xgboost"])
 def test_the_estimator_of_the_best_trial_scores_what_the_trial_scored(split, family):
-    search = tuning.tune(family, split["train"], split["val"], n_trials=2, seed=0)
     train, val = split["train"], split["val"]
+    search = tuning.tune(family, train, val, n_trials=2, seed=0, growth=QUICK)
     again = families.make_model(family, search.best.params, seed=0, repeats=1)
     again.fit(train.districts, train.y)
     best = search.best_model(train)
