@@ -312,7 +312,8 @@ def main() -> None:
     found: list[Bar] = []
     for name in chosen.measures or MEASURES:
         with tempfile.TemporaryDirectory(prefix="housing-scale-") as folder:
-            os.environ.clear()
+            for variable in STORE_VARIABLES:
+                os.environ.pop(variable, None)
             os.environ.update(environment_of(Path(folder)))
             from housing_lib import tracking
             from housing_lib.settings import get_settings
