@@ -103,6 +103,7 @@ class PredictionLog:
         self.dropped = self.spooled = 0
         self.problem = ""
         self._rows: list[Row] = []
+        self._under_way: list[Row] = []
         self._promised: list[Future[None]] = []
         self._lock, self._flushing = threading.Lock(), threading.Lock()
         self._wake, self._stop = threading.Event(), threading.Event()
@@ -128,7 +129,7 @@ class PredictionLog:
     @property
     def waiting(self) -> int:
         """The rows that are not in the database yet."""
-        return len(self._rows) + self._spool.rows
+        return len(self._rows) + len(self._under_way) + self._spool.rows
 
     def add(self, rows: Sequence[Row]) -> None:
         """Keep these rows of `predictions`; this never fails and never waits."""
@@ -153,9 +154,11 @@ class PredictionLog:
         with self._flushing:
             with self._lock:
                 rows, self._rows = self._rows, []
+                self._under_way = rows
                 promised, self._promised = self._promised, []
             patience = PATIENCE_OF_CALLERS_S if promised else patience
             error = self._write(rows, patience) if rows else None
+            self._under_way = []
             for promise in promised:
                 if error is None:
                     promise.set_result(None)

@@ -18,7 +18,7 @@ from clusters import Cluster, running_cluster
 from filelock import FileLock
 from nbformat import v4
 from scored import identity_of
-from serving import Server, running_server
+from serving import Server, register_another, running_server
 
 from housing_lib import (
     accuracy,
@@ -44,6 +44,7 @@ STORE_VARIABLES = ("HOUSING_TRACKING_URI", "MLFLOW_TRACKING_URI", "HOUSING_MODEL
 # Those that compute and those that mostly wait in turn, so that two workers keep both cores busy.
 LONGEST_FIRST = (
     *("cli", "runs", "serve_following", "notebooks", "pipeline", "team", "browser", "registry"),
+    *("serve_stopping", "serve_log", "serve_limits"),
     *("monitoring", "ledger", "tuning", "serve", "studies", "reuse", "compiled", "execution"),
 )
 
@@ -86,6 +87,21 @@ def server(store: Store, tmp_path_factory: pytest.TempPathFactory) -> Iterator[S
     with running_server(store.root, tmp_path_factory.mktemp("server") / "server.log") as running:
         yield running
     assert "Traceback" not in running.printed
+
+
+@pytest.fixture(scope="module")
+def own_store(
+    store: Store, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[Path, int, int]]:
+    """A copy of that store with two versions, the first in Production, which may be moved."""
+    root = tmp_path_factory.mktemp("following") / "root"
+    shutil.copytree(store.root, root, ignore=shutil.ignore_patterns("serving"))
+    with pytest.MonkeyPatch.context() as patch:
+        use_root(patch, root)
+        second = register_another(store)
+        deployment.publish(second)
+        yield root, store.registered.version, second
+    clear_caches()
 
 
 @pytest.fixture(scope="session")

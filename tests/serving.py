@@ -3,6 +3,7 @@
 import os
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import time
@@ -11,10 +12,13 @@ from contextlib import contextmanager
 import httpx2
 import pytest
 
-from housing_lib.settings import PROJECT
+from housing_lib import families, registry, tracking
+from housing_lib.settings import PROJECT, get_settings
 from serve.schemas import EXAMPLE_DISTRICT
 
 START_TIMEOUT_S = 90
+JSON = {"Content-Type": "application/json"}
+QUICK = {"HOUSING_POLL_SECONDS": "0.3"}
 
 
 class Server:
@@ -97,3 +101,39 @@ def problems(response):
     listed = response.json()["problems"]
     assert all(set(one) - {"row"} == {"field", "problem", "found", "expected"} for one in listed)
     return {one["field"]: one for one in listed}
+
+
+def predict(server):
+    """The answer to the example."""
+    return server.post("/predict", json=EXAMPLE_DISTRICT)
+
+
+def gauge(server, name):
+    """The value of a metric."""
+    lines = server.get("/metrics").text.splitlines()
+    (value,) = [line.split()[1] for line in lines if line.startswith(f"{name} ")]
+    return float(value)
+
+
+def logged(root):
+    """The ids of all answers in the log."""
+    connection = sqlite3.connect(root / "data" / "serving" / "predictions.db")
+    found = {row[0] for row in connection.execute("select prediction_id from predictions")}
+    connection.close()
+    return found
+
+
+def move_production(version):
+    """Let Production be another version, as any MLflow client can."""
+    tracking.client().set_registered_model_alias(get_settings().model_name, "production", version)
+
+
+def register_another(store):
+    """The number of a second version."""
+    train = store.test
+    model = families.make_model("decision_tree", {"max_depth": 5}).fit(train, train["MedHouseVal"])
+    tags = {"family": "decision_tree"}
+    with tracking.run("evaluation", "second", params={}, tags=tags) as run_id:
+        uri = tracking.log_model(model, train)
+    tags |= {"run_id": run_id, "data_digest": store.registered.data_digest}
+    return registry.register(uri, tags=tags)

@@ -1,5 +1,6 @@
 """The prediction log on PostgreSQL keeps every answer, whatever becomes of the database."""
 
+import sqlite3
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -9,7 +10,7 @@ import httpx2
 import pytest
 import sqlalchemy
 from databases import running_postgres
-from serving import running_server
+from serving import gauge, running_server
 
 from housing_lib.data import FEATURES
 from housing_lib.prediction_tables import actuals, make_tables, predictions
@@ -65,13 +66,6 @@ def tell(server, price, **of):
     """The answer to one true price."""
     one = {"median_house_value": price, "observed_at": "2026-11-23T12:00:00Z", **of}
     return server.post("/actuals", json={"actuals": [one]})
-
-
-def gauge(server, name):
-    """The value of a metric."""
-    lines = server.get("/metrics").text.splitlines()
-    (value,) = [line.split()[1] for line in lines if line.startswith(f"{name} ")]
-    return float(value)
 
 
 def kept(database, ids):
@@ -202,6 +196,28 @@ def test_what_a_process_that_is_gone_left_in_the_spool_is_written_by_the_next(da
         time.sleep(0.1)
     log.stop()
     assert kept(database, ["left-1", "left-2", "left-3"]) == {"left-1", "left-2", "left-3"}
+
+
+def test_rows_wait_until_the_database_has_them(tmp_path):
+    uri = f"sqlite:///{tmp_path / 'answers.db'}"
+    log = PredictionLog(uri, spool=tmp_path)
+    log.add(rows("first"))
+    log.flush()
+    lock = sqlite3.connect(tmp_path / "answers.db", isolation_level=None, check_same_thread=False)
+    lock.execute("begin exclusive")
+    log.add(rows("second", "third"))
+    waited = []
+
+    def free():
+        waited.append(log.waiting)
+        lock.execute("rollback")
+
+    threading.Timer(0.3, free).start()
+    log.flush(patience=10)
+    assert waited == [2]
+    assert log.waiting == 0
+    assert kept(uri, ["second", "third"]) == {"second", "third"}
+    lock.close()
 
 
 def test_a_spool_that_cannot_be_written_keeps_its_rows_in_memory(postgres, tmp_path):

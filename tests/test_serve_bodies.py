@@ -9,6 +9,7 @@ import pyarrow as pa
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from serving import JSON
 
 from housing_lib import compiled
 from housing_lib.data import CONTRACT, FEATURES
@@ -18,7 +19,6 @@ from serve.schemas import EXAMPLE_DISTRICT
 # Many more are tried before a release: HOUSING_BODIES=100000.
 BODIES = int(os.environ.get("HOUSING_BODIES", "300"))
 ROUTES = ("/predict", "/predict/batch", "/actuals")
-JSON = {"Content-Type": "application/json"}
 
 odd_numbers = st.sampled_from(["NaN", "-Infinity", "1e400", "-0", "1E5", "9" * 400, "0x1", ".5"])
 scalars = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20)

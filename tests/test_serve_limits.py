@@ -1,0 +1,77 @@
+"""Who may call a server, and how much at a time."""
+
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from serving import running_server
+
+from serve.schemas import EXAMPLE_DISTRICT
+
+
+def new_key(scopes):
+    """A key, and its entry in the settings, from the command line."""
+    command = [Path(sys.executable).with_name("housing"), "key", "someone", "--scopes", scopes]
+    printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    secret, entry = (line.split()[-1] for line in printed.splitlines())
+    return secret, entry
+
+
+@pytest.fixture(scope="module")
+def guarded(store, tmp_path_factory):
+    """A server with keys and room for one request, and the keys."""
+    (caller, first), (operator, second) = new_key("predict"), new_key("metrics,actuals")
+    variables = {
+        "HOUSING_API_KEYS": f"{first}, {second}",
+        "HOUSING_CONCURRENCY": "1",
+    }
+    log_path = tmp_path_factory.mktemp("guarded") / "server.log"
+    with running_server(store.root, log_path, **variables) as running:
+        yield running, caller, operator
+    assert caller not in running.printed
+
+
+def test_each_key_opens_its_own_routes_and_no_others(guarded):
+    server, caller, operator = guarded
+    opened = {
+        key: [
+            server.post("/predict", json=EXAMPLE_DISTRICT, headers={"X-API-Key": key}).status_code,
+            server.get("/metrics", headers={"Authorization": f"Bearer {key}".strip()}).status_code,
+            server.post("/actuals", json={}, headers={"X-API-Key": key}).status_code,
+        ]
+        for key in (caller, operator, "wrong", "")
+    }
+    assert opened == {
+        caller: [200, 403, 403],
+        operator: [403, 200, 422],
+        "wrong": [401, 401, 401],
+        "": [401, 401, 401],
+    }
+    assert server.get("/").status_code == server.get("/health/ready").status_code == 200
+
+
+def test_half_a_body_is_given_up_and_meanwhile_others_are_told_to_wait(guarded):
+    server, caller, _ = guarded
+    head = f"POST /predict HTTP/1.1\r\nHost: localhost\r\nX-API-Key: {caller}\r\n"
+    head += "Content-Type: application/json\r\nContent-Length: 99\r\n\r\n"
+    with socket.create_connection(("127.0.0.1", server.base_url.port)) as half:
+        half.sendall(f"{head}{{".encode())
+        time.sleep(0.3)
+        busy = server.post("/predict", json=EXAMPLE_DISTRICT, headers={"X-API-Key": caller})
+        assert busy.status_code == 503
+        assert busy.headers["retry-after"] == "1"
+        assert server.get("/health/live").status_code == 200
+        half.settimeout(20)
+        assert half.recv(200).startswith(b"HTTP/1.1 408")
+
+
+def test_an_open_door_without_keys_is_refused_unless_said_twice():
+    command = [Path(sys.executable).with_name("housing"), "serve", "--host", "0.0.0.0"]
+    for more in ([], ["--without-keys"]):
+        done = subprocess.run([*command, *more], capture_output=True, text=True, timeout=60)
+        assert done.returncode == 2
+        assert "HOUSING_WITHOUT_KEYS" in done.stderr
+        assert "Nothing was started" in done.stderr

@@ -1,0 +1,73 @@
+"""Whatever becomes of the log, predictions are answered, and the log gets them later."""
+
+import shutil
+import sqlite3
+import time
+
+import psutil
+import pytest
+from serving import QUICK, gauge, logged, predict, running_server
+
+from serve.schemas import EXAMPLE_DISTRICT
+
+
+@pytest.fixture(scope="module")
+def root(store, tmp_path_factory):
+    """A copy of the session's store with a log of its own."""
+    own = tmp_path_factory.mktemp("logged") / "root"
+    shutil.copytree(store.root, own, ignore=shutil.ignore_patterns("serving"))
+    return own
+
+
+@pytest.fixture(scope="module")
+def server(root, tmp_path_factory):
+    """A server of that store."""
+    with running_server(root, tmp_path_factory.mktemp("log") / "server.log", **QUICK) as running:
+        yield running
+
+
+def test_a_log_that_is_locked_fails_no_prediction_and_gets_its_rows_later(server, root):
+    path = root / "data" / "serving" / "predictions.db"
+    predict(server)
+    server.wait_for(lambda _: path.exists() and gauge(server, "housing_log_waiting") == 0)
+    lock = sqlite3.connect(path, isolation_level=None)
+    lock.execute("begin exclusive")
+    try:
+        named = predict(server).json()["prediction_id"]
+        server.wait_for(lambda _: gauge(server, "housing_log_spooled") > 0)
+        assert predict(server).status_code == 200
+        truth = {"median_house_value": 3.5, "observed_at": "2026-11-23T12:00:00Z"}
+        truths = {"actuals": [truth | {"features": EXAMPLE_DISTRICT}]}
+        assert server.post("/actuals", json=truths).status_code == 503
+    finally:
+        lock.execute("rollback")
+    server.wait_for(lambda _: gauge(server, "housing_log_waiting") == 0)
+    query = "select count(*) from predictions where prediction_id = ?"
+    assert lock.execute(query, [named]).fetchone() == (1,)
+    lock.close()
+
+
+def test_a_full_disk_fails_no_prediction_and_gets_its_rows_later(server, root):
+    process = psutil.Process(server.process.pid)
+    before = process.rlimit(psutil.RLIMIT_FSIZE)
+    process.rlimit(psutil.RLIMIT_FSIZE, (0, before[1]))  # no file takes another byte
+    try:
+        ids = [predict(server).json()["prediction_id"] for _ in range(20)]
+        time.sleep(1)
+        ids += [predict(server).json()["prediction_id"] for _ in range(20)]
+        assert gauge(server, "housing_log_waiting") >= len(ids)
+    finally:
+        process.rlimit(psutil.RLIMIT_FSIZE, before)
+    server.wait_for(lambda _: gauge(server, "housing_log_waiting") == 0)
+    assert gauge(server, "housing_log_dropped") == 0
+    assert set(ids) <= logged(root)
+
+
+def test_a_strict_answer_is_in_the_database_when_it_is_given(root, tmp_path):
+    with running_server(root, tmp_path / "server.log", HOUSING_STRICT_LOG="true") as strict:
+        answer = predict(strict).json()
+        connection = sqlite3.connect(root / "data" / "serving" / "predictions.db")
+        query = "select price from predictions where prediction_id = ?"
+        (price,) = connection.execute(query, [answer["prediction_id"]]).fetchone()
+        connection.close()
+    assert price == answer["predicted_median_house_value"]
