@@ -20,7 +20,7 @@ from housing_lib.searching import nearest_in_order
 from housing_lib.settings import HousingError
 from housing_lib.shallow import Shallow
 
-FORMAT = 4
+FORMAT = 5
 TOLERANCE = 1e-6
 
 

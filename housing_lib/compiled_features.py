@@ -37,7 +37,7 @@ class Around(NamedTuple):
     penalties
         Those of the local regressions, shape (spaces, most of a space); NaN where there is none.
     distances
-        Where the distances stand among the features of all spaces.
+        The columns of distances, counted from the last column of the matrix: -1, -2 ...
     """
 
     counts: npt.NDArray[np.int64]
@@ -69,8 +69,7 @@ def district_matrix(districts: Floats, own: Own, around: Around) -> tuple[Floats
     matrix[:, cities.stop] = matrix[:, cities].min(axis=1)
     for columns in ([7, 9], slice(cities.start, cities.stop + 2)):
         matrix[:, columns] = np.log1p(matrix[:, columns])
-    distances = around.distances + (cities.stop + 3)
-    matrix[:, distances] = np.log(matrix[:, distances])
+    matrix[:, around.distances] = np.log(matrix[:, around.distances])
     return matrix, kilometres
 
 

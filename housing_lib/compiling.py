@@ -167,7 +167,7 @@ def _around(known: Any) -> Around:
 
 def _distances(known: Any) -> Any:
     names = known.get_feature_names_out()
-    return np.flatnonzero(["LogDistance" in name for name in names])
+    return np.flatnonzero(["LogDistance" in name for name in names]) - len(names)
 
 
 def _learned_from(around: Any, medians: Floats, districts: Floats) -> Floats:
@@ -275,13 +275,7 @@ def _search(tree: Any) -> Search:
 
 def _buckets(points: Floats) -> tuple[Floats, Any, Floats]:
     """The points of each bucket, their rows, and the boxes of the tree whose leaves they are."""
-    below = 1
-    while below * FAN * BUCKET < len(points):
-        below *= FAN
-    parts = -(-len(points) // (BUCKET * below))
-    levels = [list(_halves(points, np.arange(len(points)), parts))]
-    while len(levels[-1]) < parts * below:
-        levels.append([own for rows in levels[-1] for own in _halves(points, rows, FAN)])
+    levels = _levels(points)
     members = levels[-1]
     size = max(map(len, members))
     held = np.full((len(members), points.shape[1], size), np.inf)
@@ -289,6 +283,18 @@ def _buckets(points: Floats) -> tuple[Floats, Any, Floats]:
     for bucket, own in enumerate(members):
         held[bucket, :, : len(own)], rows[bucket, : len(own)] = points[own].T, own
     return held, rows, np.concatenate([_boxes(points, level) for level in levels])
+
+
+def _levels(points: Floats) -> list[list[Any]]:
+    """The rows in each node of the tree, level by level below the root, the buckets last."""
+    below = 1  # buckets below each child of the root
+    while below * FAN * BUCKET < len(points):
+        below *= FAN
+    parts = -(-len(points) // (BUCKET * below))
+    levels = [list(_halves(points, np.arange(len(points)), parts))]
+    while len(levels[-1]) < parts * below:
+        levels.append([own for rows in levels[-1] for own in _halves(points, rows, FAN)])
+    return levels
 
 
 def _boxes(points: Floats, members: Sequence[Any]) -> Floats:
