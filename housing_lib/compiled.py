@@ -16,11 +16,11 @@ from housing_lib.compiled_features import Around, Own, district_matrix, place_km
 from housing_lib.contract import Floats
 from housing_lib.files import atomic_path, file_digest
 from housing_lib.forests import Forest, Mean
-from housing_lib.searching import nearest_in_order
+from housing_lib.searching import nearest
 from housing_lib.settings import HousingError
 from housing_lib.shallow import Shallow
 
-FORMAT = 5
+FORMAT = 6
 TOLERANCE = 1e-6
 
 
@@ -166,9 +166,9 @@ class Compiled:
 
     def nearest(self, latitude: float, longitude: float) -> tuple[int, float]:
         """The row of the training district nearest to a place, and its distance in km."""
-        place = place_km(latitude, longitude, self.own.radius_km)
-        distances, rows = np.empty(1), np.empty(1, dtype="i8")
-        nearest_in_order(self.around.searches[0], place, 1, distances, rows)
+        place, distances, rows = np.empty(3), np.empty(1), np.empty(1, dtype="i8")
+        place_km(latitude, longitude, self.own.radius_km, place)
+        nearest(self.around.spaces[0].search, place, distances, rows)
         return int(rows[0]), float(distances[0])
 
     def save(self, path: Path) -> str:

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from housing_lib.contract import Floats
 from housing_lib.jit import kernel
-from housing_lib.searching import Search, nearest, nearest_in_order, reach_of
+from housing_lib.searching import Search, nearest
 
 RADIAN = math.pi / 180
 # The 1, 2, 3, 5, 10, 20 and 40 nearest; spreads begin at the fourth of these.
@@ -24,34 +24,53 @@ class Own(NamedTuple):
     cities: Floats
     angles: Floats
     coast: Search
+    coast_points: int
     radius_km: float
 
 
-class Around(NamedTuple):
-    """The training districts, and each space in which some of them are near.
-
-    Parameters
-    ----------
-    kilometres
-        How many of them count as much as one spread of a trait, space by space.
-    penalties
-        Those of the local regressions, shape (spaces, most of a space); NaN where there is none.
-    distances
-        The columns of distances, counted from the last column of the matrix: -1, -2 ...
-    """
+class Known(NamedTuple):
+    """The training districts: traits, incomes, prices, and how many of them count as near."""
 
     counts: npt.NDArray[np.int64]
     few: int
     many: int
-    mean: Floats
-    spread: Floats
     kinds: Floats
     incomes: Floats
     prices: Floats
-    searches: tuple[Search, ...]
-    kilometres: Floats
-    softenings: Floats
+
+
+class Space(NamedTuple):
+    """A space in which training districts are near.
+
+    Parameters
+    ----------
+    kilometres
+        How many of them count as much as one spread of a trait; infinite where only places do.
+    penalties
+        Those of the local regressions.
+    """
+
+    search: Search
+    kilometres: float
+    softening: float
     penalties: Floats
+
+
+class Around(NamedTuple):
+    """The training districts, and each space in which some of them are near, places first.
+
+    Parameters
+    ----------
+    mean, spread
+        Of the traits.
+    distances
+        The columns of distances, counted from the last column of the matrix: -1, -2 ...
+    """
+
+    known: Known
+    spaces: tuple[Space, ...]
+    mean: Floats
+    spread: Floats
     distances: npt.NDArray[np.int64]
 
 
@@ -76,45 +95,32 @@ def district_matrix(districts: Floats, own: Own, around: Around) -> tuple[Floats
 @kernel
 def raw_matrix(districts, incomes, counts, own, around):  # type: ignore[no-untyped-def]
     """The matrix before logarithms are taken, and the kilometres to the nearest known district."""
-    width = own_width(own) + 2 * around.kinds.shape[1]
-    for space in range(len(around.kilometres)):
-        width += space_width(around, space)
+    at, traits = 15 + len(own.angles) + len(own.cities), around.known.kinds.shape[1]
+    width = at + 2 * traits
+    for space in around.spaces:
+        width += 5 * len(around.known.counts) - FIRST_SPREAD + 4 + len(space.penalties)
     matrix, kilometres = np.empty((len(districts), width)), np.empty(len(districts))
-    kind = np.empty(5)
+    places, kinds = np.empty((len(districts), 3)), np.empty((len(districts), traits))
     for row in range(len(districts)):
-        district, out = districts[row], matrix[row]
-        place = place_km(district[6], district[7], own.radius_km)
-        own_features(district, counts[row], place, own, out)
-        kind[0], kind[1] = incomes[row], district[1]
-        kind[2], kind[3], kind[4] = counts[row, 0], counts[row, 1], counts[row, 3]
-        scaled = (kind - around.mean) / around.spread
-        income = max(district[0], 0.1)
-        kilometres[row] = around_features(income, scaled, place, around, out[own_width(own) :])
+        district = districts[row]
+        place_km(district[6], district[7], own.radius_km, places[row])
+        own_features(district, counts[row], places[row], own, matrix[row])
+        kinds[row, 0], kinds[row, 1] = incomes[row], district[1]
+        kinds[row, 2:4], kinds[row, 4] = counts[row, :2], counts[row, 3]
+        kinds[row] = (kinds[row] - around.mean) / around.spread
+    for space in around.spaces:
+        at = space_features(districts, places, kinds, space, around.known, matrix, kilometres, at)
     return matrix, kilometres
 
 
 @kernel
-def own_width(own):  # type: ignore[no-untyped-def]
-    """The number of features that a district has of itself."""
-    return 15 + len(own.angles) + len(own.cities)
-
-
-@kernel
-def space_width(around, space):  # type: ignore[no-untyped-def]
-    """The number of features that the neighbours in one space add."""
-    return 5 * len(around.counts) - FIRST_SPREAD + 4 + np.isfinite(around.penalties[space]).sum()
-
-
-@kernel
-def place_km(latitude, longitude, radius):  # type: ignore[no-untyped-def]
-    """A place on the sphere, as `geography.places_km` has it."""
+def place_km(latitude, longitude, radius, place):  # type: ignore[no-untyped-def]
+    """Fill in a place on the sphere, as `places.places_km` has it."""
     phi, turn = latitude * RADIAN, longitude * RADIAN
-    place = np.empty(3)
     across = math.cos(phi)
     place[0] = radius * (across * math.cos(turn))
     place[1] = radius * (across * math.sin(turn))
     place[2] = radius * math.sin(phi)
-    return place
 
 
 @kernel
@@ -135,9 +141,9 @@ def own_features(district, counts, place, own, out):  # type: ignore[no-untyped-
         out[at] = half_chord(latitude, longitude, own.cities[city, 0], own.cities[city, 1])
         at += 1
     distances, found = np.empty(1), np.empty(1, np.int64)
-    nearest(own.coast, place, np.inf, distances, found)
+    nearest(own.coast, place, distances, found)
     out[at + 1] = distances[0]
-    out[at + 2] = found[0] / (len(own.coast.points) - 1)
+    out[at + 2] = found[0] / (own.coast_points - 1)
 
 
 @kernel
@@ -150,43 +156,24 @@ def half_chord(latitude, longitude, to_latitude, to_longitude):  # type: ignore[
 
 
 @kernel
-def around_features(income, kind, place, around, out):  # type: ignore[no-untyped-def]
-    """Fill in what `neighbours.NeighbourFeatures` computes; the distance to the nearest place."""
-    most = around.counts[-1]
+def space_features(districts, places, kinds, space, known, matrix, kilometres, at):  # type: ignore[no-untyped-def]
+    """Fill in what `neighbours.NeighbourFeatures` computes in one space; the column after that."""
+    most, end, km = known.counts[-1], at, space.kilometres
     distances, found = np.empty(most), np.empty(most, np.int64)
-    point = np.empty(3 + len(kind))
-    at, kilometres = 0, np.inf
-    traits = out[len(out) - 2 * len(kind) :]
-    for space in range(len(around.kilometres)):
-        km, search = around.kilometres[space], around.searches[space]
+    point = np.empty(3 if np.isinf(km) else 3 + kinds.shape[1])
+    for row in range(len(districts)):
+        out, kind = matrix[row], kinds[row]
+        point[:3] = places[row] if np.isinf(km) else places[row] / km
+        point[3:] = kind[: len(point) - 3]
+        nearest(space.search, point, distances, found)
         if np.isinf(km):
-            find(search, place, found[:0], distances, found)
-            kilometres = distances[0]
-            mean_kinds(around.kinds, found, around.few, traits)
-            mean_kinds(around.kinds, found, around.many, traits[len(kind) :])
-        else:
-            point[:3], point[3:] = place / km, kind
-            find(search, point, found, distances, found)
-        distances += around.softenings[space]
-        at = prices_around(distances, found, income, around, out, at)
-        at = local_prices(distances, found, kind, around.penalties[space], around, out, at)
-    return kilometres
-
-
-@kernel
-def find(search, point, seeds, distances, found):  # type: ignore[no-untyped-def]
-    """Fill in the nearest; where there are too few, the farthest stands for the others.
-
-    The nearest of the space before, its seeds, tell how far it is at most. Where there
-    are none the space is that of places, which tie so often that order comes first.
-    """
-    most, there = len(distances), min(len(distances), len(search.points))
-    if len(seeds) == there:
-        nearest(search, point, reach_of(search, point, seeds), distances, found)
-    else:
-        nearest_in_order(search, point, there, distances, found)
-    for k in range(there, most):
-        distances[k], found[k] = distances[there - 1], found[there - 1]
+            kilometres[row] = distances[0]
+            mean_kinds(known.kinds, found, known.few, out[-2 * len(kind) :])
+            mean_kinds(known.kinds, found, known.many, out[-len(kind) :])
+        distances += space.softening
+        end = prices_around(distances, found, max(districts[row, 0], 0.1), known, out, at)
+        end = local_prices(distances, found, kind, space.penalties, known, out, end)
+    return end
 
 
 @kernel
@@ -200,24 +187,24 @@ def mean_kinds(kinds, found, count, out):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def prices_around(distances, found, income, around, out, at):  # type: ignore[no-untyped-def]
+def prices_around(distances, found, income, known, out, at):  # type: ignore[no-untyped-def]
     """Fill in what the prices of the nearest districts tell; the place after that."""
-    counts, groups = around.counts, len(around.counts)
+    counts, groups = known.counts, len(known.counts)
     total = squares = weights = weighted = by_income = 0.0
     lowest, highest = np.inf, -np.inf
     group, spread, ends = 0, at + 4 * groups, at + 5 * groups - FIRST_SPREAD
     for k in range(counts[-1]):
-        price, weight = around.prices[found[k]], 1 / distances[k]
+        price, weight = known.prices[found[k]], 1 / distances[k]
         total += price
         squares += price * price
         weights += weight
         weighted += weight * price
-        by_income += weight * (price / around.incomes[found[k]])
+        by_income += weight * (price / known.incomes[found[k]])
         lowest, highest = min(lowest, price), max(highest, price)
         count = k + 1
-        if count == around.few:
+        if count == known.few:
             out[ends], out[ends + 2] = lowest, highest
-        if count == around.many:
+        if count == known.many:
             out[ends + 1], out[ends + 3] = lowest, highest
         if count == counts[group]:
             mean = total / count
@@ -234,38 +221,40 @@ def prices_around(distances, found, income, around, out, at):  # type: ignore[no
 
 
 @kernel
-def local_prices(distances, found, kind, penalties, around, out, at):  # type: ignore[no-untyped-def]
-    """Fill in the prices by ridge regressions on traits over the neighbours; the place after."""
-    if np.isnan(penalties[0]):
+def local_prices(distances, found, kind, penalties, known, out, at):  # type: ignore[no-untyped-def]
+    """Fill in the prices by ridge regressions on traits over the neighbours; the column after."""
+    if len(penalties) == 0:
         return at
     size = len(kind) + 1
     gram, moment, design = np.zeros((size, size)), np.zeros(size), np.ones(size)
     for k in range(len(distances)):
         near = max(1 - (distances[k] / distances[-1]) ** 2, 0.05)
         for trait in range(size - 1):
-            design[trait + 1] = around.kinds[found[k], trait] - kind[trait]
+            design[trait + 1] = known.kinds[found[k], trait] - kind[trait]
         for i in range(size):
             weighted = near * near * design[i]
-            moment[i] += weighted * around.prices[found[k]]
-            for j in range(size):
+            moment[i] += weighted * known.prices[found[k]]
+            for j in range(i + 1):
                 gram[i, j] += weighted * design[j]
     for penalty in penalties:
-        if np.isfinite(penalty):
-            out[at] = first_unknown(gram, moment, penalty)
-            at += 1
+        out[at] = first_unknown(gram, moment, penalty)
+        at += 1
     return at
 
 
 @kernel
 def first_unknown(gram, moment, penalty):  # type: ignore[no-untyped-def]
-    """The constant of a ridge regression, by eliminating the other unknowns from the last on."""
+    """The constant of a ridge regression, by eliminating the other unknowns from the last on.
+
+    Of the symmetric matrix the lower half is enough.
+    """
     matrix, right = gram.copy(), moment.copy()
     matrix[0, 0] += 1e-9
     for pivot in range(len(right) - 1, 0, -1):
         matrix[pivot, pivot] += penalty
         for row in range(pivot):
-            share = matrix[row, pivot] / matrix[pivot, pivot]
+            share = matrix[pivot, row] / matrix[pivot, pivot]
             right[row] -= share * right[pivot]
-            for column in range(pivot):
+            for column in range(row + 1):
                 matrix[row, column] -= share * matrix[pivot, column]
     return right[0] / matrix[0, 0]

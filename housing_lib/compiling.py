@@ -18,13 +18,13 @@ from housing_lib.compiled import (
     Member,
     refuse_difference,
 )
-from housing_lib.compiled_features import Around, Own
+from housing_lib.compiled_features import Around, Known, Own, Space
 from housing_lib.contract import CONTRACT, FEATURES, Floats
 from housing_lib.estimators import LinearStart
 from housing_lib.features import ROTATIONS_DEGREES
 from housing_lib.forests import Forest, Mean, from_boosters, from_histogram_boosting, from_trees
 from housing_lib.model import DISTANCE_COLUMN, FAR_COLUMNS
-from housing_lib.searching import LEAF, Search
+from housing_lib.searching import Search
 
 GOLDEN_ROWS = 64
 COVERAGE = 0.9
@@ -133,35 +133,35 @@ def _steps(inner: Any) -> Any:
 
 
 def _own() -> Own:
-    coast = KDTree(places.places_km(*places.coast_points().T))
+    coast = places.places_km(*places.coast_points().T)
     return Own(
         cities=np.array(list(places.CITIES.values())),
         angles=np.deg2rad(ROTATIONS_DEGREES),
         coast=_search(coast),
+        coast_points=len(coast),
         radius_km=places.EARTH_RADIUS_KM,
     )
 
 
-def _around(known: Any) -> Around:
-    spaces = list(neighbours.SPACES)
-    most = max(1, *(len(neighbours.PENALTIES[space]) for space in spaces))
-    penalties = np.full((len(spaces), most), np.nan)
-    for row, space in enumerate(spaces):
-        penalties[row, : len(neighbours.PENALTIES[space])] = neighbours.PENALTIES[space]
-    return Around(
+def _around(features: Any) -> Around:
+    known = Known(
         counts=np.asarray(neighbours.COUNTS, dtype="i8"),
         few=neighbours.FEW,
         many=neighbours.MANY,
-        mean=known.mean_,
-        spread=known.spread_,
-        kinds=np.ascontiguousarray(known.kinds_),
-        incomes=known.incomes_,
-        prices=known.prices_,
-        searches=tuple(_search(known._trees[space]) for space in spaces),
-        kilometres=np.array([neighbours.SPACES[space] for space in spaces]),
-        softenings=np.array([neighbours.SOFTENING[space] for space in spaces]),
-        penalties=penalties,
-        distances=_distances(known),
+        kinds=np.ascontiguousarray(features.kinds_),
+        incomes=features.incomes_,
+        prices=features.prices_,
+    )
+    spaces = tuple(_space(name, tree.data) for name, tree in features._trees.items())
+    return Around(known, spaces, features.mean_, features.spread_, _distances(features))
+
+
+def _space(name: str, points: Any) -> Space:
+    return Space(
+        search=_search(np.asarray(points, dtype="f8")),
+        kilometres=neighbours.SPACES[name],
+        softening=neighbours.SOFTENING[name],
+        penalties=np.array(neighbours.PENALTIES[name], dtype="f8"),
     )
 
 
@@ -253,28 +253,8 @@ def _linear(estimator: Any) -> Linear:
     return Linear(weights, float(estimator.intercept_))
 
 
-def _search(tree: Any) -> Search:
-    """The arrays of a `scipy.spatial.KDTree`."""
-    nodes: list[tuple[int, float, int, int]] = []
-
-    def lay(node: Any) -> int:
-        place = len(nodes)
-        nodes.append((LEAF, 0.0, node.start_idx, node.end_idx))
-        if node.split_dim != LEAF:
-            children = lay(node.lesser), lay(node.greater)
-            nodes[place] = (node.split_dim, node.split, *children)
-        return place
-
-    lay(super(type(tree), tree).tree)
-    axis, split, low, high = (np.array(column) for column in zip(*nodes, strict=True))
-    points, order = np.asarray(tree.data, dtype="f8"), np.asarray(tree.indices, dtype="i8")
-    ends = np.asarray(tree.mins, dtype="f8"), np.asarray(tree.maxes, dtype="f8")
-    nested = (points[order], order, np.argsort(order), axis, split, low, high, *ends)
-    return Search(*nested, *_buckets(points))
-
-
-def _buckets(points: Floats) -> tuple[Floats, Any, Floats]:
-    """The points of each bucket, their rows, and the boxes of the tree whose leaves they are."""
+def _search(points: Floats) -> Search:
+    """The points in buckets, and the boxes of the tree whose leaves they are."""
     levels = _levels(points)
     members = levels[-1]
     size = max(map(len, members))
@@ -282,7 +262,7 @@ def _buckets(points: Floats) -> tuple[Floats, Any, Floats]:
     rows = np.full((len(members), size), -1)
     for bucket, own in enumerate(members):
         held[bucket, :, : len(own)], rows[bucket, : len(own)] = points[own].T, own
-    return held, rows, np.concatenate([_boxes(points, level) for level in levels])
+    return Search(held, rows, np.concatenate([_boxes(points, level) for level in levels]))
 
 
 def _levels(points: Floats) -> list[list[Any]]:

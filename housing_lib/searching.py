@@ -1,10 +1,8 @@
-"""The nearest of many points, found by compiled code just as scipy finds them.
+"""The nearest of many points, found by compiled code.
 
-Many districts lie at one place, so that distances tie and the order among them
-decides which prices count. Where distances tie, they are found in scipy's own
-trees by scipy's own algorithm (best bin first, Arya and Mount 1993), with heaps
-that break ties alike. Elsewhere there is one right order, and buckets of points
-that are measured side by side find it in a fraction of the time.
+Points lie in buckets, which are measured as a whole, and buckets in a tree of boxes,
+whose nearest are opened first (best bin first, Arya and Mount 1993). Many districts
+lie at one place: of those at one distance the first row comes first.
 """
 
 import math
@@ -16,90 +14,121 @@ import numpy.typing as npt
 from housing_lib.contract import Floats
 from housing_lib.jit import kernel
 
-LEAF = -1
-# Boxes are measured in another order than points, which rounds otherwise.
+# Roots of two squares can be equal, and boxes are measured in another order than points.
 SLACK = 1 + 1e-12
+BINS = 128  # of distances, which tell what is near enough without sorting
+SPARE = 16  # buckets that are kept before they are sorted out
+SMALLEST = 1e-300
+MOST_SINGLE = 3e38
+ROUNDED_DOWN = 1 - 2e-7
 FARTHEST = np.finfo(np.float64).max  # what fills up boxes and buckets is farther
 
 
 class Search(NamedTuple):
-    """Points, as one k-d tree and as buckets of those that lie together.
+    """Points in buckets, which are the leaves of a tree of boxes.
 
-    `low` and `high` are the children of a node that splits, or else the range of
-    points that a leaf holds. The points lie leaf by leaf; `order` has their rows,
-    and `place` is where each row lies. A bucket is filled up by points that are
-    infinitely far. Buckets are the leaves of a tree of boxes, in which the children of
-    node n are `fan` n + 1 and those after it; `boxes` has the two sides of the children of
-    each node, shape (nodes, 2, dimensions, fan). Boxes that hold nothing are infinitely far.
+    Parameters
+    ----------
+    buckets, rows
+        The points, shape (buckets, dimensions, points), and which they are. A bucket is
+        filled up by points that are infinitely far.
+    boxes
+        The two sides of the children of each node, shape (nodes, 2, dimensions, fan): those
+        of node n are `fan` n + 1 and those after it. Boxes of nothing are infinitely far.
     """
 
-    points: Floats
-    order: npt.NDArray[np.int64]
-    place: npt.NDArray[np.int64]
-    axis: npt.NDArray[np.int64]
-    split: Floats
-    low: npt.NDArray[np.int64]
-    high: npt.NDArray[np.int64]
-    floor: Floats
-    ceiling: Floats
     buckets: Floats
-    bucket_rows: npt.NDArray[np.int64]
+    rows: npt.NDArray[np.int64]
     boxes: Floats
 
 
 @kernel
-def nearest(search, point, reach, distances, found):  # type: ignore[no-untyped-def]
+def nearest(search, point, distances, found):  # type: ignore[no-untyped-def]
     """Fill in the distances and rows of the nearest points, the nearest first.
 
-    `reach` is a squared distance within which there are as many, or infinite.
+    Where there are too few, the farthest stands for the others.
     """
-    count = len(distances)
-    squares, rows = np.empty(count + 1), np.empty(count + 1, np.int64)
-    kept = keep_nearest(search, point, reach * SLACK, squares, rows)
-    tied = kept < count
-    for k in range(1, kept):
-        tied |= squares[k] == squares[k - 1]
-    if tied:
-        nearest_in_order(search, point, count, distances, found)
-        return
-    for k in range(count):
-        distances[k], found[k] = math.sqrt(squares[k]), rows[k]
-
-
-@kernel
-def reach_of(search, point, rows):  # type: ignore[no-untyped-def]
-    """The squared distance to the farthest of some rows."""
-    farthest = 0.0
-    for row in rows:
-        farthest = max(farthest, squared_distance(search.points, search.place[row], point))
-    return farthest
-
-
-@kernel
-def keep_nearest(search, point, bound, squares, rows):  # type: ignore[no-untyped-def]
-    """The number of points found within the bound, as many as there is room for, in order."""
     inner, size, fan = len(search.boxes), search.buckets.shape[2], search.boxes.shape[3]
-    room = inner * fan + 1
-    waiting, kept, away, nodes = 1, 0, np.empty(room), np.empty(room, np.int64)
-    away[0] = nodes[0] = 0
-    parts, near, aside = np.empty((4, size)), np.empty(size), np.empty(fan)
-    bound = min(bound, FARTHEST)
-    while waiting > 0 and away[0] <= bound:
-        node = nodes[0]
-        waiting = heap_remove(away, nodes, waiting)
+    waiting, room, most = 1, inner * fan + 1, len(distances)
+    queue = np.zeros(room, np.int64)
+    near, aside, bound = np.empty(size), np.empty(fan), FARTHEST
+    far, rows = np.empty(most + SPARE * size), np.empty(most + SPARE * size, np.int64)
+    bins, kept, counted, top, scale = np.zeros(BINS, np.int64), 0, 0, BINS - 1, 0.0
+    while waiting > 0 and distance_in(queue[0]) <= bound:
+        node = node_in(queue[0])
+        waiting = heap_remove(queue, waiting)
         if node < inner:
             box_distances(search.boxes[node], point, aside)
             for k in range(fan):
                 if aside[k] <= bound:
-                    waiting = heap_push(away, nodes, waiting, aside[k], fan * node + 1 + k)
+                    waiting = heap_push(queue, waiting, entry(aside[k], fan * node + 1 + k))
             continue
-        bucket_distances(search.buckets[node - inner], point, parts, near)
-        for k in range(size):
-            if near[k] <= bound:
-                kept = insert(squares, rows, kept, near[k], search.bucket_rows[node - inner, k])
-                if kept == len(squares):
-                    bound = min(bound, squares[kept - 1] * SLACK)
+        point_distances(search.buckets[node - inner], point, near)
+        first, kept = kept, append(near, search.rows[node - inner], bound, far, rows, kept)
+        if scale == 0 and kept >= most:
+            first, scale = 0, BINS / max(far[:kept].max(), SMALLEST)
+        if scale > 0:
+            counted, top = count(far[first:kept], scale, bins, counted, top, most)
+            bound = min(bound, ((top + 1) / scale) ** 2 * SLACK)
+        if kept + size > len(far):
+            kept = in_order(far, rows, kept, bins, top, scale, distances, found)
+            far[:kept], rows[:kept] = distances[:kept], found[:kept]
+            bins[:], counted, top, scale = 0, 0, BINS - 1, 0.0
+            bound = distances[kept - 1] ** 2 * SLACK
+    kept = in_order(far, rows, kept, bins, top, scale, distances, found)
+    for k in range(kept, most):
+        distances[k], found[k] = distances[kept - 1], found[kept - 1]
+
+
+@kernel
+def append(near, own, bound, far, rows, kept):  # type: ignore[no-untyped-def]
+    """The number of points kept, after appending those of a bucket that are within the bound."""
+    first = kept
+    for k in range(len(near)):
+        far[kept], rows[kept] = near[k], own[k]
+        kept += near[k] <= bound
+    for k in range(first, kept):
+        far[k] = math.sqrt(far[k])
     return kept
+
+
+@kernel
+def count(far, scale, bins, counted, top, most):  # type: ignore[no-untyped-def]
+    """How many points are in the bins up to the top one, and the lowest top that has enough."""
+    for distance in far:
+        place = bin_of(distance, scale)
+        bins[place] += 1
+        counted += place <= top
+    while counted - bins[top] >= most:
+        counted -= bins[top]
+        top -= 1
+    return counted, top
+
+
+@kernel
+def bin_of(distance, scale):  # type: ignore[no-untyped-def]
+    """The bin of a distance; the last one has all that is farther."""
+    return min(int(distance * scale), BINS - 1)
+
+
+@kernel
+def in_order(far, rows, kept, bins, top, scale, distances, found):  # type: ignore[no-untyped-def]
+    """The number of points filled in, the nearest of those kept: sorted by bins, then inside."""
+    if scale == 0:
+        bins[0], top = kept, 0
+    ends = np.cumsum(bins[: top + 1])
+    total = ends[top]
+    sorted_far, sorted_rows = np.empty(total), np.empty(total, np.int64)
+    for k in range(kept):
+        place = bin_of(far[k], scale)
+        if place <= top:
+            ends[place] -= 1
+            sorted_far[ends[place]], sorted_rows[ends[place]] = far[k], rows[k]
+    for k in range(1, total):
+        sink(sorted_far, sorted_rows, k)
+    filled = min(total, len(distances))
+    distances[:filled], found[:filled] = sorted_far[:filled], sorted_rows[:filled]
+    return filled
 
 
 @kernel
@@ -114,146 +143,89 @@ def box_distances(boxes, point, away):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def bucket_distances(points, point, parts, near):  # type: ignore[no-untyped-def]
-    """Fill in the squared distances to the points of a bucket, summed up in scipy's order."""
-    size, whole = len(near), len(point) // 4 * 4
-    for part in range(4):
-        for k in range(size):
-            parts[part, k] = 0.0
-    for axis in range(whole):
-        part, column, here = parts[axis % 4], points[axis], point[axis]
-        for k in range(size):
-            part[k] += (column[k] - here) ** 2
-    for k in range(size):
-        near[k] = parts[0, k] + parts[1, k] + parts[2, k] + parts[3, k]
-    for axis in range(whole, len(point)):
+def point_distances(points, point, away):  # type: ignore[no-untyped-def]
+    """Fill in the squared distance to each point, in three and eight dimensions to scipy's bit."""
+    if len(point) == 8:
+        eight_sides(points, point, away)
+        return
+    away[:] = 0
+    for axis in range(len(point)):
         column, here = points[axis], point[axis]
-        for k in range(size):
-            near[k] += (column[k] - here) ** 2
+        for k in range(len(away)):
+            away[k] += (column[k] - here) ** 2
 
 
 @kernel
-def insert(squares, rows, kept, square, row):  # type: ignore[no-untyped-def]
-    """The number of points kept in order, after one more; the last gives way if they are many."""
-    if kept < len(squares):
-        kept += 1
-    elif square >= squares[kept - 1]:
-        return kept
-    k = kept - 1
-    while k > 0 and squares[k - 1] > square:
-        squares[k], rows[k] = squares[k - 1], rows[k - 1]
+def eight_sides(points, point, away):  # type: ignore[no-untyped-def]
+    """Fill in the squared distances in eight dimensions, where most of the time is spent."""
+    a, b, c, d = points[0], points[1], points[2], points[3]
+    e, f, g, h = points[4], points[5], points[6], points[7]
+    for k in range(len(away)):
+        away[k] = (
+            ((a[k] - point[0]) ** 2 + (e[k] - point[4]) ** 2)
+            + ((b[k] - point[1]) ** 2 + (f[k] - point[5]) ** 2)
+            + ((c[k] - point[2]) ** 2 + (g[k] - point[6]) ** 2)
+            + ((d[k] - point[3]) ** 2 + (h[k] - point[7]) ** 2)
+        )
+
+
+@kernel
+def sink(distances, rows, k):  # type: ignore[no-untyped-def]
+    """Move a point to its place among those before it, which are in order."""
+    distance, row = distances[k], rows[k]
+    while k > 0 and before(distance, row, distances[k - 1], rows[k - 1]):
+        distances[k], rows[k] = distances[k - 1], rows[k - 1]
         k -= 1
-    squares[k], rows[k] = square, row
-    return kept
+    distances[k], rows[k] = distance, row
 
 
 @kernel
-def nearest_in_order(search, point, count, distances, found):  # type: ignore[no-untyped-def]
-    """Fill in the distances and rows of the nearest points as scipy orders them, ties too."""
-    dimensions = len(point)
-    bound = np.inf
-    kept, kept_priority, kept_row = 0, np.empty(count + 1), np.empty(count + 1, np.int64)
-    room = len(search.axis) + 1
-    waiting, waiting_priority, waiting_slot = 0, np.empty(room), np.empty(room, np.int64)
-    slot, slot_node, slot_distance = 0, np.empty(room, np.int64), np.empty(room)
-    sides = np.empty((room, dimensions))
-    away = 0.0
-    for axis in range(dimensions):
-        side = max(0.0, max(point[axis] - search.ceiling[axis], search.floor[axis] - point[axis]))
-        sides[0, axis] = side * side
-        away += side * side
-    node, last = 0, 0
-    while True:
-        axis = search.axis[node]
-        if axis == LEAF:
-            for k in range(search.low[node], search.high[node]):
-                distance = squared_distance(search.points, k, point)
-                if distance < bound:
-                    if kept == count:
-                        kept = heap_remove(kept_priority, kept_row, kept)
-                    row = search.order[k]
-                    kept = heap_push(kept_priority, kept_row, kept, -distance, row)
-                    if kept == count:
-                        bound = -kept_priority[0]
-            if waiting == 0:
-                break
-            slot = waiting_slot[0]
-            waiting = heap_remove(waiting_priority, waiting_slot, waiting)
-            node, away = slot_node[slot], slot_distance[slot]
-            continue
-        if away > bound:
-            break
-        rest = point[axis] - search.split[node]
-        near, far = search.low[node], search.high[node]
-        if rest >= 0:
-            near, far = far, near
-        last += 1
-        for k in range(dimensions):
-            sides[last, k] = sides[slot, k]
-        slot_distance[last] = away + (rest * rest - sides[slot, axis])
-        sides[last, axis] = rest * rest
-        slot_node[last] = far
-        node = near
-        if away > slot_distance[last]:
-            slot_node[last], node = near, far
-            swapped = slot_distance[last]
-            slot_distance[last], away = away, swapped
-            for k in range(dimensions):
-                sides[last, k], sides[slot, k] = sides[slot, k], sides[last, k]
-        if slot_distance[last] <= bound:
-            waiting = heap_push(waiting_priority, waiting_slot, waiting, slot_distance[last], last)
-    for k in range(kept - 1, -1, -1):
-        distances[k], found[k] = math.sqrt(-kept_priority[0]), kept_row[0]
-        kept = heap_remove(kept_priority, kept_row, kept)
+def before(distance, row, other_distance, other_row):  # type: ignore[no-untyped-def]
+    """Whether one point comes before another one."""
+    return distance < other_distance or (distance == other_distance and row < other_row)
 
 
 @kernel
-def squared_distance(points, row, point):  # type: ignore[no-untyped-def]
-    """The squared distance to one of the points, summed up in scipy's order: four at a time."""
-    first = second = third = fourth = 0.0
-    whole = len(point) // 4 * 4
-    for k in range(0, whole, 4):
-        first += (points[row, k] - point[k]) ** 2
-        second += (points[row, k + 1] - point[k + 1]) ** 2
-        third += (points[row, k + 2] - point[k + 2]) ** 2
-        fourth += (points[row, k + 3] - point[k + 3]) ** 2
-    total = first + second + third + fourth
-    for k in range(whole, len(point)):
-        total += (points[row, k] - point[k]) ** 2
-    return total
+def entry(distance, node):  # type: ignore[no-untyped-def]
+    """A number that sorts by distance, rounded to single precision from above, and has the node."""
+    bits = np.float32(min(distance, MOST_SINGLE) * ROUNDED_DOWN).view(np.int32)
+    return np.int64(bits) << 32 | node
 
 
 @kernel
-def heap_push(priorities, contents, size, priority, content):  # type: ignore[no-untyped-def]
-    """The size of a heap, least priority first, after pushing an item."""
-    priorities[size], contents[size] = priority, content
+def distance_in(entry):  # type: ignore[no-untyped-def]
+    """The distance of an entry, which is no farther than the box."""
+    return np.float64(np.int32(entry >> 32).view(np.float32))
+
+
+@kernel
+def node_in(entry):  # type: ignore[no-untyped-def]
+    """The node of an entry."""
+    return entry & 0xFFFFFFFF
+
+
+@kernel
+def heap_push(heap, size, item):  # type: ignore[no-untyped-def]
+    """The size of a heap, least item first, after pushing one."""
     k = size
-    while k > 0 and priorities[k] < priorities[(k - 1) // 2]:
-        heap_swap(priorities, contents, k, (k - 1) // 2)
+    while k > 0 and item < heap[(k - 1) // 2]:
+        heap[k] = heap[(k - 1) // 2]
         k = (k - 1) // 2
+    heap[k] = item
     return size + 1
 
 
 @kernel
-def heap_remove(priorities, contents, size):  # type: ignore[no-untyped-def]
-    """The size of a heap after removing the item of least priority."""
+def heap_remove(heap, size):  # type: ignore[no-untyped-def]
+    """The size of a heap after removing the least item."""
     size -= 1
-    priorities[0], contents[0] = priorities[size], contents[size]
-    k, left, right = 0, 1, 2
-    while (left < size and priorities[k] > priorities[left]) or (
-        right < size and priorities[k] > priorities[right]
-    ):
-        least = left
-        if right < size and priorities[left] > priorities[right]:
-            least = right
-        heap_swap(priorities, contents, k, least)
-        k = least
-        left, right = 2 * k + 1, 2 * k + 2
+    last, k, child = heap[size], 0, 1
+    while child < size:
+        if child + 1 < size:
+            child += heap[child + 1] < heap[child]
+        if last <= heap[child]:
+            break
+        heap[k] = heap[child]
+        k, child = child, 2 * child + 1
+    heap[k] = last
     return size
-
-
-@kernel
-def heap_swap(priorities, contents, first, second):  # type: ignore[no-untyped-def]
-    """Exchange two items of a heap."""
-    priorities[first], priorities[second] = priorities[second], priorities[first]
-    contents[first], contents[second] = contents[second], contents[first]
