@@ -50,7 +50,8 @@ def nearest(search, point, distances, found):  # type: ignore[no-untyped-def]
     """
     inner, size, fan = len(search.boxes), search.buckets.shape[2], search.boxes.shape[3]
     waiting, room, most = 1, inner * fan + 1, len(distances)
-    queue = np.zeros(room, np.int64)
+    queue = np.empty(room, np.int64)
+    queue[0] = 0
     near, aside, bound = np.empty(size), np.empty(fan), FARTHEST
     far, rows = np.empty(most + SPARE * size), np.empty(most + SPARE * size, np.int64)
     bins, kept, counted, top, scale = np.zeros(BINS, np.int64), 0, 0, BINS - 1, 0.0

@@ -20,7 +20,7 @@ WORD = 64
 # So many rows are worth the work for a whole word.
 FEWEST_TOGETHER = 24
 # Trees that one row walks side by side: each step of a single walk waits for memory.
-ABREAST = 8
+ABREAST = 12
 
 Singles = npt.NDArray[np.float32]
 
@@ -100,7 +100,8 @@ def walk_together(thresholds, splits, leaves, starts, ends, rows):  # type: igno
     """The sums of each booster's trees for each row: a word of rows at a time."""
     sums = np.empty((len(rows), len(ends)), np.float32)
     passed, reached = np.empty(thresholds.size, np.uint64), np.empty(splits.shape[1], np.uint64)
-    levels, leaf = np.zeros(16, np.uint64), np.empty(WORD, np.uint16)
+    levels, numbers = np.zeros(16, np.uint64), np.zeros((2, 8), np.uint64)
+    low, high = numbers[0].view(np.uint8), numbers[1].view(np.uint8)
     total = np.empty(WORD, np.float32)
     for first in range(0, len(rows), WORD):
         count, tree = min(WORD, len(rows) - first), 0
@@ -109,10 +110,8 @@ def walk_together(thresholds, splits, leaves, starts, ends, rows):  # type: igno
             total[:] = starts[booster]
             while tree < ends[booster]:
                 descend_word(splits[tree], passed, reached, levels)
-                number_leaves(levels, splits.shape[1], leaf)
-                values = leaves[tree]
-                for k in range(WORD):
-                    total[k] += values[leaf[k]]
+                number_leaves(levels, splits.shape[1], numbers)
+                add_leaves(leaves[tree], low, high, total)
                 tree += 1
             for k in range(count):
                 sums[first + k, booster] = total[k]
@@ -158,21 +157,33 @@ def descend_word(splits, passed, reached, levels):  # type: ignore[no-untyped-de
 
 
 @kernel
-def number_leaves(levels, places, leaf):  # type: ignore[no-untyped-def]
-    """Fill in the number of the leaf that each row reached: its bits, one a level."""
-    leaf[:] = 0
+def number_leaves(levels, places, numbers):  # type: ignore[no-untyped-def]
+    """Fill in the number of the leaf that each row reached: its bits, one a level.
+
+    The low bytes of all rows come first, eight of them a word, then the high ones.
+    """
     for byte in range(2):
         if places >> (8 * byte) <= 1:
             break
-        for eight in range(WORD // 8):
-            square, shift = np.uint64(0), np.uint64(8 * eight)
-            for level in range(8):
-                bits = levels[8 * byte + level] >> shift & np.uint64(255)
-                square |= bits << np.uint64(8 * level)
-            square = transposed(square)
-            for k in range(8):
-                bits = np.uint16(square >> np.uint64(8 * k) & np.uint64(255))
-                leaf[8 * eight + k] |= bits << np.uint16(8 * byte)
+        square = numbers[byte]
+        square[:] = 0
+        for level in range(8):
+            bits, shift = levels[8 * byte + level], np.uint64(8 * level)
+            for eight in range(8):
+                square[eight] |= (bits >> np.uint64(8 * eight) & np.uint64(255)) << shift
+        for eight in range(8):
+            square[eight] = transposed(square[eight])
+
+
+@kernel
+def add_leaves(values, low, high, total):  # type: ignore[no-untyped-def]
+    """Add the values of the leaves that the rows reached."""
+    if len(values) <= 256:
+        for k in range(WORD):
+            total[k] += values[low[k]]
+        return
+    for k in range(WORD):
+        total[k] += values[np.uint16(low[k]) | np.uint16(high[k]) << np.uint16(8)]
 
 
 @kernel
