@@ -1,19 +1,12 @@
 """A version of the registry as batches ask it: compiled where it can be, or else the model."""
 
 from dataclasses import asdict, dataclass, field
-from functools import cached_property
 from typing import Any
-
-import numpy as np
-from scipy.spatial import KDTree
 
 from housing_lib.compiled import Compiled, CompileError, load
 from housing_lib.contract import Floats
 from housing_lib.flags import flag_texts
-from housing_lib.places import places_km
 from housing_lib.settings import get_settings
-
-KNOWN = 5  # the district whose distance says how well a place is known
 
 
 @dataclass(frozen=True)
@@ -51,20 +44,8 @@ class CompiledModel:
         found = self.arrays.answer(districts)
         error = self.arrays.error
         errors = (found.high - found.prices) / (error.factor if error else 1.0)
-        told = flag_texts(districts, found.prices, self._distance_km(districts))
+        told = flag_texts(districts, found.prices, found.known_km)
         return Answered(found.prices, found.low, found.high, errors, told)
-
-    def _distance_km(self, districts: Floats) -> Floats:
-        places = places_km(*np.nan_to_num(districts[:, 6:8]).T)
-        distances, _ = self._known.query(places, k=[KNOWN])
-        around = self.arrays.around
-        softening: Floats = around.softenings[np.isinf(around.kilometres)]
-        kilometres: Floats = np.asarray(distances[:, 0]) + softening[0]
-        return kilometres
-
-    @cached_property
-    def _known(self) -> KDTree:
-        return KDTree(places_km(*self.arrays.districts[:, 6:8].T))
 
 
 @dataclass(frozen=True)

@@ -32,14 +32,16 @@ class CompileError(HousingError):
 class Answers:
     """What a model says of some districts, prices in 100,000 USD.
 
-    The bounds are NaN where the model gives no interval. `nearest_km` is the
-    distance to the nearest training district.
+    The bounds are NaN where the model gives no interval. `nearest_km` is the distance
+    to the nearest training district, `known_km` the one that says how well a place is
+    known (`model.DISTANCE_COLUMN`).
     """
 
     prices: Floats
     low: Floats
     high: Floats
     nearest_km: Floats
+    known_km: Floats
 
     def table(self) -> Floats:
         """Prices and bounds, shape (rows, 3)."""
@@ -145,17 +147,17 @@ class Compiled:
         complete = np.ascontiguousarray(np.where(np.isfinite(districts), districts, self.medians))
         features, nearest_km = district_matrix(complete, self.own, self.around)
         matrix = (features - self.mean) / self.scale
-        prices, gaps = self._mean(matrix)
+        known_km = np.exp(features[:, self.distance_column])
+        prices, gaps = self._mean(matrix, known_km)
         if self.error is None:
             unknown = np.full(len(prices), np.nan)
-            return Answers(prices, unknown, unknown, nearest_km)
+            return Answers(prices, unknown, unknown, nearest_km, known_km)
         half = self.error.half_width(np.column_stack([prices, gaps, matrix]))
-        return Answers(prices, np.maximum(prices - half, 0), prices + half, nearest_km)
+        low, high = np.maximum(prices - half, 0), prices + half
+        return Answers(prices, low, high, nearest_km, known_km)
 
-    def _mean(self, matrix: Floats) -> tuple[Floats, Floats]:
+    def _mean(self, matrix: Floats, kilometres: Floats) -> tuple[Floats, Floats]:
         """The members' mean price, and how far apart their two estimators are."""
-        at = self.distance_column
-        kilometres = np.exp(matrix[:, at] * self.scale[at] + self.mean[at])
         prices, gaps = np.zeros(len(matrix)), np.zeros(len(matrix))
         for member in self.members:
             near, far = member.both(matrix, self.far_columns)

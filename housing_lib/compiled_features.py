@@ -86,8 +86,8 @@ def district_matrix(districts: Floats, own: Own, around: Around) -> tuple[Floats
     cities = slice(12 + len(own.angles), 12 + len(own.angles) + len(own.cities))
     matrix[:, cities] = 2 * own.radius_km * np.arcsin(matrix[:, cities])
     matrix[:, cities.stop] = matrix[:, cities].min(axis=1)
-    for columns in ([7, 9], slice(cities.start, cities.stop + 2)):
-        matrix[:, columns] = np.log1p(matrix[:, columns])
+    grown = [7, 9, *range(cities.start, cities.stop + 2)]
+    matrix[:, grown] = np.log1p(matrix[:, grown])
     matrix[:, around.distances] = np.log(matrix[:, around.distances])
     return matrix, kilometres
 

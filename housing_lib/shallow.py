@@ -58,7 +58,10 @@ class Shallow:
         rows = np.ascontiguousarray(matrix, dtype="f4")
         walk = walk_together if len(rows) >= FEWEST_TOGETHER else walk_alone
         sums = walk(self.thresholds, self.splits, self.leaves, self.starts, self.ends, rows)
-        mean: npt.NDArray[Any] = (sums.astype("f8") if self.doubles else sums).mean(axis=1)
+        if self.doubles:
+            sums = sums.astype("f8")
+        # The same as `mean`, which takes twice the time for a single row.
+        mean: npt.NDArray[Any] = np.add.reduce(sums, axis=1) / len(self.ends)
         return mean
 
 

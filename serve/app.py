@@ -126,7 +126,7 @@ async def districts(request: Request, service: Served) -> Response:
     if request.headers.get("if-none-match") == tag:
         return Response(status_code=304, headers=headers)
     model = champion.model
-    points = np.column_stack([model.districts[:, 6:8], model.around.prices]).astype("<f4")
+    points = np.column_stack([model.districts[:, 6:8], model.around.known.prices]).astype("<f4")
     return Response(points.tobytes(), media_type="application/octet-stream", headers=headers)
 
 
@@ -141,7 +141,7 @@ async def nearest(
     row, kilometres = model.nearest(latitude, longitude)
     values = [None if np.isnan(value) else float(value) for value in model.districts[row]]
     features = dict(zip(FEATURES, values, strict=True))
-    return _json(schemas.Nearest(features, float(model.around.prices[row]), kilometres))
+    return _json(schemas.Nearest(features, float(model.around.known.prices[row]), kilometres))
 
 
 @router.get("/", include_in_schema=False)

@@ -4,7 +4,7 @@ import hashlib
 import logging
 import re
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from sqlalchemy import Engine, Table, create_engine, event, select
+from sqlalchemy import Dialect, Engine, Table, create_engine, event, select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -212,12 +212,14 @@ class PredictionLog:
     def _insert(self, rows: list[Row]) -> None:
         if not rows:
             return
-        names = predictions.columns.keys()
         with self._connect() as connection:
+            # SQLAlchemy's own way of many rows takes three times what the database takes for them.
+            statement = self._insert_new(predictions).compile(dialect=connection.dialect).string
+            stored = _stored(connection.dialect)
             for start in range(0, len(rows), ROWS_A_WRITE):
                 chunk = rows[start : start + ROWS_A_WRITE]
-                values = [dict(zip(names, row, strict=True)) for row in chunk]
-                connection.execute(self._insert_new(predictions), values)
+                values = [(key, stored(when), *rest) for key, when, *rest in chunk]
+                connection.exec_driver_sql(statement, values)
 
     def _connect(self) -> Any:
         assert self._engine is not None
@@ -315,10 +317,21 @@ def _actual_row(truth: Truth) -> dict[str, Any]:
     }
 
 
+def _stored(dialect: Dialect) -> Callable[[datetime], object]:
+    """How the database's driver takes the time of an answer."""
+    kind = predictions.c.answered_at.type.dialect_impl(dialect)
+    return kind.bind_processor(dialect) or (lambda when: when)
+
+
 def _open(uri: str) -> Engine:
     local = uri.startswith("sqlite")
     # A connection that died with its database is replaced before it is used.
-    engine = create_engine(uri, pool_pre_ping=not local, connect_args={} if local else AWAY)
+    engine = create_engine(
+        uri,
+        pool_pre_ping=not local,
+        connect_args={} if local else AWAY,
+        paramstyle="qmark" if local else "format",
+    )
     if engine.dialect.name == "sqlite":
         if engine.url.database:
             Path(engine.url.database).parent.mkdir(parents=True, exist_ok=True)

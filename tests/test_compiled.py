@@ -5,7 +5,17 @@ import pytest
 from scipy.spatial import KDTree
 from xgboost import XGBRegressor
 
-from housing_lib import compiled, compiling, data, families, forests, intervals, searching, shallow
+from housing_lib import (
+    compiled,
+    compiling,
+    data,
+    families,
+    forests,
+    intervals,
+    neighbours,
+    searching,
+    shallow,
+)
 from housing_lib.data import FEATURES, TARGET
 
 SMALL = {
@@ -66,33 +76,47 @@ def test_a_district_alone_gets_the_answer_that_it_gets_among_others(arrays, ever
     np.testing.assert_array_equal(alone, together)
 
 
+def _nearest_in_order(points, asked, most):
+    """By sorting all of them: the nearest first, at one distance the one that comes first."""
+    distances, rows = KDTree(points).query(asked, k=np.arange(1, len(points) + 1))
+    order = np.lexsort((rows, distances))[:, :most]
+    return np.take_along_axis(distances, order, axis=1), np.take_along_axis(rows, order, axis=1)
+
+
+def _searched(points, asked, most):
+    search = compiling._search(points)
+    distances, rows = np.empty((len(asked), most)), np.empty((len(asked), most), dtype="i8")
+    for number, point in enumerate(asked):
+        searching.nearest(search, point, distances[number], rows[number])
+    return distances, rows
+
+
 @pytest.mark.parametrize("dimensions", [3, 8])
-def test_the_nearest_are_those_of_scipy_in_its_order_also_where_distances_tie(dimensions):
+def test_the_nearest_are_those_of_scipy_and_where_distances_tie_the_first_of_them(dimensions):
     random = np.random.default_rng(dimensions)
     on_a_grid = random.integers(0, 4, (1_500, dimensions)).astype("f8")
-    points = np.vstack([on_a_grid, random.normal(2, 1, (1_500, dimensions))])
+    at_one_place = np.ones((700, dimensions))  # more than are kept before they are sorted out
+    points = np.vstack([on_a_grid, random.normal(2, 1, (1_500, dimensions)), at_one_place])
+    points = random.permutation(points)
     asked = np.vstack([points[::10], random.normal(2, 2, (300, dimensions))])
-    tree = KDTree(points)
-    search, (distances, rows) = compiling._search(tree), tree.query(asked, k=40)
-    found, which = np.empty(40), np.empty(40, dtype="i8")
-    for number, point in enumerate(asked):
-        searching.nearest(search, point, np.inf, found, which)
-        np.testing.assert_array_equal(which, rows[number])
-        np.testing.assert_array_equal(found, distances[number])
+    distances, rows = _nearest_in_order(points, asked, 40)
+    found, which = _searched(points, asked, 40)
+    np.testing.assert_array_equal(which, rows)
+    np.testing.assert_array_equal(found, distances)
+    own_found, own_which = neighbours._nearest(KDTree(points), asked, itself=False)
+    np.testing.assert_array_equal(own_which, rows)
+    np.testing.assert_array_equal(own_found, distances)
 
 
-@pytest.mark.parametrize("count", [2, 41, 520, 9_000])
+@pytest.mark.parametrize("count", [1, 2, 41, 520, 9_000])
 def test_boxes_around_any_number_of_points_lead_to_the_nearest(count):
     random = np.random.default_rng(count)
     points, asked = random.normal(size=(count, 5)), random.normal(size=(50, 5))
-    tree, most = KDTree(points), min(count, 40)
-    search, (distances, rows) = compiling._search(tree), tree.query(asked, k=np.arange(1, most + 1))
-    squares, found = np.empty(most + 1), np.empty(most + 1, dtype="i8")
-    for number, point in enumerate(asked):
-        for reach in (np.inf, distances[number, -1] ** 2 * searching.SLACK):
-            kept = searching.keep_nearest(search, point, reach, squares, found)
-            assert kept >= most
-            np.testing.assert_array_equal(found[:most], rows[number])
+    there = min(count, 40)
+    _, rows = KDTree(points).query(asked, k=np.arange(1, there + 1))
+    _, which = _searched(points, asked, 40)
+    np.testing.assert_array_equal(which[:, :there], rows)
+    np.testing.assert_array_equal(which[:, there:], np.repeat(rows[:, -1:], 40 - there, axis=1))
 
 
 @pytest.mark.parametrize("depth", [1, 8, 9, 10, 12])
