@@ -192,10 +192,11 @@ def _in_order(tree: KDTree, points: Floats, count: int, *, asked: int) -> tuple[
     asked = min(asked, tree.n)
     threads = cores() if len(points) >= WORTH_THREADS else 1
     distances, found = tree.query(points, k=np.arange(1, asked + 1), workers=threads)
-    order = np.lexsort((found, distances))[:, :count]
+    tied = (distances[:, 1:] == distances[:, :-1]).any(axis=1)
+    order = np.lexsort((found[tied], distances[tied]))
+    found[tied] = np.take_along_axis(found[tied], order, axis=1)
     open_ended = np.flatnonzero(distances[:, count - 1] == distances[:, -1])
-    distances = np.take_along_axis(distances, order, axis=1)
-    found = np.take_along_axis(found, order, axis=1)
+    distances, found = distances[:, :count], found[:, :count]
     if asked < tree.n:
         for rows in np.array_split(open_ended, -(-len(open_ended) * asked // MOST_AT_ONCE) or 1):
             if len(rows):
