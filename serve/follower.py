@@ -73,7 +73,7 @@ def _store() -> tuple[int, int] | None:
 
 def main() -> None:
     """Look, tell, wait, until the server that started this process is gone."""
-    os.nice(10)  # those who answer come first
+    os.nice(19)  # those who answer come first
     sighting, known = read_sighting(), _store()
     while True:
         here = _store()
