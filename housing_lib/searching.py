@@ -19,8 +19,8 @@ SLACK = 1 + 1e-12
 BINS = 128  # of distances, which tell what is near enough without sorting
 SPARE = 16  # buckets that are kept before they are sorted out
 SMALLEST = 1e-300
-MOST_SINGLE = 3e38
-ROUNDED_DOWN = 1 - 2e-7
+MOST_SINGLE = 3e38  # nearly the largest number in single precision
+ROUNDED_DOWN = 1 - 2e-7  # by more than single precision rounds up
 FARTHEST = np.finfo(np.float64).max  # what fills up boxes and buckets is farther
 
 
@@ -60,9 +60,7 @@ def nearest(search, point, distances, found):  # type: ignore[no-untyped-def]
         waiting = heap_remove(queue, waiting)
         if node < inner:
             box_distances(search.boxes[node], point, aside)
-            for k in range(fan):
-                if aside[k] <= bound:
-                    waiting = heap_push(queue, waiting, entry(aside[k], fan * node + 1 + k))
+            waiting = queue_up(aside, fan * node + 1, bound, queue, waiting)
             continue
         point_distances(search.buckets[node - inner], point, near)
         first, kept = kept, append(near, search.rows[node - inner], bound, far, rows, kept)
@@ -79,6 +77,15 @@ def nearest(search, point, distances, found):  # type: ignore[no-untyped-def]
     kept = in_order(far, rows, kept, bins, top, scale, distances, found)
     for k in range(kept, most):
         distances[k], found[k] = distances[kept - 1], found[kept - 1]
+
+
+@kernel
+def queue_up(aside, first, bound, queue, waiting):  # type: ignore[no-untyped-def]
+    """The length of the queue, after adding those of a node's children that are within the bound."""
+    for k in range(len(aside)):
+        if aside[k] <= bound:
+            waiting = heap_push(queue, waiting, entry(aside[k], first + k))
+    return waiting
 
 
 @kernel
@@ -188,7 +195,7 @@ def before(distance, row, other_distance, other_row):  # type: ignore[no-untyped
 
 @kernel
 def entry(distance, node):  # type: ignore[no-untyped-def]
-    """A number that sorts by distance, rounded to single precision from above, and has the node."""
+    """A number that sorts by distance, rounded down to single precision, and holds the node."""
     bits = np.float32(min(distance, MOST_SINGLE) * ROUNDED_DOWN).view(np.int32)
     return np.int64(bits) << 32 | node
 
