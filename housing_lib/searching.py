@@ -18,6 +18,7 @@ from housing_lib.jit import kernel
 SLACK = 1 + 1e-12
 BINS = 128  # of distances, which tell what is near enough without sorting
 SPARE = 16  # buckets that are kept before they are sorted out
+FEW_WAIT = 256  # boxes in the queue; for more of them it grows
 SMALLEST = 1e-300
 MOST_SINGLE = 3e38  # nearly the largest number in single precision
 ROUNDED_DOWN = 1 - 2e-7  # by more than single precision rounds up
@@ -49,9 +50,7 @@ def nearest(search, point, distances, found):  # type: ignore[no-untyped-def]
     Where there are too few, the farthest stands for the others.
     """
     inner, size, fan = len(search.boxes), search.buckets.shape[2], search.boxes.shape[3]
-    waiting, room, most = 1, inner * fan + 1, len(distances)
-    queue = np.empty(room, np.int64)
-    queue[0] = 0
+    waiting, most, queue = 1, len(distances), np.zeros(FEW_WAIT, np.int64)
     near, aside, bound = np.empty(size), np.empty(fan), FARTHEST
     far, rows = np.empty(most + SPARE * size), np.empty(most + SPARE * size, np.int64)
     bins, kept, counted, top, scale = np.zeros(BINS, np.int64), 0, 0, BINS - 1, 0.0
@@ -60,6 +59,8 @@ def nearest(search, point, distances, found):  # type: ignore[no-untyped-def]
         waiting = heap_remove(queue, waiting)
         if node < inner:
             box_distances(search.boxes[node], point, aside)
+            if waiting + fan > len(queue):
+                queue = np.concatenate((queue, queue))
             waiting = queue_up(aside, fan * node + 1, bound, queue, waiting)
             continue
         point_distances(search.buckets[node - inner], point, near)
