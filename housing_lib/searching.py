@@ -82,7 +82,7 @@ def nearest(search, point, distances, found):  # type: ignore[no-untyped-def]
 
 @kernel
 def queue_up(aside, first, bound, queue, waiting):  # type: ignore[no-untyped-def]
-    """The length of the queue, after adding those of a node's children that are within the bound."""
+    """The length of the queue, after adding the children of a node that are within the bound."""
     for k in range(len(aside)):
         if aside[k] <= bound:
             waiting = heap_push(queue, waiting, entry(aside[k], first + k))
