@@ -260,7 +260,7 @@ def _search(points: Floats) -> Search:
     members = levels[-1]
     size = -(-max(map(len, members)) // ABREAST) * ABREAST
     held = np.full((len(members), points.shape[1], size), np.inf)
-    rows = np.full((len(members), size), -1)
+    rows = np.full((len(members), size), -1, dtype="i4")
     for bucket, own in enumerate(members):
         held[bucket, :, : len(own)], rows[bucket, : len(own)] = points[own].T, own
     return Search(held, rows, np.concatenate([_boxes(points, level) for level in levels]))
@@ -286,7 +286,10 @@ def _boxes(points: Floats, members: Sequence[Any]) -> Floats:
     boxes = np.full((2, points.shape[1], full), np.inf)
     for side, end in enumerate((np.min, np.max)):
         boxes[side, :, : len(members)] = np.transpose([end(points[own], axis=0) for own in members])
-    return np.ascontiguousarray(boxes.reshape(2, -1, full // FAN, FAN).transpose(2, 0, 1, 3))
+    # Single precision halves what is read; rounded outwards, a box still holds its points.
+    single, outwards = boxes.astype("f4"), np.array([-np.inf, np.inf], dtype="f4")[:, None, None]
+    single[:, :, : len(members)] = np.nextafter(single[:, :, : len(members)], outwards)
+    return np.ascontiguousarray(single.reshape(2, -1, full // FAN, FAN).transpose(2, 0, 1, 3))
 
 
 def _halves(points: Floats, rows: Any, buckets: int) -> Iterator[Any]:

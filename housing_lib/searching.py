@@ -39,8 +39,8 @@ class Search(NamedTuple):
     """
 
     buckets: Floats
-    rows: npt.NDArray[np.int64]
-    boxes: Floats
+    rows: npt.NDArray[np.int32]
+    boxes: npt.NDArray[np.float32]
 
 
 @kernel
