@@ -299,7 +299,8 @@ def targets(medians):
     for measure, peer, key, target in wanted:
         if key in medians.get(peer, {}) and key in ours:
             mine, theirs = ours[key], medians[peer][key]
-            told = {"ours": f"{mine:,.0f}/s", "peer": f"{theirs:,.0f}/s"}
+            digits = 0 if theirs > 10 else 2
+            told = {"ours": f"{mine:,.{digits}f}/s", "peer": f"{theirs:,.{digits}f}/s"}
             yield Bar(measure, mine / theirs, "≥", target, **told)
     bounds = [
         ("median at 1 connection", "1: p50 ms", 1, "ms"),
