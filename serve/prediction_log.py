@@ -8,11 +8,12 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from sqlalchemy import Dialect, Engine, Table, create_engine, event, select
+from sqlalchemy import Engine, Table, create_engine, event, select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -213,13 +214,23 @@ class PredictionLog:
         if not rows:
             return
         with self._connect() as connection:
-            # SQLAlchemy's own way of many rows takes three times what the database takes for them.
-            statement = self._insert_new(predictions).compile(dialect=connection.dialect).string
-            stored = _stored(connection.dialect)
+            statement, stored = self._statement
             for start in range(0, len(rows), ROWS_A_WRITE):
                 chunk = rows[start : start + ROWS_A_WRITE]
                 values = [(key, stored(when), *rest) for key, when, *rest in chunk]
                 connection.exec_driver_sql(statement, values)
+
+    @cached_property
+    def _statement(self) -> tuple[str, Callable[[datetime], object]]:
+        """What the driver is told to keep answers, and how it takes their time.
+
+        SQLAlchemy's own way of many rows takes three times what the database takes for them.
+        """
+        assert self._engine is not None
+        dialect = self._engine.dialect
+        kind = predictions.c.answered_at.type.dialect_impl(dialect)
+        stored = kind.bind_processor(dialect) or (lambda when: when)
+        return self._insert_new(predictions).compile(dialect=dialect).string, stored
 
     def _connect(self) -> Any:
         assert self._engine is not None
@@ -315,12 +326,6 @@ def _actual_row(truth: Truth) -> dict[str, Any]:
         "observed_at": truth.observed_at.astimezone(UTC),
         "received_at": datetime.now(UTC),
     }
-
-
-def _stored(dialect: Dialect) -> Callable[[datetime], object]:
-    """How the database's driver takes the time of an answer."""
-    kind = predictions.c.answered_at.type.dialect_impl(dialect)
-    return kind.bind_processor(dialect) or (lambda when: when)
 
 
 def _open(uri: str) -> Engine:

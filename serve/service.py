@@ -94,7 +94,7 @@ class Service:
     def _answer(self, rows: Floats) -> tuple[list[Prediction], Kept]:
         champion = self.following.current()
         found = predictions(champion, rows, champion.answer(rows))
-        return found, self._keep(_log_rows(rows, found), found)
+        return found, self._keep(self._log_rows(rows, found), found)
 
     async def predict_explained(self, body: bytes, headers: Headers) -> tuple[bytes, int]:
         """The answer to one district as JSON, with what led to it, and the version."""
@@ -103,7 +103,7 @@ class Service:
         rows = bodies.read_district(body)
         found = predictions(champion, rows, champion.answer(rows))
         found[0].explanation = await self._aside(explain, champion, rows[0])
-        await self._kept(_log_rows(rows, found), found)
+        await self._kept(self._log_rows(rows, found), found)
         return encode(found[0]), champion.release.version
 
     async def predict_batch(self, body: bytes, kind: str) -> tuple[bytes, int]:
@@ -113,11 +113,16 @@ class Service:
         found: list[Prediction] = []
         for start in range(0, len(rows), CHUNK):
             found += await self._aside(_predict, champion, rows[start : start + CHUNK])
-        await self._kept(await self._aside(_log_rows, rows, found), found)
+        await self._kept(await self._aside(self._log_rows, rows, found), found)
         return await self._aside(_written, found, kind), champion.release.version
 
     async def _aside(self, work: Callable[..., Value], *given: Any) -> Value:
         return await asyncio.get_running_loop().run_in_executor(self._threads, work, *given)
+
+    def _log_rows(self, rows: Floats, found: Sequence[Prediction]) -> list[Row]:
+        if not self.log.enabled:
+            return []
+        return [_log_row(row, one) for row, one in zip(rows.tolist(), found, strict=True)]
 
     async def _kept(self, rows: Sequence[Row], found: Sequence[Prediction]) -> None:
         kept = self._keep(rows, found)
@@ -171,10 +176,6 @@ def _predict(champion: Champion, rows: Floats) -> list[Prediction]:
 
 def _written(found: list[Prediction], kind: str) -> bytes:
     return tables.write(found, kind) if kind in tables.TYPES else encode(Predictions(found))
-
-
-def _log_rows(rows: Floats, found: Sequence[Prediction]) -> list[Row]:
-    return [_log_row(row, one) for row, one in zip(rows.tolist(), found, strict=True)]
 
 
 def _log_row(row: Sequence[float], one: Prediction) -> Row:

@@ -95,10 +95,12 @@ def _searched(points, asked, most):
 def test_the_nearest_are_those_of_scipy_and_where_distances_tie_the_first_of_them(dimensions):
     random = np.random.default_rng(dimensions)
     on_a_grid = random.integers(0, 4, (1_500, dimensions)).astype("f8")
-    at_one_place = np.ones((700, dimensions))  # more than are kept before they are sorted out
+    # More than are kept before they are sorted out.
+    many = 40 + 2 * searching.SPARE * compiling.BUCKET
+    at_one_place = np.ones((many, dimensions))
     points = np.vstack([on_a_grid, random.normal(2, 1, (1_500, dimensions)), at_one_place])
     points = random.permutation(points)
-    asked = np.vstack([points[::10], random.normal(2, 2, (300, dimensions))])
+    asked = np.vstack([points[::20], random.normal(2, 2, (300, dimensions))])
     distances, rows = _nearest_in_order(points, asked, 40)
     found, which = _searched(points, asked, 40)
     np.testing.assert_array_equal(which, rows)
