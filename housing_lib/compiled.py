@@ -20,7 +20,7 @@ from housing_lib.searching import nearest
 from housing_lib.settings import HousingError
 from housing_lib.shallow import Shallow
 
-FORMAT = 6
+FORMAT = 7
 TOLERANCE = 1e-6
 
 
@@ -168,10 +168,10 @@ class Compiled:
 
     def nearest(self, latitude: float, longitude: float) -> tuple[int, float]:
         """The row of the training district nearest to a place, and its distance in km."""
-        place, distances, rows = np.empty(3), np.empty(1), np.empty(1, dtype="i8")
+        place, squares, rows = np.empty(3), np.empty(1, dtype="f4"), np.empty(1, dtype="i8")
         place_km(latitude, longitude, self.own.radius_km, place)
-        nearest(self.around.spaces[0].search, place, distances, rows)
-        return int(rows[0]), float(distances[0])
+        nearest(self.around.spaces[0].search, place.astype("f4"), squares, rows)
+        return int(rows[0]), float(np.sqrt(squares[0]))
 
     def save(self, path: Path) -> str:
         """The SHA-256 of the file, after writing the arrays to it."""

@@ -140,9 +140,9 @@ def own_features(district, counts, place, own, out):  # type: ignore[no-untyped-
     for city in range(len(own.cities)):
         out[at] = half_chord(latitude, longitude, own.cities[city, 0], own.cities[city, 1])
         at += 1
-    distances, found = np.empty(1), np.empty(1, np.int64)
-    nearest(own.coast, place, distances, found)
-    out[at + 1] = distances[0]
+    squares, found = np.empty(1, np.float32), np.empty(1, np.int64)
+    nearest(own.coast, place.astype(np.float32), squares, found)
+    out[at + 1] = math.sqrt(squares[0])
     out[at + 2] = found[0] / (own.coast_points - 1)
 
 
@@ -159,13 +159,14 @@ def half_chord(latitude, longitude, to_latitude, to_longitude):  # type: ignore[
 def space_features(districts, places, kinds, space, known, matrix, kilometres, at):  # type: ignore[no-untyped-def]
     """Fill in what `neighbours.NeighbourFeatures` computes in one space; the column after that."""
     most, end, km = known.counts[-1], at, space.kilometres
-    distances, found = np.empty(most), np.empty(most, np.int64)
-    point = np.empty(3 if np.isinf(km) else 3 + kinds.shape[1])
+    squares, found, distances = np.empty(most, np.float32), np.empty(most, np.int64), np.empty(most)
+    point = np.empty(3 if np.isinf(km) else 3 + kinds.shape[1], np.float32)
     for row in range(len(districts)):
         out, kind = matrix[row], kinds[row]
         point[:3] = places[row] if np.isinf(km) else places[row] / km
         point[3:] = kind[: len(point) - 3]
-        nearest(space.search, point, distances, found)
+        nearest(space.search, point, squares, found)
+        distances[:] = np.sqrt(squares)
         if np.isinf(km):
             kilometres[row] = distances[0]
             mean_kinds(known.kinds, found, known.few, out[-2 * len(kind) :])

@@ -259,7 +259,7 @@ def _search(points: Floats) -> Search:
     levels = _levels(points)
     members = levels[-1]
     size = -(-max(map(len, members)) // ABREAST) * ABREAST
-    held = np.full((len(members), points.shape[1], size), np.inf)
+    held = np.full((len(members), points.shape[1], size), np.inf, dtype="f4")
     rows = np.full((len(members), size), -1, dtype="i4")
     for bucket, own in enumerate(members):
         held[bucket, :, : len(own)], rows[bucket, : len(own)] = points[own].T, own
@@ -283,13 +283,10 @@ def _boxes(points: Floats, members: Sequence[Any]) -> Floats:
     full = FAN
     while full < len(members):
         full *= FAN
-    boxes = np.full((2, points.shape[1], full), np.inf)
+    boxes = np.full((2, points.shape[1], full), np.inf, dtype="f4")
     for side, end in enumerate((np.min, np.max)):
         boxes[side, :, : len(members)] = np.transpose([end(points[own], axis=0) for own in members])
-    # Single precision halves what is read; rounded outwards, a box still holds its points.
-    single, outwards = boxes.astype("f4"), np.array([-np.inf, np.inf], dtype="f4")[:, None, None]
-    single[:, :, : len(members)] = np.nextafter(single[:, :, : len(members)], outwards)
-    return np.ascontiguousarray(single.reshape(2, -1, full // FAN, FAN).transpose(2, 0, 1, 3))
+    return np.ascontiguousarray(boxes.reshape(2, -1, full // FAN, FAN).transpose(2, 0, 1, 3))
 
 
 def _halves(points: Floats, rows: Any, buckets: int) -> Iterator[Any]:

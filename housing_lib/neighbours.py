@@ -8,17 +8,12 @@ from scipy.spatial import KDTree
 from sklearn.base import BaseEstimator, TransformerMixin
 
 from housing_lib.data import DataError, Floats
+from housing_lib.nearness import Indices, grow, nearest
 from housing_lib.places import places_km
-from housing_lib.processes import cores
-
-Indices = npt.NDArray[np.intp]
 
 COUNTS = np.array([1, 2, 3, 5, 10, 20, 40])
 WIDE = COUNTS[3:]  # the spread of fewer prices says nothing
 FEW, MANY = 5, 20
-WORTH_THREADS = 1_000  # districts to look around in
-SPARE = 8  # districts beyond those that count: most places have fewer
-MOST_AT_ONCE = 4_000_000  # distances
 TRAITS = ("LogIncome", "HouseAge", "LogRooms", "LogBedrooms", "LogOccupants")
 # Near in the first space means near by place. In the others it means near by place and kind
 # together, where so many kilometres weigh as much as one spread of a trait.
@@ -90,9 +85,7 @@ class NeighbourFeatures(TransformerMixin, BaseEstimator):
             self._trees = self._grow()
 
     def _grow(self) -> dict[str, KDTree]:
-        return {
-            space: KDTree(points) for space, points in _points(self.places_, self.kinds_).items()
-        }
+        return {space: grow(points) for space, points in _points(self.places_, self.kinds_).items()}
 
     def _kinds(self, X: Floats) -> Floats:
         kinds: Floats = (_traits(X) - self.mean_) / self.spread_
@@ -172,7 +165,7 @@ def _nearest(tree: KDTree, points: Floats, *, itself: bool) -> tuple[Floats, Ind
     """
     most = int(COUNTS[-1])
     count = min(most + itself, tree.n)
-    distances, found = _in_order(tree, points, count, asked=count + SPARE)
+    distances, found = nearest(tree, points, count)
     if itself:
         # Others may lie at the same place, so the own one may stand anywhere or not at all.
         own = found == np.arange(len(points))[:, None]
@@ -181,28 +174,6 @@ def _nearest(tree: KDTree, points: Floats, *, itself: bool) -> tuple[Floats, Ind
         found = np.take_along_axis(found, others, axis=1)
     places = np.minimum(np.arange(most), found.shape[1] - 1)
     return distances[:, places], found[:, places]
-
-
-def _in_order(tree: KDTree, points: Floats, count: int, *, asked: int) -> tuple[Floats, Indices]:
-    """The nearest districts; of those at one distance the one that comes first in the data.
-
-    The tree gives these in any order, so it is asked for more than count, and for twice
-    as many where even the last of them is not farther away.
-    """
-    asked = min(asked, tree.n)
-    threads = cores() if len(points) >= WORTH_THREADS else 1
-    distances, found = tree.query(points, k=np.arange(1, asked + 1), workers=threads)
-    tied = (distances[:, 1:] == distances[:, :-1]).any(axis=1)
-    order = np.lexsort((found[tied], distances[tied]))
-    found[tied] = np.take_along_axis(found[tied], order, axis=1)
-    open_ended = np.flatnonzero(distances[:, count - 1] == distances[:, -1])
-    distances, found = distances[:, :count], found[:, :count]
-    if asked < tree.n:
-        for rows in np.array_split(open_ended, -(-len(open_ended) * asked // MOST_AT_ONCE) or 1):
-            if len(rows):
-                nearer = _in_order(tree, points[rows], count, asked=2 * asked)
-                distances[rows], found[rows] = nearer
-    return distances, found
 
 
 def _running(values: Floats) -> Floats:

@@ -7,6 +7,7 @@ import numpy.typing as npt
 from scipy.spatial import KDTree
 
 from housing_lib.data import Floats
+from housing_lib.nearness import grow, nearest
 
 EARTH_RADIUS_KM = 6371.0088
 CITIES = {
@@ -82,14 +83,14 @@ def coast_points() -> Floats:
 
 @lru_cache(maxsize=1)
 def _coast() -> KDTree:
-    return KDTree(places_km(*coast_points().T))
+    return grow(places_km(*coast_points().T))
 
 
 def to_coast(latitude: Floats, longitude: Floats) -> tuple[Floats, Floats]:
     """The kilometres to the coast, and how far south its nearest point lies, from 0 to 1."""
     coast = _coast()
-    distance, nearest = coast.query(places_km(latitude, longitude))
-    return np.asarray(distance), np.asarray(nearest) / (coast.n - 1)
+    distances, found = nearest(coast, places_km(latitude, longitude), 1)
+    return distances[:, 0], found[:, 0] / (coast.n - 1)
 
 
 def regions(latitude: Floats, longitude: Floats) -> npt.NDArray[np.str_]:

@@ -1,8 +1,8 @@
 """The nearest of many points, found by compiled code.
 
 Points lie in buckets, which are measured as a whole, and buckets in a tree of boxes,
-whose nearest are opened first (best bin first, Arya and Mount 1993). Many districts
-lie at one place: of those at one distance the first row comes first.
+whose nearest are opened first (best bin first, Arya and Mount 1993). Which points are
+the nearest, and in which order, `nearness` says.
 """
 
 import math
@@ -11,18 +11,16 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from housing_lib.contract import Floats
 from housing_lib.jit import kernel
 
-# Roots of two squares can be equal, and boxes are measured in another order than points.
-SLACK = 1 + 1e-12
 BINS = 128  # of distances, which tell what is near enough without sorting
 SPARE = 16  # buckets that are kept before they are sorted out
 FEW_WAIT = 256  # boxes in the queue; for more of them it grows
-SMALLEST = 1e-300
-MOST_SINGLE = 3e38  # nearly the largest number in single precision
-ROUNDED_DOWN = 1 - 2e-7  # by more than single precision rounds up
-FARTHEST = np.finfo(np.float64).max  # what fills up boxes and buckets is farther
+FEW_TO_SORT = 100  # points that are put in order by counting those before each
+NOTHING, SMALLEST, MOST = np.float32(0), np.float32(1e-30), np.float32(3e38)
+ROUNDED = np.float32(1 + 1e-6)  # more than a root, a product and a quotient lose
+
+Singles = npt.NDArray[np.float32]
 
 
 class Search(NamedTuple):
@@ -38,74 +36,82 @@ class Search(NamedTuple):
         of node n are `fan` n + 1 and those after it. Boxes of nothing are infinitely far.
     """
 
-    buckets: Floats
+    buckets: Singles
     rows: npt.NDArray[np.int32]
-    boxes: npt.NDArray[np.float32]
+    boxes: Singles
 
 
 @kernel
-def nearest(search, point, distances, found):  # type: ignore[no-untyped-def]
-    """Fill in the distances and rows of the nearest points, the nearest first.
+def nearest(search, point, squares, found):  # type: ignore[no-untyped-def]
+    """Fill in the squared distances and the rows of the nearest points, the nearest first.
 
     Where there are too few, the farthest stands for the others.
     """
     inner, size, fan = len(search.boxes), search.buckets.shape[2], search.boxes.shape[3]
-    waiting, most, queue = 1, len(distances), np.zeros(FEW_WAIT, np.int64)
-    near, aside, bound = np.empty(size), np.empty(fan), FARTHEST
-    far, rows = np.empty(most + SPARE * size), np.empty(most + SPARE * size, np.int64)
-    bins, kept, counted, top, scale = np.zeros(BINS, np.int64), 0, 0, BINS - 1, 0.0
-    while waiting > 0 and distance_in(queue[0]) <= bound:
-        node = node_in(queue[0])
+    near, aside, limit = np.empty(size, np.float32), np.empty(fan, np.float32), MOST
+    waiting, most, queue = 1, len(squares), np.zeros(FEW_WAIT, np.int64)
+    kept, entries = 0, np.empty(most + SPARE * size, np.int64)
+    bins, counted, top, scale = np.zeros(BINS, np.int64), 0, BINS - 1, NOTHING
+    while waiting > 0 and square_in(queue[0]) <= limit:
+        node = number_in(queue[0])
         waiting = heap_remove(queue, waiting)
         if node < inner:
             box_distances(search.boxes[node], point, aside)
             if waiting + fan > len(queue):
                 queue = np.concatenate((queue, queue))
-            waiting = queue_up(aside, fan * node + 1, bound, queue, waiting)
+            waiting = queue_up(aside, fan * node + 1, limit, queue, waiting)
             continue
         point_distances(search.buckets[node - inner], point, near)
-        first, kept = kept, append(near, search.rows[node - inner], bound, far, rows, kept)
+        first, kept = kept, append(near, search.rows[node - inner], limit, entries, kept)
         if scale == 0 and kept >= most:
-            first, scale = 0, BINS / max(far[:kept].max(), SMALLEST)
+            first, scale = 0, np.float32(BINS) / farthest(entries[:kept])
         if scale > 0:
-            counted, top = count(far[first:kept], scale, bins, counted, top, most)
-            bound = min(bound, ((top + 1) / scale) ** 2 * SLACK)
-        if kept + size > len(far):
-            kept = in_order(far, rows, kept, bins, top, scale, distances, found)
-            far[:kept], rows[:kept] = distances[:kept], found[:kept]
-            bins[:], counted, top, scale = 0, 0, BINS - 1, 0.0
-            bound = distances[kept - 1] ** 2 * SLACK
-    kept = in_order(far, rows, kept, bins, top, scale, distances, found)
-    for k in range(kept, most):
-        distances[k], found[k] = distances[kept - 1], found[kept - 1]
+            counted, top = count(entries[first:kept], scale, bins, counted, top, most)
+            limit = min(limit, square(np.float32(top + 1) / scale) * ROUNDED)
+        if kept + size > len(entries):
+            kept = sort(entries, kept, limit, most)
+            bins[:], counted, top, scale = 0, 0, BINS - 1, NOTHING
+            limit = square_in(entries[kept - 1])
+    kept = sort(entries, kept, limit, most)
+    for k in range(most):
+        squares[k] = square_in(entries[min(k, kept - 1)])
+        found[k] = number_in(entries[min(k, kept - 1)])
 
 
 @kernel
-def queue_up(aside, first, bound, queue, waiting):  # type: ignore[no-untyped-def]
-    """The length of the queue, after adding the children of a node that are within the bound."""
+def queue_up(aside, first, limit, queue, waiting):  # type: ignore[no-untyped-def]
+    """The length of the queue, after adding the children of a node that are within the limit."""
     for k in range(len(aside)):
-        if aside[k] <= bound:
+        if aside[k] <= limit:
             waiting = heap_push(queue, waiting, entry(aside[k], first + k))
     return waiting
 
 
 @kernel
-def append(near, own, bound, far, rows, kept):  # type: ignore[no-untyped-def]
-    """The number of points kept, after appending those of a bucket that are within the bound."""
-    first = kept
+def append(near, own, limit, entries, kept):  # type: ignore[no-untyped-def]
+    """The number of points kept, after appending those of a bucket that are within the limit."""
+    within = 0
     for k in range(len(near)):
-        far[kept], rows[kept] = near[k], own[k]
-        kept += near[k] <= bound
-    for k in range(first, kept):
-        far[k] = math.sqrt(far[k])
+        within += near[k] <= limit
+    if within == 0:
+        return kept
+    for k in range(len(near)):
+        entries[kept] = entry(near[k], own[k])
+        kept += near[k] <= limit
     return kept
 
 
 @kernel
-def count(far, scale, bins, counted, top, most):  # type: ignore[no-untyped-def]
+def farthest(entries):  # type: ignore[no-untyped-def]
+    """The largest distance, which is not nothing."""
+    return max(math.sqrt(square_in(entries.max())), SMALLEST)
+
+
+@kernel
+def count(entries, scale, bins, counted, top, most):  # type: ignore[no-untyped-def]
     """How many points are in the bins up to the top one, and the lowest top that has enough."""
-    for distance in far:
-        place = bin_of(distance, scale)
+    for one in entries:
+        place = min(int(math.sqrt(square_in(one)) * scale), BINS - 1)
         bins[place] += 1
         counted += place <= top
     while counted - bins[top] >= most:
@@ -115,45 +121,37 @@ def count(far, scale, bins, counted, top, most):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def bin_of(distance, scale):  # type: ignore[no-untyped-def]
-    """The bin of a distance; the last one has all that is farther."""
-    return min(int(distance * scale), BINS - 1)
-
-
-@kernel
-def in_order(far, rows, kept, bins, top, scale, distances, found):  # type: ignore[no-untyped-def]
-    """The number of points filled in, the nearest of those kept: sorted by bins, then inside."""
-    if scale == 0:
-        bins[0], top = kept, 0
-    ends = np.cumsum(bins[: top + 1])
-    total = ends[top]
-    sorted_far, sorted_rows = np.empty(total), np.empty(total, np.int64)
+def sort(entries, kept, limit, most):  # type: ignore[no-untyped-def]
+    """How many entries are left, in order: those within the limit, and not more than most."""
+    total = 0
     for k in range(kept):
-        place = bin_of(far[k], scale)
-        if place <= top:
-            ends[place] -= 1
-            sorted_far[ends[place]], sorted_rows[ends[place]] = far[k], rows[k]
-    for k in range(1, total):
-        sink(sorted_far, sorted_rows, k)
-    filled = min(total, len(distances))
-    distances[:filled], found[:filled] = sorted_far[:filled], sorted_rows[:filled]
-    return filled
+        entries[total], within = entries[k], square_in(entries[k]) <= limit
+        total += within
+    if total > FEW_TO_SORT:
+        entries[:total].sort()
+        return min(total, most)
+    unsorted = entries[:total].copy()
+    for k in range(total):
+        place = 0
+        for other in unsorted:
+            place += other < unsorted[k]
+        entries[place] = unsorted[k]
+    return min(total, most)
 
 
 @kernel
 def box_distances(boxes, point, away):  # type: ignore[no-untyped-def]
-    """Fill in the squared distance to each box."""
+    """Fill in the squared distance to each box, which is rounded as those of its points are."""
     away[:] = 0
     for axis in range(len(point)):
         low, high, here = boxes[0, axis], boxes[1, axis], point[axis]
         for box in range(len(away)):
-            side = max(max(low[box] - here, here - high[box]), 0.0)
-            away[box] += side * side
+            away[box] += square(max(max(low[box] - here, here - high[box]), NOTHING))
 
 
 @kernel
 def point_distances(points, point, away):  # type: ignore[no-untyped-def]
-    """Fill in the squared distance to each point, in three and eight dimensions to scipy's bit."""
+    """Fill in the squared distance to each point."""
     if len(point) == 8:
         eight_sides(points, point, away)
         return
@@ -161,7 +159,7 @@ def point_distances(points, point, away):  # type: ignore[no-untyped-def]
     for axis in range(len(point)):
         column, here = points[axis], point[axis]
         for k in range(len(away)):
-            away[k] += (column[k] - here) ** 2
+            away[k] += square(column[k] - here)
 
 
 @kernel
@@ -170,46 +168,33 @@ def eight_sides(points, point, away):  # type: ignore[no-untyped-def]
     a, b, c, d = points[0], points[1], points[2], points[3]
     e, f, g, h = points[4], points[5], points[6], points[7]
     for k in range(len(away)):
-        away[k] = (
-            ((a[k] - point[0]) ** 2 + (e[k] - point[4]) ** 2)
-            + ((b[k] - point[1]) ** 2 + (f[k] - point[5]) ** 2)
-            + ((c[k] - point[2]) ** 2 + (g[k] - point[6]) ** 2)
-            + ((d[k] - point[3]) ** 2 + (h[k] - point[7]) ** 2)
-        )
+        total = square(a[k] - point[0]) + square(b[k] - point[1])
+        total = total + square(c[k] - point[2]) + square(d[k] - point[3])
+        total = total + square(e[k] - point[4]) + square(f[k] - point[5])
+        away[k] = total + square(g[k] - point[6]) + square(h[k] - point[7])
 
 
 @kernel
-def sink(distances, rows, k):  # type: ignore[no-untyped-def]
-    """Move a point to its place among those before it, which are in order."""
-    distance, row = distances[k], rows[k]
-    while k > 0 and before(distance, row, distances[k - 1], rows[k - 1]):
-        distances[k], rows[k] = distances[k - 1], rows[k - 1]
-        k -= 1
-    distances[k], rows[k] = distance, row
+def square(side):  # type: ignore[no-untyped-def]
+    """The square in the side's own precision; a power would be in double."""
+    return side * side
 
 
 @kernel
-def before(distance, row, other_distance, other_row):  # type: ignore[no-untyped-def]
-    """Whether one point comes before another one."""
-    return distance < other_distance or (distance == other_distance and row < other_row)
+def entry(square, number):  # type: ignore[no-untyped-def]
+    """What sorts by squared distance, then by the number of a node or a row, and holds both."""
+    return np.int64(np.float32(square).view(np.int32)) << 32 | np.int64(number)
 
 
 @kernel
-def entry(distance, node):  # type: ignore[no-untyped-def]
-    """A number that sorts by distance, rounded down to single precision, and holds the node."""
-    bits = np.float32(min(distance, MOST_SINGLE) * ROUNDED_DOWN).view(np.int32)
-    return np.int64(bits) << 32 | node
+def square_in(entry):  # type: ignore[no-untyped-def]
+    """The squared distance of an entry."""
+    return np.int32(entry >> 32).view(np.float32)
 
 
 @kernel
-def distance_in(entry):  # type: ignore[no-untyped-def]
-    """The distance of an entry, which is no farther than the box."""
-    return np.float64(np.int32(entry >> 32).view(np.float32))
-
-
-@kernel
-def node_in(entry):  # type: ignore[no-untyped-def]
-    """The node of an entry."""
+def number_in(entry):  # type: ignore[no-untyped-def]
+    """The number of an entry."""
     return entry & 0xFFFFFFFF
 
 

@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-from scipy.spatial import KDTree
 from xgboost import XGBRegressor
 
 from housing_lib import (
@@ -12,7 +11,7 @@ from housing_lib import (
     families,
     forests,
     intervals,
-    neighbours,
+    nearness,
     searching,
     shallow,
 )
@@ -78,21 +77,23 @@ def test_a_district_alone_gets_the_answer_that_it_gets_among_others(arrays, ever
 
 def _nearest_in_order(points, asked, most):
     """By sorting all of them: the nearest first, at one distance the one that comes first."""
-    distances, rows = KDTree(points).query(asked, k=np.arange(1, len(points) + 1))
-    order = np.lexsort((rows, distances))[:, :most]
-    return np.take_along_axis(distances, order, axis=1), np.take_along_axis(rows, order, axis=1)
+    squares = np.zeros((len(asked), len(points)), dtype="f4")
+    for known, here in zip(points.T.astype("f4"), asked.T.astype("f4"), strict=True):
+        squares += (known - here[:, None]) ** 2
+    rows = np.argsort(squares, axis=1, kind="stable")[:, :most]
+    return np.sqrt(np.take_along_axis(squares, rows, axis=1)), rows
 
 
 def _searched(points, asked, most):
     search = compiling._search(points)
-    distances, rows = np.empty((len(asked), most)), np.empty((len(asked), most), dtype="i8")
-    for number, point in enumerate(asked):
-        searching.nearest(search, point, distances[number], rows[number])
-    return distances, rows
+    squares, rows = np.empty((len(asked), most), dtype="f4"), np.empty((len(asked), most), "i8")
+    for number, point in enumerate(asked.astype("f4")):
+        searching.nearest(search, point, squares[number], rows[number])
+    return np.sqrt(squares), rows
 
 
 @pytest.mark.parametrize("dimensions", [3, 8])
-def test_the_nearest_are_those_of_scipy_and_where_distances_tie_the_first_of_them(dimensions):
+def test_the_nearest_are_found_and_where_distances_tie_the_first_of_them(dimensions):
     random = np.random.default_rng(dimensions)
     on_a_grid = random.integers(0, 4, (1_500, dimensions)).astype("f8")
     # More than are kept before they are sorted out.
@@ -105,7 +106,7 @@ def test_the_nearest_are_those_of_scipy_and_where_distances_tie_the_first_of_the
     found, which = _searched(points, asked, 40)
     np.testing.assert_array_equal(which, rows)
     np.testing.assert_array_equal(found, distances)
-    own_found, own_which = neighbours._nearest(KDTree(points), asked, itself=False)
+    own_found, own_which = nearness.nearest(nearness.grow(points), asked, 40)
     np.testing.assert_array_equal(own_which, rows)
     np.testing.assert_array_equal(own_found, distances)
 
@@ -115,7 +116,7 @@ def test_boxes_around_any_number_of_points_lead_to_the_nearest(count):
     random = np.random.default_rng(count)
     points, asked = random.normal(size=(count, 5)), random.normal(size=(50, 5))
     there = min(count, 40)
-    _, rows = KDTree(points).query(asked, k=np.arange(1, there + 1))
+    _, rows = _nearest_in_order(points, asked, there)
     _, which = _searched(points, asked, 40)
     np.testing.assert_array_equal(which[:, :there], rows)
     np.testing.assert_array_equal(which[:, there:], np.repeat(rows[:, -1:], 40 - there, axis=1))
