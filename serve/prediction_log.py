@@ -215,9 +215,10 @@ class PredictionLog:
             return
         with self._connect() as connection:
             statement, stored = self._statement
+            moments = {when: stored(when) for when in {row[1] for row in rows}}
             for start in range(0, len(rows), ROWS_A_WRITE):
                 chunk = rows[start : start + ROWS_A_WRITE]
-                values = [(key, stored(when), *rest) for key, when, *rest in chunk]
+                values = [(key, moments[when], *rest) for key, when, *rest in chunk]
                 connection.exec_driver_sql(statement, values)
 
     @cached_property
