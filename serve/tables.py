@@ -1,18 +1,22 @@
 """Batches as CSV, Arrow or Parquet: a table of districts in, a table of predictions out."""
 
 import io
+import struct
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from housing_lib.contract import CONTRACT, FEATURES, Floats
+from serve.packing import is_packed
 from serve.problems import number_problems, refuse, size_problem
 from serve.schemas import MOST_ROWS, Prediction, Problem
 
 CSV, ARROW = "text/csv", "application/vnd.apache.arrow.stream"
 PARQUET = "application/vnd.apache.parquet"
 TYPES = (CSV, ARROW, PARQUET)
+# What unpacks to no more than some twenty times as much.
+TAME = ("UNCOMPRESSED", "SNAPPY")
 LOW = np.array([CONTRACT[name].low for name in FEATURES])
 HIGH = np.array([CONTRACT[name].high for name in FEATURES])
 
@@ -35,7 +39,7 @@ def read_rows(body: bytes, kind: str) -> Floats:
         if problems:
             raise refuse(problems, what="table")
         return _numbers(table)
-    except (pa.ArrowException, OSError, ValueError) as error:
+    except (pa.ArrowException, OSError, ValueError, IndexError, struct.error) as error:
         fault = (str(error).splitlines() or [""])[0][:100].encode("ascii", "replace").decode()
         found = Problem("(body)", "cannot be read", fault, f"a table as {kind}")
         raise refuse([found], what="table") from error
@@ -52,6 +56,8 @@ def _read_arrow(body: bytes) -> Any:
     import pyarrow as pa
     from pyarrow import ipc
 
+    if is_packed(body):
+        raise refuse([_packed_problem("an Arrow stream that is compressed", "none")], what="table")
     with ipc.open_stream(pa.BufferReader(body)) as stream:
         batches: list[Any] = []
         for batch in stream:
@@ -66,10 +72,21 @@ def _read_parquet(body: bytes) -> Any:
     from pyarrow import parquet
 
     file = parquet.ParquetFile(pa.BufferReader(body))
-    # A few kilobytes can hold billions of rows, so their number is read first.
-    if _size_problems(file.metadata.num_rows):
-        raise refuse(_size_problems(file.metadata.num_rows), what="table")
+    # A few kilobytes can hold billions of rows, so what the file says of itself is read first.
+    groups = [file.metadata.row_group(number) for number in range(file.num_row_groups)]
+    rows = max(file.metadata.num_rows, sum(group.num_rows for group in groups))
+    codecs = {group.column(k).compression for group in groups for k in range(group.num_columns)}
+    problems = _size_problems(rows)
+    if wild := codecs.difference(TAME):
+        problems.append(_packed_problem(f"Parquet by {', '.join(sorted(wild))}", "none or snappy"))
+    if problems:
+        raise refuse(problems, what="table")
     return file.read(columns=list(FEATURES), use_threads=False)
+
+
+def _packed_problem(found: str, expected: str) -> Problem:
+    fault = "is compressed so that it could fill the memory"
+    return Problem("(body)", fault, found, f"compression: {expected}")
 
 
 def _size_problems(rows: int) -> list[Problem]:

@@ -4,7 +4,10 @@ import io
 
 import numpy as np
 import pandas as pd
+import psutil
+import pyarrow as pa
 import pytest
+from pyarrow.ipc import IpcWriteOptions
 from serving import district, problems
 
 from housing_lib.data import FEATURES
@@ -34,8 +37,6 @@ def as_parquet(table):
 
 
 def as_arrow(table):
-    import pyarrow as pa
-
     sink = io.BytesIO()
     arrow = pa.Table.from_pandas(table, preserve_index=False)
     with pa.ipc.new_stream(sink, arrow.schema) as stream:
@@ -44,8 +45,6 @@ def as_arrow(table):
 
 
 def from_arrow(content):
-    import pyarrow as pa
-
     return pa.ipc.open_stream(content).read_all().to_pandas()
 
 
@@ -85,6 +84,33 @@ def test_a_bad_table_is_refused_with_row_and_column(server, store, kind):
     assert problems(refused)["Latitude"]["problem"] == "column is missing"
     headers = {"Content-Type": kind}
     assert problems(server.post("/predict/batch", content=b"\x00PK", headers=headers))
+
+
+def packed_arrow(table, codec):
+    """An Arrow stream that unpacks to many times its size; also its dictionary is compressed."""
+    arrow = pa.Table.from_pandas(table.assign(name=pd.Categorical(["a"] * len(table))))
+    sink = io.BytesIO()
+    with pa.ipc.new_stream(
+        sink, arrow.schema, options=IpcWriteOptions(compression=codec)
+    ) as stream:
+        stream.write_table(arrow)
+    return sink.getvalue()
+
+
+@pytest.mark.parametrize("codec", ["zstd", "lz4"])
+def test_a_table_that_would_fill_the_memory_is_refused_before_it_is_unpacked(server, store, codec):
+    rows = pd.concat([store.test[list(FEATURES)].head(1)] * 3_000_000)
+    bodies = {
+        "application/vnd.apache.arrow.stream": packed_arrow(rows, codec),
+        "application/vnd.apache.parquet": rows.head(10_000).to_parquet(compression=codec),
+    }
+    before = psutil.Process(server.process.pid).memory_info().rss
+    for kind, body in bodies.items():
+        answer = server.post("/predict/batch", content=body, headers={"Content-Type": kind})
+        fault = problems(answer)["(body)"]
+        assert fault["problem"] == "is compressed so that it could fill the memory"
+        assert codec in fault["found"].lower() or kind.endswith("stream")
+    assert psutil.Process(server.process.pid).memory_info().rss - before < 50e6
 
 
 @pytest.mark.parametrize("value", [b"3.5x", b"2026-11-23", b"12:00", b"true", b"\xff\xfe"])
