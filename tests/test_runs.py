@@ -28,7 +28,9 @@ from housing_lib.graph import Plan, Step
 from housing_lib.journal import new_id
 from housing_lib.settings import HousingError
 
-processes._context().set_forkserver_preload(["ipykernel.kernelapp", "papermill", "nbconvert"])
+# The first of them spares the others a slow import.
+SMALL = ["housing_lib", "ipykernel.kernelapp", "papermill", "nbconvert"]
+processes._context().set_forkserver_preload(SMALL)
 run_commands.end_like_ctrl_c()
 plan, steps, wait = json.loads(sys.argv[1])
 try:

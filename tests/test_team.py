@@ -10,7 +10,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import sqlalchemy
-from conftest import build_store, clear_caches, use_root
+from conftest import build_store, clear_caches, prove_on_few_more, use_root
 from object_stores import BUCKET
 from serving import running_server
 from team_stores import running_team_store
@@ -42,6 +42,7 @@ def team(tmp_path_factory):
         patch.setenv("HOUSING_STUDY_URL", running.postgres.create("studies"))
         patch.setenv("HOUSING_PREDICTION_LOG", running.postgres.create("predictions"))
         clear_caches()
+        prove_on_few_more(patch)
         build_store()
         yield running
     clear_caches()
