@@ -18,6 +18,7 @@ import pandas as pd
 import pytest
 from clusters import Cluster, running_cluster
 from filelock import FileLock
+from mlflow import MlflowClient
 from nbformat import v4
 from scored import identity_of
 from serving import Server, register_another, running_server
@@ -240,6 +241,23 @@ def own_root(tmp_path: Path) -> Iterator[Path]:
 
 
 @pytest.fixture(scope="session")
+def _tables(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """MLflow's tables with nothing in them; to make them takes a second."""
+    path = _of_all_workers(tmp_path_factory) / "tables.db"
+    with FileLock(path.with_suffix(".lock")):
+        if not path.exists():
+            MlflowClient(f"sqlite:///{path}").search_experiments()
+    return path
+
+
+@pytest.fixture
+def empty_store(own_root: Path, _tables: Path) -> Path:
+    """A root of its own for one test, with an MLflow store that nobody used yet."""
+    shutil.copy(_tables, own_root / "mlflow.db")
+    return own_root
+
+
+@pytest.fixture(scope="session")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     """A Dask scheduler and two workers of one thread, in processes of their own."""
     with running_cluster(tmp_path_factory.mktemp("cluster")) as running:
@@ -341,8 +359,11 @@ def clear_caches() -> None:
     tracking.client.cache_clear()
 
 
-def build_store() -> Store:
-    """Processed districts, and a small model in Production of the store that settings name."""
+def build_store(model: Any = None) -> Store:
+    """Processed districts, and a model in Production of the store that settings name.
+
+    By default a small one, which is fitted first.
+    """
     districts = data.acquire()
     split = features.preprocess(districts, data.split(districts))
     manifest = parts.write_parts(
@@ -352,13 +373,9 @@ def build_store() -> Store:
         validation_share=0.16,
         feature_names=features.feature_names(),
     )
-    train = split["train"]
-    params = {"n_estimators": 40, "max_depth": 5, "learning_rate": 0.1}
-    small = families.make_model("xgboost", params, repeats=1)
-    some = slice(None, None, 2)  # so that a better model is easily made
-    model = intervals.CalibratedModel(small).fit(train.districts[some], train.y[some])
+    model = model or _small_model(split["train"])
     with tracking.run("evaluation", "small", params={}, tags={"family": "xgboost"}) as run_id:
-        uri = tracking.log_model(model, train.districts)
+        uri = tracking.log_model(model, split["train"].districts)
         test = split["test"]
         predicted = model.predict(test.districts)
         tracking.log_metrics(accuracy.metrics(test.y, predicted, prefix="test_"))
@@ -366,3 +383,10 @@ def build_store() -> Store:
     version = registry.register(uri, tags=tags)
     assert promotion.promote(version).promoted
     return Store(get_settings().root, registry.load("production"), split["test"].districts)
+
+
+def _small_model(train: parts.Part) -> intervals.CalibratedModel:
+    params = {"n_estimators": 40, "max_depth": 5, "learning_rate": 0.1}
+    small = families.make_model("xgboost", params, repeats=1)
+    some = slice(None, None, 2)  # so that a better model is easily made
+    return intervals.CalibratedModel(small).fit(train.districts[some], train.y[some])

@@ -293,7 +293,7 @@ def test_a_line_that_was_removed_or_changed_is_named(own, poor):
     ]
 
 
-def test_an_empty_registry_says_what_to_do(own_root):
+def test_an_empty_registry_says_what_to_do(empty_store):
     with pytest.raises(registry.RegistryError, match="stands in Production"):
         registry.load()
     with pytest.raises(registry.RegistryError, match="no version stands in Staging"):

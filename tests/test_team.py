@@ -33,7 +33,7 @@ AWAY_S = 10
 
 
 @pytest.fixture(scope="module")
-def team(tmp_path_factory):
+def team(store, tmp_path_factory):
     """A team's store with a model in Production; this process's settings name it."""
     root = tmp_path_factory.mktemp("team")
     with running_team_store(root) as running, pytest.MonkeyPatch.context() as patch:
@@ -43,7 +43,7 @@ def team(tmp_path_factory):
         patch.setenv("HOUSING_PREDICTION_LOG", running.postgres.create("predictions"))
         clear_caches()
         prove_on_few_more(patch)
-        build_store()
+        build_store(store.registered.model)
         yield running
     clear_caches()
 
