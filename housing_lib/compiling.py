@@ -25,6 +25,7 @@ from housing_lib.features import ROTATIONS_DEGREES
 from housing_lib.forests import Forest, Mean, from_boosters, from_histogram_boosting, from_trees
 from housing_lib.model import DISTANCE_COLUMN, FAR_COLUMNS
 from housing_lib.searching import Search
+from housing_lib.shallow import DEEPEST
 
 GOLDEN_ROWS = 64
 COVERAGE = 0.9
@@ -94,12 +95,19 @@ def warm_up() -> None:
     from housing_lib import data, families
 
     known = data.acquire().head(300)
-    params = {"n_estimators": 8, "max_depth": 3}
-    model = families.make_model(families.CHAMPION, params).fit(known, known[data.TARGET].to_numpy())
     districts = known[list(FEATURES)].to_numpy()
-    made = compile_model(model, districts)
-    made.answer(districts)
-    made.answer(districts[:1])
+    # One small model for each kind of trees that is walked by code of its own.
+    kinds: list[tuple[str, dict[str, Any]]] = [
+        (families.CHAMPION, {"n_estimators": 8, "max_depth": 3}),
+        (families.CHAMPION, {"n_estimators": 8, "max_depth": 2 * DEEPEST}),
+        ("gradient_boosting", {"max_iter": 8}),
+        ("random_forest", {"n_estimators": 8}),
+    ]
+    for family, params in kinds:
+        model = families.make_model(family, params).fit(known, known[data.TARGET].to_numpy())
+        made = compile_model(model, districts)
+        made.answer(districts)
+        made.answer(districts[:1])
 
 
 def own_answers(model: Any, districts: Floats) -> Floats:

@@ -2,11 +2,8 @@
 
 import gc
 import os
-import sys
 
 gc.disable()  # imports make many objects and no garbage
-# jsonschema would spend seconds on the grammar of international addresses; no notebook has any.
-sys.modules["rfc3987_syntax"] = None  # type: ignore[assignment]
 # matplotlib reads it when it is imported, which is here and not in the kernel.
 os.environ["MPLBACKEND"] = "module://matplotlib_inline.backend_inline"
 

@@ -10,12 +10,15 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+sys.modules["rfc3987_syntax"] = None  # as housing_lib does, which comes too late for nbformat
+
 import nbformat
 import numpy as np
 import pandas as pd
 import pytest
 from clusters import Cluster, running_cluster
 from filelock import FileLock
+from mlflow import MlflowClient
 from nbformat import v4
 from scored import identity_of
 from serving import Server, register_another, running_server
@@ -41,18 +44,20 @@ from housing_lib.settings import get_settings
 
 KERNEL = {"name": "python3", "display_name": "Python 3 (ipykernel)", "language": "python"}
 STORE_VARIABLES = ("HOUSING_TRACKING_URI", "MLFLOW_TRACKING_URI", "HOUSING_MODEL_NAME")
-# Those that compute and those that mostly wait in turn, so that two workers keep both cores busy.
+# The first makes the smoke run, for which "pipeline" and "browser" would have to wait.
 LONGEST_FIRST = (
-    *("cli", "runs", "serve_following", "notebooks", "pipeline", "team", "browser", "registry"),
-    *("serve_stopping", "serve_log", "serve_limits"),
-    *("monitoring", "ledger", "tuning", "serve", "studies", "reuse", "compiled", "execution"),
+    *("cli", "notebooks", "runs", "team", "serve_following", "registry", "pipeline", "browser"),
+    *("serve_stopping", "ledger", "monitoring", "tuning", "compiled", "studies", "reuse"),
+    *("execution", "prediction_log", "page", "scoring_parts", "sessions", "tracking", "gate"),
+    *("serve_limits", "serve_log", "openapi", "serve"),
 )
+LONGEST = "test_they_run_in_order_from_their_own_folder"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with the longest files, so that no worker is left with one of them at the end."""
     ranks = {f"test_{name}": rank for rank, name in enumerate(LONGEST_FIRST)}
-    items.sort(key=lambda item: ranks.get(item.path.stem, len(ranks)))
+    items.sort(key=lambda item: (ranks.get(item.path.stem, len(ranks)), item.name != LONGEST))
 
 
 @dataclass(frozen=True)
@@ -73,6 +78,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
         with FileLock(built.with_suffix(".lock")):
             if not built.with_suffix(".done").exists():
                 use_root(patch, built)
+                prove_on_few_more(patch)
                 build_store()
                 built.with_suffix(".done").touch()
         shutil.copytree(built, root)  # the artifacts of its models stay where they are
@@ -98,6 +104,7 @@ def own_store(
     shutil.copytree(store.root, root, ignore=shutil.ignore_patterns("serving"))
     with pytest.MonkeyPatch.context() as patch:
         use_root(patch, root)
+        prove_on_few_more(patch)
         second = register_another(store)
         deployment.publish(second)
         yield root, store.registered.version, second
@@ -234,6 +241,23 @@ def own_root(tmp_path: Path) -> Iterator[Path]:
 
 
 @pytest.fixture(scope="session")
+def _tables(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """MLflow's tables with nothing in them; to make them takes a second."""
+    path = _of_all_workers(tmp_path_factory) / "tables.db"
+    with FileLock(path.with_suffix(".lock")):
+        if not path.exists():
+            MlflowClient(f"sqlite:///{path}").search_experiments()
+    return path
+
+
+@pytest.fixture
+def empty_store(own_root: Path, _tables: Path) -> Path:
+    """A root of its own for one test, with an MLflow store that nobody used yet."""
+    shutil.copy(_tables, own_root / "mlflow.db")
+    return own_root
+
+
+@pytest.fixture(scope="session")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     """A Dask scheduler and two workers of one thread, in processes of their own."""
     with running_cluster(tmp_path_factory.mktemp("cluster")) as running:
@@ -324,14 +348,22 @@ def use_root(patch: pytest.MonkeyPatch, root: Path) -> None:
     clear_caches()
 
 
+def prove_on_few_more(patch: pytest.MonkeyPatch) -> None:
+    """Let compiled models be proved on all known districts, and beside them on few others."""
+    patch.setattr(deployment, "SYNTHETIC_ROWS", 200)
+
+
 def clear_caches() -> None:
     """Let settings and client be read anew."""
     get_settings.cache_clear()
     tracking.client.cache_clear()
 
 
-def build_store() -> Store:
-    """Processed districts, and a small model in Production of the store that settings name."""
+def build_store(model: Any = None) -> Store:
+    """Processed districts, and a model in Production of the store that settings name.
+
+    By default a small one, which is fitted first.
+    """
     districts = data.acquire()
     split = features.preprocess(districts, data.split(districts))
     manifest = parts.write_parts(
@@ -341,13 +373,9 @@ def build_store() -> Store:
         validation_share=0.16,
         feature_names=features.feature_names(),
     )
-    train = split["train"]
-    params = {"n_estimators": 40, "max_depth": 5, "learning_rate": 0.1}
-    small = families.make_model("xgboost", params, repeats=1)
-    some = slice(None, None, 2)  # so that a better model is easily made
-    model = intervals.CalibratedModel(small).fit(train.districts[some], train.y[some])
+    model = model or _small_model(split["train"])
     with tracking.run("evaluation", "small", params={}, tags={"family": "xgboost"}) as run_id:
-        uri = tracking.log_model(model, train.districts)
+        uri = tracking.log_model(model, split["train"].districts)
         test = split["test"]
         predicted = model.predict(test.districts)
         tracking.log_metrics(accuracy.metrics(test.y, predicted, prefix="test_"))
@@ -355,3 +383,10 @@ def build_store() -> Store:
     version = registry.register(uri, tags=tags)
     assert promotion.promote(version).promoted
     return Store(get_settings().root, registry.load("production"), split["test"].districts)
+
+
+def _small_model(train: parts.Part) -> intervals.CalibratedModel:
+    params = {"n_estimators": 40, "max_depth": 5, "learning_rate": 0.1}
+    small = families.make_model("xgboost", params, repeats=1)
+    some = slice(None, None, 2)  # so that a better model is easily made
+    return intervals.CalibratedModel(small).fit(train.districts[some], train.y[some])

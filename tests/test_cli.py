@@ -28,6 +28,7 @@ def test_help_lists_every_command(housing, tmp_path):
         assert f" {command} " in text
 
 
+@pytest.mark.usefixtures("empty_store")
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [

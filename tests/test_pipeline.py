@@ -191,7 +191,7 @@ def test_a_kernel_that_dies_fails_its_step_alone(own_root, tmp_path):
 def test_a_killed_run_is_resumed_in_its_own_folder_with_what_is_left(
     tmp_path, housing, start_housing
 ):
-    data.acquire().sample(4_000, random_state=0).to_parquet(tmp_path / "some.parquet")
+    data.acquire().sample(1_500, random_state=0).to_parquet(tmp_path / "some.parquet")
     asked = ["--budget", "smoke", "--models", "ridge", "--trials", "40", "--source", "some.parquet"]
     process = start_housing(tmp_path, "run", *asked)
     logs = "reports/2*/03_tuning-ridge.log"

@@ -7,7 +7,7 @@ import time
 
 import numpy as np
 import pytest
-from conftest import clear_caches, use_root
+from conftest import clear_caches, prove_on_few_more, use_root
 from sklearn.ensemble import VotingRegressor
 
 from housing_lib import (
@@ -30,7 +30,7 @@ from housing_lib.settings import get_settings
 @pytest.fixture
 def own(store, own_root, monkeypatch):
     """A copy of the store that a test may change; its artifacts stay where they are."""
-    monkeypatch.setattr(deployment, "SYNTHETIC_ROWS", 200)  # beside all that are known
+    prove_on_few_more(monkeypatch)
     copy_store(store.root, own_root)
     return own_root
 
@@ -293,7 +293,7 @@ def test_a_line_that_was_removed_or_changed_is_named(own, poor):
     ]
 
 
-def test_an_empty_registry_says_what_to_do(own_root):
+def test_an_empty_registry_says_what_to_do(empty_store):
     with pytest.raises(registry.RegistryError, match="stands in Production"):
         registry.load()
     with pytest.raises(registry.RegistryError, match="no version stands in Staging"):

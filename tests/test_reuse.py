@@ -80,6 +80,7 @@ def test_data_that_were_written_since_are_made_again(tiny):
     assert "the processed data are not those of run" in again.steps["writer"].why
 
 
+@pytest.mark.usefixtures("empty_store")
 def test_a_result_without_its_run_in_the_store_is_made_again(tiny):
     for _ in range(2):
         again = run([tiny.make("logs", recorded={"mlflow_run": "0123"})])

@@ -28,7 +28,9 @@ from housing_lib.graph import Plan, Step
 from housing_lib.journal import new_id
 from housing_lib.settings import HousingError
 
-processes._context().set_forkserver_preload(["ipykernel.kernelapp", "papermill", "nbconvert"])
+# The first of them spares the others a slow import.
+SMALL = ["housing_lib", "ipykernel.kernelapp", "papermill", "nbconvert"]
+processes._context().set_forkserver_preload(SMALL)
 run_commands.end_like_ctrl_c()
 plan, steps, wait = json.loads(sys.argv[1])
 try:
@@ -250,6 +252,7 @@ def test_another_terminal_sees_how_far_a_run_is_and_what_a_step_prints(
     assert process.wait(timeout=120) == 0
 
 
+@pytest.mark.usefixtures("empty_store")
 def test_runs_that_mlflow_still_believes_open_are_closed_as_killed(tiny):
     opened = [
         "from housing_lib import tracking",
@@ -343,6 +346,7 @@ def test_old_runs_are_removed_but_never_what_production_came_from(tiny_done, mon
     assert left == ["2026-01-02", "2026-01-04", "first-run"]
 
 
+@pytest.mark.usefixtures("empty_store")
 def test_mlflow_runs_go_with_old_runs_unless_something_rests_on_them(tiny):
     logs = "from housing_lib import tracking"
     begin = 'with tracking.run("tuning", "x", params={}, tags={"pipeline_run": '

@@ -80,11 +80,15 @@ def test_a_stop_under_load_loses_no_request_and_no_row(own_store, tmp_path):
 
 def workers_of(server):
     """The worker processes of a server."""
-    return [
-        one
-        for one in psutil.Process(server.process.pid).children()
-        if "multiprocessing.spawn" in " ".join(one.cmdline())
-    ]
+    return [one for one in psutil.Process(server.process.pid).children() if is_worker(one)]
+
+
+def is_worker(process):
+    """Whether a process answers requests; one that ended meanwhile does not."""
+    try:
+        return "multiprocessing.spawn" in " ".join(process.cmdline())
+    except (psutil.NoSuchProcess, psutil.ZombieProcess):
+        return False
 
 
 def test_a_worker_that_is_killed_under_load_is_replaced_and_the_others_answer(own_store, tmp_path):

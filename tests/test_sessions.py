@@ -28,7 +28,7 @@ def observe(store):
     return look
 
 
-def test_a_session_is_a_run_with_a_step_a_batch_and_is_logged_once(rows, observe, own_root):
+def test_a_session_is_a_run_with_a_step_a_batch_and_is_logged_once(rows, observe, empty_store):
     session = observe(rows, batch_rows=100)
     first = sessions.log(session, params=PARAMS, tags={})
     assert (first.fresh, first.completed, first.known) == (6, 0, 0)
@@ -56,7 +56,7 @@ def test_a_session_is_a_run_with_a_step_a_batch_and_is_logged_once(rows, observe
     assert found["rmse"].notna().all()
 
 
-def test_batches_by_time_carry_it_and_a_later_look_logs_what_is_new(rows, observe, own_root):
+def test_batches_by_time_carry_it_and_a_later_look_logs_what_is_new(rows, observe, empty_store):
     begin = traffic.moment("2026-03-01")
     times = [begin + timedelta(hours=number / 5) for number in range(len(rows))]
     timed = rows.assign(answered_at=times)
@@ -73,11 +73,11 @@ def test_batches_by_time_carry_it_and_a_later_look_logs_what_is_new(rows, observ
     assert found["at"].iloc[-1] == timed["answered_at"].iloc[-1].floor("s")
 
 
-def test_a_source_with_a_quote_in_its_name_is_a_source(rows, observe, own_root):
+def test_a_source_with_a_quote_in_its_name_is_a_source(rows, observe, empty_store):
     session = observe(rows.head(100), batch_rows=100, source="it's.csv")
     logged = sessions.log(session, params=PARAMS, tags={})
     assert sessions.log(session, params=PARAMS, tags={}).run_id == logged.run_id
 
 
-def test_the_history_of_nothing_is_empty(own_root):
+def test_the_history_of_nothing_is_empty(empty_store):
     assert sessions.history().empty

@@ -10,7 +10,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import sqlalchemy
-from conftest import build_store, clear_caches, use_root
+from conftest import build_store, clear_caches, prove_on_few_more, use_root
 from object_stores import BUCKET
 from serving import running_server
 from team_stores import running_team_store
@@ -33,7 +33,7 @@ AWAY_S = 10
 
 
 @pytest.fixture(scope="module")
-def team(tmp_path_factory):
+def team(store, tmp_path_factory):
     """A team's store with a model in Production; this process's settings name it."""
     root = tmp_path_factory.mktemp("team")
     with running_team_store(root) as running, pytest.MonkeyPatch.context() as patch:
@@ -42,7 +42,8 @@ def team(tmp_path_factory):
         patch.setenv("HOUSING_STUDY_URL", running.postgres.create("studies"))
         patch.setenv("HOUSING_PREDICTION_LOG", running.postgres.create("predictions"))
         clear_caches()
-        build_store()
+        prove_on_few_more(patch)
+        build_store(store.registered.model)
         yield running
     clear_caches()
 
