@@ -3,6 +3,8 @@
 import gc
 import os
 
+from housing_lib import quick_schemas
+
 gc.disable()  # imports make many objects and no garbage
 # matplotlib reads it when it is imported, which is here and not in the kernel.
 os.environ["MPLBACKEND"] = "module://matplotlib_inline.backend_inline"

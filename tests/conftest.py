@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-sys.modules["rfc3987_syntax"] = None  # as housing_lib does, which comes too late for nbformat
+import housing_lib.quick_schemas  # noqa: F401  # isort: skip
 
 import nbformat
 import numpy as np

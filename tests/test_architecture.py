@@ -17,7 +17,17 @@ from housing_lib.settings import PROJECT, Settings
 
 # Imports point down only: a module may import those of the floors below its own.
 FLOORS = [
-    {"settings", "files", "estimators", "privacy", "contract", "arrays", "jit", "verdict"},
+    {
+        "settings",
+        "files",
+        "estimators",
+        "privacy",
+        "contract",
+        "arrays",
+        "jit",
+        "quick_schemas",
+        "verdict",
+    },
     {
         "provenance",
         "data",

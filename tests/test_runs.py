@@ -29,7 +29,7 @@ from housing_lib.journal import new_id
 from housing_lib.settings import HousingError
 
 # The first of them spares the others a slow import.
-SMALL = ["housing_lib", "ipykernel.kernelapp", "papermill", "nbconvert"]
+SMALL = ["housing_lib.quick_schemas", "ipykernel.kernelapp", "papermill", "nbconvert"]
 processes._context().set_forkserver_preload(SMALL)
 run_commands.end_like_ctrl_c()
 plan, steps, wait = json.loads(sys.argv[1])
