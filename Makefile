@@ -27,10 +27,9 @@ $(READY): requirements.lock pyproject.toml
 run: $(READY) ## do the main job: data to tuned, evaluated, promoted model and reports
 	@$(BIN)/housing run $(ARGS)
 
-# Two tests a core, because many wait: for a server, a kill, a time limit. Threads that spin while
-# they wait would take the cores from the tests beside them.
+# Threads that spin while they wait would take the cores from the tests beside them.
 test: $(READY) ## run every test
-	@OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive $(BIN)/pytest -n 4 --dist loadfile --no-loadscope-reorder $(ARGS)
+	@OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 check: $(READY) ## lint, formatting and types
 	@$(BIN)/ruff check

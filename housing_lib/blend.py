@@ -60,7 +60,7 @@ class BlendedModel(RegressorMixin, BaseEstimator):
         return self._mean([model.disagreement(matrix) for model in self.models_])
 
     def distance_km(self, matrix: Floats) -> Floats:
-        """The kilometres to the fifth nearest training district."""
+        """The kilometres to the nearest training district."""
         distance: Floats = self.models_[0].distance_km(matrix)
         return distance
 

@@ -199,7 +199,7 @@ FAMILIES: dict[str, Family] = {
             "colsample_bytree": 0.4,
             "n_estimators": 600,
         },
-        trust=0.85,
+        trust=0.9,
         repeats=4,
         start=300.0,
         thinned=0.3,

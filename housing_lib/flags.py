@@ -26,7 +26,7 @@ def flag_texts(values: Floats, prices: Floats, distance_km: Floats) -> list[str]
     prices
         What a model says of them, in 100,000 USD.
     distance_km
-        How far the fifth nearest district is that the model knows.
+        How far the nearest district is that the model knows.
     """
     missing = np.isnan(values)
     away = ~missing[:, 6] & ~missing[:, 7] & (distance_km > OUTSIDE_KM)

@@ -16,7 +16,7 @@ NAMES = feature_names()
 # Coordinates themselves tell a place that was seen from one that was not, and nothing else.
 FAR_COLUMNS = [NAMES.index(name) for name in own_names() if name not in ("Latitude", "Longitude")]
 FEWEST_TO_THIN = 4  # so that each half knows two districts
-DISTANCE_COLUMN = NAMES.index("PlaceLogDistance5")
+DISTANCE_COLUMN = NAMES.index("PlaceLogDistance1")
 
 
 class DistrictModel(RegressorMixin, BaseEstimator):
@@ -27,7 +27,7 @@ class DistrictModel(RegressorMixin, BaseEstimator):
     mislead where there are none; so a second estimator, of the same kind by
     default, sees only what a district says of itself. The answer is a mean of
     both: among neighbours the first one counts `trust`, and half of that where
-    the fifth nearest training district is `reach_km` away.
+    the nearest training district is `reach_km` away.
 
     With `thinned`, the near estimator also learns, with that weight, from each
     district as it looks when only a random half of its neighbours is known.
@@ -40,7 +40,7 @@ class DistrictModel(RegressorMixin, BaseEstimator):
         *,
         thinned: float = 0.0,
         trust: float = 1.0,
-        reach_km: float = 14.0,
+        reach_km: float = 12.0,
         sharpness: float = 2.0,
     ) -> None:
         self.near = near
@@ -134,7 +134,7 @@ class DistrictModel(RegressorMixin, BaseEstimator):
         return share
 
     def distance_km(self, matrix: Floats) -> Floats:
-        """The kilometres to the fifth nearest training district."""
+        """The kilometres to the nearest training district."""
         scale = self.preprocessing_.named_steps["scale"]
         column = matrix[:, DISTANCE_COLUMN]
         kilometres: Floats = np.exp(
