@@ -186,11 +186,13 @@ def measure(port, process, name, connections, seconds):
     job = load(port, single_bodies(name), path=path, content_type="application/json",
                connections=connections, seconds=seconds)  # fmt: skip
     times, failures = uvloop.run(job)
-    assert not failures, f"{name}: {failures} of {len(times)} requests failed"
+    # BentoML refuses what it cannot answer within its bound; what a peer refused does not count.
+    assert not failures or name in contenders.BATCHING, f"{failures} of {len(times)} failed"
     ordered = sorted(times)
     p99 = ordered[int(0.99 * len(ordered))]
     each = (busy_seconds(process) - before) / len(times) * 1e6
-    return len(times) / seconds, statistics.median(ordered) * 1e3, p99 * 1e3, each
+    answered = (len(times) - failures) / seconds
+    return answered, statistics.median(ordered) * 1e3, p99 * 1e3, each
 
 
 def measure_batch(port, name, rows):
