@@ -5,7 +5,11 @@ from functools import partial
 from typing import Any
 
 import optuna
-from sklearn.ensemble import HistGradientBoostingRegressor, RandomForestRegressor
+from sklearn.ensemble import (
+    ExtraTreesRegressor,
+    HistGradientBoostingRegressor,
+    RandomForestRegressor,
+)
 from xgboost import XGBRegressor
 from xgboost.callback import EarlyStopping, TrainingCallback
 
@@ -46,7 +50,11 @@ def fit(
 
 
 def _grow_forest(
-    forest: RandomForestRegressor, fit: Fit, stages: Stages, asked: optuna.Trial, val: Part
+    forest: RandomForestRegressor | ExtraTreesRegressor,
+    fit: Fit,
+    stages: Stages,
+    asked: optuna.Trial,
+    val: Part,
 ) -> int:
     forest.set_params(warm_start=True)
     for stage, size in enumerate(range(stages.step, stages.end + 1, stages.step)):
@@ -79,6 +87,7 @@ def _grow_boosters(
 
 GROW: dict[type, Callable[..., int]] = {
     RandomForestRegressor: _grow_forest,
+    ExtraTreesRegressor: _grow_forest,
     HistGradientBoostingRegressor: _grow_histograms,
     XGBRegressor: _grow_boosters,
 }
