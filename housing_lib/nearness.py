@@ -57,7 +57,7 @@ def _in_order(tree: KDTree, points: Singles, count: int, *, asked: int) -> tuple
 
 def _squared_distances(tree: KDTree, points: Singles, found: Indices) -> Singles:
     squares = np.zeros(found.shape, dtype="f4")
-    for known, asked in zip(tree.data.T.astype("f4"), points.T, strict=True):
-        side = known[found] - asked[:, None]
+    for known, asked in zip(tree.data.T, points.T, strict=True):
+        side = known[found].astype("f4") - asked[:, None]
         squares += side * side
     return squares

@@ -5,7 +5,8 @@ from collections.abc import Iterator
 from typing import Any
 
 RECORD_BATCH, DICTIONARY = 3, 2  # kinds of message, and where their fields stand, in Arrow's format
-KIND, CONTENT, DICTIONARY_DATA, COMPRESSION = 1, 2, 1, 3
+VERSION, KIND, CONTENT, NOTES, DICTIONARY_DATA, COMPRESSION = 0, 1, 2, 4, 1, 3
+FORMAT_5 = 4  # as a number; in the format before it a part could be compressed by a note
 
 
 def is_packed(body: bytes) -> bool:
@@ -38,6 +39,10 @@ def _says_compressed(header: bytes) -> bool:
         content = _table(header, content, DICTIONARY_DATA)
     elif kind != RECORD_BATCH:
         return False
+    version_at = _field(header, message, VERSION)
+    version = struct.unpack_from("<h", header, version_at)[0] if version_at else 0
+    if version < FORMAT_5 and _field(header, message, NOTES) is not None:
+        return True
     return content is not None and _field(header, content, COMPRESSION) is not None
 
 

@@ -113,6 +113,17 @@ def test_a_table_that_would_fill_the_memory_is_refused_before_it_is_unpacked(ser
     assert psutil.Process(server.process.pid).memory_info().rss - before < 50e6
 
 
+def test_an_arrow_stream_that_is_compressed_by_a_note_as_in_its_format_4_is_refused(server):
+    batch = pa.record_batch([[1.0]] * len(FEATURES), names=list(FEATURES))
+    sink, old = io.BytesIO(), IpcWriteOptions(metadata_version=pa.ipc.MetadataVersion.V4)
+    with pa.ipc.new_stream(sink, batch.schema, options=old) as stream:
+        stream.write_batch(batch, custom_metadata={"ARROW:experimental_compression": "zstd"})
+    headers = {"Content-Type": "application/vnd.apache.arrow.stream"}
+    answer = server.post("/predict/batch", content=sink.getvalue(), headers=headers)
+    fault = problems(answer)["(body)"]["problem"]
+    assert fault == "is compressed so that it could fill the memory"
+
+
 @pytest.mark.parametrize("value", [b"3.5x", b"2026-11-23", b"12:00", b"true", b"\xff\xfe"])
 def test_what_is_no_number_in_a_table_is_not_taken_for_one(server, value):
     names, given = ",".join(FEATURES).encode(), b",".join([value, *[b"1"] * 5, b"37", b"-122"])
