@@ -21,6 +21,8 @@ WORD = 64
 FEWEST_TOGETHER = 24
 # Trees that one row walks side by side: each step of a single walk waits for memory.
 ABREAST = 12
+# Rows that go through the same trees one after the other, while these are at hand.
+FEW = 16
 
 Singles = npt.NDArray[np.float32]
 
@@ -56,7 +58,7 @@ class Shallow:
     def predict(self, matrix: Floats) -> npt.NDArray[Any]:
         """The value of each row of the model matrix, in the precision of the library."""
         rows = np.ascontiguousarray(matrix, dtype="f4")
-        walk = walk_together if len(rows) >= FEWEST_TOGETHER else walk_alone
+        walk = walk_together if len(rows) >= FEWEST_TOGETHER else walk_few
         sums = walk(self.thresholds, self.splits, self.leaves, self.starts, self.ends, rows)
         if self.doubles:
             sums = sums.astype("f8")
@@ -66,24 +68,28 @@ class Shallow:
 
 
 @kernel
-def walk_alone(thresholds, splits, leaves, starts, ends, rows):  # type: ignore[no-untyped-def]
-    """The sums of each booster's trees for each row: several trees of a row at a time."""
+def walk_few(thresholds, splits, leaves, starts, ends, rows):  # type: ignore[no-untyped-def]
+    """The sums of each booster's trees for each row: some trees of one row after the other."""
     sums, places = np.empty((len(rows), len(ends)), np.float32), splits.shape[1]
-    passed, at = np.empty(thresholds.size, np.uint8), np.empty(ABREAST, np.int64)
-    for row in range(len(rows)):
-        compare(thresholds, rows[row], passed)
+    passed = np.empty((min(len(rows), FEW), thresholds.size), np.uint8)
+    at = np.empty(ABREAST, np.int64)
+    for begin in range(0, len(rows), FEW):
+        some = rows[begin : begin + FEW]
+        for row in range(len(some)):
+            compare(thresholds, some[row], passed[row])
         first = 0
         for booster in range(len(ends)):
-            total = starts[booster]
+            own = sums[begin : begin + FEW, booster]
+            own[:] = starts[booster]
             for tree in range(first, ends[booster], ABREAST):
-                at[:] = 1
-                while at[0] < places:
+                for row in range(len(some)):
+                    at[:] = 1
+                    while at[0] < places:
+                        for k in range(ABREAST):
+                            at[k] = 2 * at[k] + passed[row, splits[tree + k, at[k]]]
                     for k in range(ABREAST):
-                        at[k] = 2 * at[k] + passed[splits[tree + k, at[k]]]
-                for k in range(ABREAST):
-                    total += leaves[tree + k, at[k] - places]
+                        own[row] += leaves[tree + k, at[k] - places]
             first = ends[booster]
-            sums[row, booster] = total
     return sums
 
 

@@ -169,6 +169,7 @@ def create_app() -> FastAPI:
     logging.getLogger("uvicorn.access").handlers.clear()
     logging.getLogger("uvicorn.access").propagate = False
     app = FastAPIOffline(
+        telemetry={"tracing": False, "metrics": False, "logs": False},  # `metrics` are our own
         redoc_url=None,
         static_url="/docs/static",
         title="Housing",

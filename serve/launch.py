@@ -9,6 +9,7 @@ from housing_lib.settings import HousingError, get_settings
 from serve.keys import is_loopback
 
 GRACE_SECONDS = 30
+PROTOCOL = "serve.protocol:OnePiece"
 
 
 class LaunchError(HousingError):
@@ -36,6 +37,7 @@ def launch(host: str | None, port: int | None, workers: int, *, without_keys: bo
             host=address,
             port=port or get_settings().port,
             workers=workers,
+            http=PROTOCOL,
             access_log=False,
             server_header=False,
             timeout_keep_alive=75,

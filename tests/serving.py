@@ -14,6 +14,7 @@ import pytest
 
 from housing_lib import families, registry, tracking
 from housing_lib.settings import PROJECT, get_settings
+from serve.launch import PROTOCOL
 from serve.schemas import EXAMPLE_DISTRICT
 
 START_TIMEOUT_S = 90
@@ -57,7 +58,8 @@ def running_server(root, log_path, *arguments, answers=True, **variables):
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     inherited = {key: value for key, value in os.environ.items() if "TRACKING_URI" not in key}
-    command = [sys.executable, "-m", "uvicorn", "serve.app:app", "--port", str(port), *arguments]
+    command = [sys.executable, "-m", "uvicorn", "serve.app:app", "--http", PROTOCOL]
+    command += ["--port", str(port), *arguments]
     with log_path.open("w") as log:
         process = subprocess.Popen(
             command,

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import re
+import socket
 import time
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
@@ -47,6 +48,37 @@ def test_an_answer_says_which_model_said_what_and_when(server, store):
     assert answer["predicted_median_house_value_usd"] == pytest.approx(price * 1e5, abs=0.01)
     assert answer["at_cap"] == (price >= PRICE_CAP)
     assert UUID(answer["prediction_id"]).version == 4
+
+
+def asked_in_pieces(server, *pieces):
+    """What a socket receives at once after each piece of a request was sent."""
+    with socket.create_connection(("127.0.0.1", server.base_url.port), timeout=10) as connection:
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        for piece in pieces:
+            time.sleep(0.1)
+            connection.sendall(piece)
+        return connection.recv(100_000)
+
+
+def test_an_answer_comes_in_one_piece_however_the_question_came(server):
+    body = json.dumps(EXAMPLE_DISTRICT).encode()
+    head = b"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+    head += b"Content-Length: %d\r\n\r\n" % len(body)
+    for pieces in [[head + body]] * 10 + [[head, body], [head + body[:9], body[9:30], body[30:]]]:
+        found, _, answer = asked_in_pieces(server, *pieces).partition(b"\r\n\r\n")
+        assert found.startswith(b"HTTP/1.1 200")
+        assert json.loads(answer)["predicted_median_house_value"] > 0
+    chunks = [b"%x\r\n%s\r\n" % (len(part), part) for part in (body[:50], body[50:])]
+    head = head.replace(b"Content-Length: %d" % len(body), b"Transfer-Encoding: chunked")
+    found = asked_in_pieces(server, head, *chunks, b"0\r\n\r\n")
+    assert found.startswith(b"HTTP/1.1 200")
+
+
+def test_what_has_no_body_is_sent_and_a_connection_closed_when_asked(server):
+    head = b"GET %s HTTP/1.1\r\nHost: localhost\r\nIf-None-Match: %s\r\nConnection: close\r\n\r\n"
+    tag = server.get("/districts").headers["etag"].encode()
+    assert asked_in_pieces(server, head % (b"/districts", tag)).startswith(b"HTTP/1.1 304")
+    assert server.head("/page/page.css").status_code == 200
 
 
 def test_every_answer_has_an_id_of_its_own(server):
