@@ -30,8 +30,10 @@ def retrain(
     labelled: Annotated[
         str, typer.Argument(help="log (predictions with true prices), or a CSV or Parquet file")
     ] = "log",
-    since: Annotated[str, typer.Option(help="of the log: 2026-03-01, or 30d ago")] = "",
-    until: Annotated[str, typer.Option(help="of the log, and not later")] = "",
+    since: Annotated[
+        str, typer.Option(help="of the log: 2026-03-01, or 30d for how long ago")
+    ] = "",
+    until: Annotated[str, typer.Option(help="of the log: before this moment")] = "",
     source: Annotated[
         str, typer.Option(help="what they join (default: HOUSING_RETRAIN_SOURCE)")
     ] = "",
@@ -40,7 +42,7 @@ def retrain(
         str, typer.Option(help="families, by commas (default: HOUSING_RETRAIN_MODELS)")
     ] = "",
     jobs: Annotated[
-        int | None, typer.Option(min=1, help="notebooks at once (default: one a core)")
+        int | None, typer.Option(min=1, help="notebooks at once (default: one a core, at most 8)")
     ] = None,
     wait: Wait = False,
 ) -> None:

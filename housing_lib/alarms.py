@@ -82,16 +82,18 @@ def _keep(alert: Alert) -> tuple[bool, list[str]]:
     with _lock():
         faults = _put_damaged_aside()
         known = read()
-        if alert["id"] not in {one["id"] for one in known}:
-            write_json(get_settings().alerts, [*known, alert])
-        return not any(_goes_on(one, alert) for one in known), faults
+        if any(one["id"] == alert["id"] for one in known):
+            return False, faults
+        is_news = not any(_goes_on(one, alert) for one in known)
+        write_json(get_settings().alerts, [*known, alert | {"told": is_news}])
+        return is_news, faults
 
 
 def _goes_on(earlier: Alert, alert: Alert) -> bool:
-    """Whether an alarm says of the same version and source what was said in the window."""
+    """Whether an alarm says of the same version and source what was told in the window."""
     since = datetime.now(UTC) - timedelta(days=get_settings().retrain_window_days)
     is_recent = str(earlier["raised_at"]) >= since.isoformat(timespec="seconds")
-    return is_recent and _subject(earlier) == _subject(alert)
+    return earlier.get("told", True) and is_recent and _subject(earlier) == _subject(alert)
 
 
 def _subject(alert: Alert) -> tuple[Any, ...]:

@@ -114,7 +114,7 @@ class Choice:
     ) -> Any:
         """The chosen model, to be fitted on other districts, on every core.
 
-        `repeats` as for `families.make_model`.
+        `repeats` as for `families.make_model`; a blend stays as its searches made it.
         """
         if self.name == BLEND:
             return clone(self.model)
@@ -127,8 +127,8 @@ class Choice:
     ) -> dict[str, Any]:
         """The chosen model with one seed, to be fitted with blocks held out, as `CHAMPION`.
 
-        With `families`, the others stand beside it by name, and the peer that
-        others publish.
+        A blend stays as its searches made it. With `families`, the others stand beside
+        it by name, and the peer that others publish.
         """
         chosen = {CHAMPION: self.unfitted(best_params, seed=seed, repeats=1)}
         if not families:

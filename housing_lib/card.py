@@ -9,7 +9,7 @@ from housing_lib.data import USD_PER_UNIT
 from housing_lib.evaluation import slice_name
 from housing_lib.families import title
 
-# The words; every figure in them is a metric that MLflow holds too (Mitchell et al. 2019).
+# The words (Mitchell et al. 2019); every figure but those of slices is a metric in MLflow too.
 CARD = """\
 # Model card: {title}, version {version}
 
@@ -32,7 +32,7 @@ who lived where: errors differ between regions, as the table shows.
 | RMSE | ${test_rmse:,.0f} | ${test_rmse_low:,.0f} to ${test_rmse_high:,.0f} |
 | mean absolute error | ${test_mae:,.0f} | ${test_mae_low:,.0f} to ${test_mae_high:,.0f} |
 | R² | {test_r2:.3f} | {test_r2_low:.3f} to {test_r2_high:.3f} |
-| RMSE where half a degree around was held out | ${block_rmse:,.0f} | |
+| RMSE where blocks of half a degree were held out | ${block_rmse:,.0f} | |
 | prices inside the 90 % interval | {test_coverage:.1%} | |
 | RMSE of tuned XGBoost on the eight columns | ${baseline_rmse:,.0f} | |
 
@@ -43,8 +43,8 @@ and its error is the one in the fourth line.
 {slices}
 
 ## Limits
-Intervals hold on average over places like those of the data, not for one district. A place far from
-every known district, or outside California, is flagged and its answer should not be trusted.
+Intervals hold on average over districts like the data's, not for each one. A place far from every
+known district, or outside California, is flagged and its answer should not be trusted.
 Importances say what the model uses, not what causes prices.
 
 ## Licence

@@ -36,7 +36,7 @@ def ranked_causes(
 ) -> tuple[Cause, ...]:
     """What moved in the `strange` ones of some rows, strongest first; nothing if there are none.
 
-    The strongest is among them whatever its size.
+    How the columns go together comes last. The strongest is among them whatever its size.
     """
     if not strange.any():
         return ()
@@ -62,7 +62,7 @@ class _Places:
         self._region, self._usual = regions(rows), regions(watch.reference)
 
     def most(self, name: str, sign: float) -> str:
-        """The region, as the end of a sentence; empty where none stands out."""
+        """The region, as the end of a sentence; empty where fewer than two can be compared."""
         now = self._rows[name].groupby(self._region).agg(["mean", "count"])
         then = self._reference[name].groupby(self._usual).mean()
         moved = (now["mean"] - then).where(now["count"] >= FEWEST_KNOWN).dropna() * np.sign(sign)

@@ -19,6 +19,8 @@ from housing_lib.settings import HousingError, get_settings, use_cluster
 from housing_lib.terminal import EXIT_HELD, Cluster, err, out, say
 from housing_lib.terminal import say_errors as _say_errors
 
+LOOPBACK = "127.0.0.1"
+
 app = typer.Typer(
     help="Predict median house values in Californian districts, and keep the predictions honest.",
     no_args_is_help=True,
@@ -62,7 +64,9 @@ def data(
 @app.command()
 @_say_errors
 def tune(
-    family: Annotated[str, typer.Argument(help="as xgboost; housing notebook 03 lists them")],
+    family: Annotated[
+        str, typer.Argument(help="as xgboost; housing notebook 03 --help-notebook lists them")
+    ],
     trials: Annotated[int, typer.Option(min=1, help="the total, whoever runs them")] = 20,
     join: Annotated[
         bool, typer.Option("--join", help="help with a search in HOUSING_STUDY_URL, to its total")
@@ -78,10 +82,10 @@ def tune(
 ) -> None:
     """Search one family's hyperparameters on the preprocessed districts.
 
-    The trials are kept: `housing run` with the same budget takes them from there, and a search
-    that was stopped goes on. Several machines share one search by HOUSING_STUDY_URL: one begins
-    it, the others `--join`; the number of trials stays the total, and the trial of a machine that
-    dies is run again by another.
+    The trials are kept: `housing run` takes them from there, but only with the same seed and
+    growth, unless they ran abreast. A search that was stopped goes on. Several machines share one
+    search by HOUSING_STUDY_URL: one begins it, the others `--join`; the number of trials stays the
+    total, and the trial of a machine that dies is run again by another.
     """
     from housing_lib import compute, families, parts, studies, tuning
     from housing_lib.processes import cores
@@ -124,7 +128,10 @@ def predict(
     stage: Annotated[
         Literal["production", "staging", "previous"], typer.Option(help="whose model predicts")
     ] = "production",
-    jobs: Annotated[int | None, typer.Option(min=1, help="processes (default: one a core)")] = None,
+    jobs: Annotated[
+        int | None,
+        typer.Option(min=1, help="processes (default: at most one a core, where the size pays)"),
+    ] = None,
     cluster: Cluster = "",
 ) -> None:
     """Write the model's predictions beside the columns of files of any size.
@@ -219,7 +226,7 @@ def _tell(decision: Any) -> None:
 def history(
     as_json: Annotated[bool, typer.Option("--json", help="the same as JSON")] = False,
 ) -> None:
-    """Show the ledger: every decision on Production, oldest first."""
+    """Show the ledger: every decision, after finishing one that was interrupted."""
     from housing_lib import connection, ledger
 
     connection.import_slim()
@@ -324,11 +331,11 @@ def ui(
     """Open MLflow's own page on the project's store."""
     from housing_lib import connection
 
-    _refuse_taken(get_settings().host, port)
+    _refuse_taken(LOOPBACK, port)  # MLflow asks nobody who they are
     connection.client()
     os.environ["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] = "false"
     arguments = ["mlflow", "server", "--backend-store-uri", get_settings().store_uri]
-    arguments += ["--host", get_settings().host, "--port", str(port), "--workers", "1"]
+    arguments += ["--host", LOOPBACK, "--port", str(port), "--workers", "1"]
     os.execvp(Path(sys.executable).with_name("mlflow"), arguments)
 
 

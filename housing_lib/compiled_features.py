@@ -148,7 +148,7 @@ def own_features(district, counts, place, own, out):  # type: ignore[no-untyped-
 
 @kernel
 def half_chord(latitude, longitude, to_latitude, to_longitude):  # type: ignore[no-untyped-def]
-    """The sine of half the angle between two places, as `geography.distance_km` computes it."""
+    """The sine of half the angle between two places, as `places.distance_km` computes it."""
     phi, to_phi = latitude * RADIAN, to_latitude * RADIAN
     rise = math.sin((to_phi - phi) / 2)
     turn = math.sin((to_longitude - longitude) * RADIAN / 2)

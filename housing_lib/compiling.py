@@ -73,7 +73,7 @@ def compile_model(model: Any, districts: Floats) -> Compiled:
 
 
 def prove(compiled: Compiled, model: Any, districts: Floats) -> None:
-    """Prove that both say the same of these districts, together and one by one.
+    """Prove that both say the same of these districts, together and some one by one.
 
     Raises
     ------

@@ -25,14 +25,14 @@ from housing_lib.processes import (
     one_blas_thread,
     use_environment,
 )
-from housing_lib.settings import HousingError, get_settings
+from housing_lib.settings import OutageError, get_settings
 
 Work = Callable[[Callable[..., Any], Sequence[tuple[Any, ...]]], Iterator[tuple[int, Any]]]
 ATTEMPTS = 3
 CONNECT_S = 10
 
 
-class ClusterError(HousingError):
+class ClusterError(OutageError):
     """A cluster that cannot be used."""
 
 
@@ -63,9 +63,9 @@ def each(
 def crew(shared: Any = None, *, jobs: int | None = None, threads: bool = False) -> Iterator[Work]:
     """Workers that can be given tasks again and again: a function as `each`, for one `shared`.
 
-    On the Dask cluster that `HOUSING_CLUSTER` names, or else in processes of this
-    machine; both are `concurrent.futures` executors. A task whose worker dies is
-    given to another one, so it may run twice, and has to leave the same behind.
+    On the Dask cluster that `HOUSING_CLUSTER` names, or else in processes or
+    threads of this machine. A task whose worker dies is given to another one, so it
+    may run twice, and has to leave the same behind.
 
     Parameters
     ----------
@@ -79,7 +79,7 @@ def crew(shared: Any = None, *, jobs: int | None = None, threads: bool = False) 
     Raises
     ------
     ProcessDiedError
-        If a task outlived no worker.
+        If the workers of a task died again and again.
     ClusterError
         If the cluster cannot be reached.
     """
@@ -249,7 +249,8 @@ def _cluster() -> Iterator[Any]:
     except ImportError:
         raise ClusterError(
             "HOUSING_CLUSTER names a Dask cluster, and `distributed` is not installed: "
-            "pip install 'housing[cluster]'. Nothing was run."
+            "`make setup` brings it, elsewhere pip install -e '.[cluster]' in Housing's folder. "
+            "Nothing was run."
         ) from None
     try:
         client = Client(  # type: ignore[no-untyped-call]

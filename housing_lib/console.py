@@ -83,7 +83,7 @@ def _time_left(run: Mapping[str, Any]) -> float:
     """The seconds until the last of the running steps ends, by the times they took before."""
     running = [step for step in run["steps"] if step["state"] == "running"]
     known = [step["expected_s"] - step["seconds"] for step in running if step.get("expected_s")]
-    return max(known, default=0)
+    return float(max([0, *known]))
 
 
 def _progress(step: Mapping[str, Any]) -> str:

@@ -127,7 +127,7 @@ def publish(version: int) -> str:
 
 
 def known_districts(data_digest: str) -> Floats:
-    """The districts of the data that a model was made from, shape (rows, 8)."""
+    """The districts that a model was made from, or else the bundled ones, shape (rows, 8)."""
     try:
         parts.load_manifest(expected=data_digest)
         table = pd.concat([part.districts for part in parts.load_parts().values()])

@@ -140,7 +140,8 @@ class Judgement:
     """What the test districts say of a champion, beside simple answers; 100,000 USD.
 
     `metrics` are what MLflow keeps: those of the test with the ends of their
-    intervals, those in unseen blocks, the coverage, and the best baseline's RMSE.
+    intervals, the RMSE in unseen blocks, the coverage, XGBoost's RMSE on the raw
+    columns, and counts.
     """
 
     predicted: Floats
@@ -168,7 +169,7 @@ def judge(
     ----------
     in_blocks
         The models to be judged there; one of them is `CHAMPION`, what was chosen
-        with one seed.
+        with one seed; a blend stays as its searches made it.
     on_fit
         Hears of each of them, when it is judged.
     """

@@ -33,8 +33,9 @@ class Range:
 class Stages:
     """How a family grows: the parameter that counts, where it ends, and how often it is judged.
 
-    After every `step` a trial can be pruned. With `patience`, growing stops once
-    that many more brought nothing better.
+    After every `step` a trial of random forest or XGBoost is dropped if it is worse than
+    the median of those before; gradient boosting does not report. With `patience`, growing
+    stops once that many more brought nothing better.
     """
 
     parameter: str

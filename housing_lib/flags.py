@@ -8,7 +8,7 @@ from housing_lib.places import in_california
 COVERAGE = 0.9  # of the intervals that are told
 NEAR_CAP = 4.75  # in 100,000 USD; half of the districts priced above stand at the census's limit
 FAR_KM = 25.0
-OUTSIDE_KM = 15.0  # the outline is coarse; districts at the coast lie outside of it by less
+OUTSIDE_KM = 15.0  # the outline is coarse: nearer to a known district nothing counts as outside
 FLAGS = {
     "at_limit": "at least 500,000 USD: the census recorded nothing higher",
     "outside_california": "the place is not in California, where all known districts are",

@@ -146,9 +146,6 @@ def from_xgboost(regressor: Any) -> Forest:
     booster = regressor.get_booster()
     learner = json.loads(booster.save_raw("json"))["learner"]
     trees = learner["gradient_booster"]["model"]["trees"]
-    used = booster.num_boosted_rounds()
-    if getattr(regressor, "early_stopping_rounds", None):
-        used = regressor.best_iteration + 1
     found = [
         _Tree(
             left=np.asarray(tree["left_children"]),
@@ -157,7 +154,7 @@ def from_xgboost(regressor: Any) -> Forest:
             threshold=np.asarray(tree["split_conditions"], dtype="f4"),
             value=np.asarray(tree["split_conditions"], dtype="f4"),
         )
-        for tree in trees[:used]
+        for tree in trees
     ]
     start = float(learner["learner_model_param"]["base_score"].strip("[]"))
     return _lay_out(found, start=start, nodes=NARROW, rounding="f4")

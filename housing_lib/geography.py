@@ -171,7 +171,7 @@ def map_record(districts: pd.DataFrame, values: pd.Series) -> dict[str, Any]:
 
 
 def errors_by_region(districts: pd.DataFrame, errors: pd.Series) -> pd.DataFrame:
-    """One row a region, largest mean error first: what a model asks there, in dollars.
+    """One row a region, largest MAE first: what a model asks there, in dollars.
 
     `mean error ($)` is above zero where the model asks too much.
     """
@@ -188,10 +188,3 @@ def errors_by_region(districts: pd.DataFrame, errors: pd.Series) -> pd.DataFrame
         }
     )
     return table.sort_values("MAE ($)", ascending=False)
-
-
-def usual_region(districts: pd.DataFrame, *, every: int) -> pd.Series:
-    """The region that most districts of each `every` rows lie in, by the number of those rows."""
-    batch = pd.Series(np.arange(len(districts)) // every, index=districts.index, name="batch")
-    counts = pd.crosstab(batch, regions(districts))
-    return counts.idxmax(axis=1).rename("mostly in")

@@ -26,6 +26,14 @@ def stages_of(family: str, growth: float) -> Stages | None:
     return stages and stages.shortened(growth)
 
 
+def params_of(asked: optuna.Trial, growth: float) -> dict[str, Any]:
+    """The parameters of a trial as it is fitted: what grows less takes larger steps."""
+    params = asked.params
+    if "learning_rate" in params:
+        params["learning_rate"] /= growth
+    return params
+
+
 def fit(
     asked: optuna.Trial, train: Part, val: Part, *, family: str, seed: int, growth: float
 ) -> tuple[Any, dict[str, Any]]:
@@ -36,11 +44,9 @@ def fit(
     TrialPruned
         If it fell behind the trials before it.
     """
-    params, stages = asked.params, stages_of(family, growth)
+    params, stages = params_of(asked, growth), stages_of(family, growth)
     if stages:
         params[stages.parameter] = stages.end
-    if "learning_rate" in params:
-        params["learning_rate"] /= growth
     estimator = make_estimator(family, params, seed=seed)
     fit_it = partial(estimator.fit, train.X, train.y)
     if stages is None:
@@ -57,7 +63,7 @@ def _grow_forest(
     val: Part,
 ) -> int:
     forest.set_params(warm_start=True)
-    for stage, size in enumerate(range(stages.step, stages.end + 1, stages.step)):
+    for stage, size in enumerate([*range(stages.step, stages.end, stages.step), stages.end]):
         forest.set_params(n_estimators=size)
         fit()
         _report(asked, metrics(val.y, forest.predict(val.X))["rmse"], stage)

@@ -31,6 +31,7 @@ from housing_lib.settings import get_settings
 
 WHEN = "observed_at"
 _LOCK_TIMEOUT_S = 60
+LABELLED = "labelled-"  # the beginning of the name of each addition
 
 
 @dataclass(frozen=True)
@@ -129,17 +130,18 @@ def _by_part(everything: pd.DataFrame, *, last: int) -> dict[str, int]:
 
 
 def _append(fresh: pd.DataFrame) -> None:
-    number = len(_files()) + 1
-    with atomic_path(get_settings().grown / f"labelled-{number:04d}.parquet") as path:
+    # Not their count: whoever removes one file must not have another one written over.
+    number = max((int(path.stem.removeprefix(LABELLED)) for path in _files()), default=0) + 1
+    with atomic_path(get_settings().grown / f"{LABELLED}{number:04d}.parquet") as path:
         fresh[[*CONTRACT, WHEN]].to_parquet(path, index=False)
 
 
 def _files() -> list[Path]:
-    return sorted(get_settings().grown.glob("labelled-*.parquet"))
+    return sorted(get_settings().grown.glob(f"{LABELLED}*.parquet"))
 
 
 def labelled() -> pd.DataFrame:
-    """All labelled districts that joined so far, with when they were observed; oldest first.
+    """All labelled districts that joined so far, with when they were observed.
 
     Raises
     ------

@@ -165,7 +165,7 @@ def settle() -> Stages:
 
 
 def _settle() -> list[Decision]:
-    """The lines, after the stages were made to agree with them."""
+    """The lines, after those that were not settled moved the stages."""
     lines = _read()
     stages = replay(lines)
     unsettled = [one for one in _as_they_counted(lines) if not one.settled]

@@ -29,8 +29,10 @@ def monitor(
         float | None,
         typer.Option(parser=seconds_of, metavar="TIME", help="batches of 1h or 24h, of the log"),
     ] = None,
-    since: Annotated[str, typer.Option(help="of the log: 2026-03-01, or 30d ago")] = "",
-    until: Annotated[str, typer.Option(help="of the log, and not later")] = "",
+    since: Annotated[
+        str, typer.Option(help="of the log: 2026-03-01, or 30d for how long ago")
+    ] = "",
+    until: Annotated[str, typer.Option(help="of the log: before this moment")] = "",
     cluster: Cluster = "",
     act: Annotated[
         bool, typer.Option("--act", help="answer an alarm: retrain, and let the gate decide")
@@ -44,8 +46,8 @@ def monitor(
     Nothing is logged twice, so the log can be monitored again and again: with 24h batches over
     the last 30d for example, once a day. The address of an SQLite or PostgreSQL database as the
     source reads that one; HOUSING_PREDICTION_LOG keeps its password out of the shell's history.
-    An alarm is kept in reports/alerts.json and told to HOUSING_NOTIFY_URL or _COMMAND. README.md
-    has lines for cron, systemd and Airflow that run this for months.
+    An alarm is kept in reports/alerts.json and told to HOUSING_NOTIFY_URL or _COMMAND.
+    serve/schedules/ has lines for cron, systemd and Airflow that run this for months.
     """
     from housing_lib import compute, parameters, registry, traffic
 

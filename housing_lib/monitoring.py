@@ -32,7 +32,7 @@ class Session:
 
     `batches` has one row a batch: the realised metrics with the ends of their
     intervals (`batch_...`), the estimated ones, counts of rows, and how strange
-    it is. `rows` are the answered districts in the order of the batches.
+    it is. `rows` are all districts in the order of the batches, with answers where there are any.
     """
 
     traffic: Traffic
@@ -73,7 +73,7 @@ class Session:
 
     @cached_property
     def shifts(self) -> pd.DataFrame:
-        """How far each watched quantity has moved over the whole session, strongest first."""
+        """How far each watched quantity moved over the judged version's rows, strongest first."""
         if self.judged.watch is None:
             return pd.DataFrame(columns=["kind", "name", "effect", "z"])
         sums = self.judged.watch.sums(self.judged.rows, np.array([0]))
@@ -172,7 +172,7 @@ def _evidence(judged: Series, batches: pd.DataFrame) -> dict[str, float]:
 
 
 def told_apart(session: Session, *, seed: int = 0) -> float | None:
-    """How well a classifier tells the session's rows from the test districts: its AUC.
+    """How well a classifier tells the judged version's rows from the test districts: its AUC.
 
     0.5 is not at all, 1 always (the classifier two-sample test of Lopez-Paz and
     Oquab, 2017), by five-fold cross-validation. None if there are too few rows, or

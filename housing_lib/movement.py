@@ -36,8 +36,8 @@ class Movement:
 def measure(now: Floats, then: Floats) -> Movement:
     """The movement between two samples of errors, prediction minus price in 100,000 USD.
 
-    Two tests of Welch (1947), of the errors and of their squares, which together
-    find something in one of twenty pairs of samples that do not differ.
+    Two tests of Welch (1947), of the errors and of their squares, which together find
+    something in fewer than one of twenty pairs of samples that do not differ.
     """
     level, moved = _difference(now, then)
     error, changed = _difference(now**2, then**2)

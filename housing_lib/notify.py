@@ -1,8 +1,9 @@
-"""Telling somebody: an address or a command that is called when a run fails or an alarm rises."""
+"""Telling somebody: an address or a command that is called when people should know something."""
 
 import json
 import shlex
 import subprocess
+from http.client import HTTPException
 from typing import Any
 
 from housing_lib.privacy import hide, secret_values
@@ -21,7 +22,8 @@ def tell(kind: str, **news: Any) -> list[str]:
     Parameters
     ----------
     kind
-        `run` for a run that failed or was held, `alarm` for an alarm of monitoring.
+        `run` for a run that failed or was held, `alarm` for an alarm of monitoring,
+        `retraining` for one whose model was promoted.
     """
     body = json.dumps({"kind": kind, **hide(news, secret_values())}, default=str).encode()
     settings = get_settings()
@@ -30,7 +32,7 @@ def tell(kind: str, **news: Any) -> list[str]:
     for name, (send, target) in targets.items():
         try:
             send(target, body) if target else None
-        except (OSError, ValueError, subprocess.SubprocessError) as error:
+        except (OSError, ValueError, HTTPException, subprocess.SubprocessError) as error:
             # An address may hold a secret, so its name is told and not the address.
             faults.append(f"HOUSING_NOTIFY_{name} could not be told: {type(error).__name__}")
     return faults

@@ -68,12 +68,12 @@ def run(
 def resume(
     *, jobs: int | None = None, wait_for_others: bool = False, watch: Watcher = ignore
 ) -> Run:
-    """The newest run of the graph that did not finish, finished in its own folder.
+    """The newest run of the graph, which did not finish, finished in its own folder.
 
     Raises
     ------
     RunError
-        If there is none.
+        If it did, or there is none.
     """
     runs.unfinished()  # before anything is written
     with runs.holding_root(wait=wait_for_others):

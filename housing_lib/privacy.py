@@ -37,7 +37,7 @@ def secret_values() -> list[str]:
 
 
 def hide(content: Any, secrets: list[str]) -> Any:
-    """Text, or lists and dictionaries of it, without the secrets."""
+    """Text, or lists and dictionaries of it, without the secrets; keys and words of form stay."""
     if not secrets:
         return content
     if isinstance(content, str):

@@ -12,12 +12,12 @@ from multiprocessing.context import BaseContext
 from multiprocessing.process import BaseProcess
 from typing import Any
 
-from housing_lib.settings import HousingError, get_settings
+from housing_lib.settings import HousingError, OutageError, get_settings
 
 _living: dict[BaseProcess, Connection] = {}
 
 
-class ProcessDiedError(HousingError):
+class ProcessDiedError(OutageError):
     """A process that ended without an answer."""
 
 
@@ -66,7 +66,7 @@ def call_in_process(
     """What `function(*arguments, channel)` returns, called in a process of its own.
 
     Whatever the function sends through the `Channel` reaches `on_message`, and
-    what it raises is raised here.
+    what it raises is raised here, as a `HousingError` if it was none.
 
     Parameters
     ----------

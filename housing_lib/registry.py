@@ -16,11 +16,11 @@ from housing_lib.connection import (
     model_file,
     reaching,
 )
-from housing_lib.ledger import STAGES, Decision, history, stage_version
+from housing_lib.ledger import Decision, history, stage_version
 from housing_lib.settings import HousingError, get_settings
 from housing_lib.trust import unpack_model
 
-__all__ = ["STAGES", "Decision", "history", "stage_version"]
+__all__ = ["Decision", "history", "stage_version"]
 ABSENT = ("INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST")
 
 

@@ -53,7 +53,9 @@ def read_record(path: Path) -> dict[str, Any]:
     Raises
     ------
     ReportError
-        If it recorded nothing, or cannot be read.
+        If it recorded nothing.
+    NotebookError
+        If it cannot be read.
     """
     outputs = [output for cell in cells_of(path) for output in cell.get("outputs", [])]
     records = [output["data"][RECORD] for output in outputs if RECORD in output.get("data", {})]

@@ -46,7 +46,7 @@ def run(
         str, typer.Option(help="bundled, sklearn, or a CSV or Parquet file")
     ] = "bundled",
     jobs: Annotated[
-        int | None, typer.Option(min=1, help="notebooks at once (default: one a core)")
+        int | None, typer.Option(min=1, help="notebooks at once (default: one a core, at most 8)")
     ] = None,
     seed: Annotated[
         int | None, typer.Option(min=0, max=2**32 - 1, help="the seed of every random choice")
@@ -104,7 +104,7 @@ def _refuse_other_options(budget: str, models: str, source: str, *others: Any) -
     ):
         raise HousingError(
             "--resume goes on with what that run was asked for; of the other options it takes "
-            "--jobs and --wait. Nothing was run."
+            "--jobs, --wait and --cluster. Nothing was run."
         )
 
 

@@ -52,7 +52,7 @@ class Scored:
 class Job:
     """What is to be scored by which model, and where it goes.
 
-    Each file becomes one file. Its parts lie in `staging` until all are done, where a
+    Each file with rows becomes one file. Its parts lie in `staging` until all are done, where a
     later attempt finds those that are.
     """
 

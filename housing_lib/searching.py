@@ -1,7 +1,7 @@
 """The nearest of many points, found by compiled code.
 
 Points lie in buckets, which are measured as a whole, and buckets in a tree of boxes,
-whose nearest are opened first (best bin first, Arya and Mount 1993). Which points are
+whose nearest are opened first (priority search, Arya and Mount 1993). Which points are
 the nearest, and in which order, `nearness` says.
 """
 

@@ -15,6 +15,12 @@ class HousingError(Exception):
     """An error whose text says what was found, what was expected and what to do."""
 
 
+class OutageError(HousingError):
+    """What is needed is away or was lost: the same command may succeed later."""
+
+    exit_code = 1
+
+
 class Settings(BaseSettings):
     """Paths, names and defaults of one installation.
 

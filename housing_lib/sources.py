@@ -53,8 +53,8 @@ class Source:
         starts = self.cuts[:-1]
         lines = self.lines or starts
         return [
-            Part(self, number, start, stop, lines[number])
-            for number, (start, stop) in enumerate(zip(starts, self.cuts[1:], strict=True))
+            Part(self, start, stop, before)
+            for start, stop, before in zip(starts, self.cuts[1:], lines, strict=True)
         ]
 
 
@@ -63,7 +63,6 @@ class Part:
     """A piece of a file: from `start` up to `stop`, after `before` lines or rows."""
 
     source: Source
-    number: int
     start: int
     stop: int
     before: int

@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from housing_lib.files import atomic_path
-from housing_lib.settings import HousingError
+from housing_lib.settings import OutageError
 
 REMOTE = "s3://"
 UNREACHABLE_S = 10.0
 
 
-class StorageError(HousingError):
+class StorageError(OutageError):
     """A file or an object store that cannot be reached, read or written."""
 
 

@@ -210,6 +210,7 @@ def _cannot_use(error: Exception) -> StudyError:
     reason = str(error.__cause__ or error).splitlines()[0]
     return StudyError(
         f"the database of trials {shown} cannot be used: {reason}\n"
-        "Expected a PostgreSQL database in HOUSING_STUDY_URL (pip install 'housing[postgres]'). "
+        "Expected a PostgreSQL database in HOUSING_STUDY_URL. `make setup` brings its driver, "
+        "elsewhere pip install -e '.[postgres]' in Housing's folder. "
         "Trials that ended are kept."
     )

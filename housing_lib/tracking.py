@@ -51,12 +51,12 @@ def run(
 
 @contextmanager
 def waiting_for_server() -> Iterator[None]:
-    """Lets an MLflow server be away for half a minute, or its database, while the block logs.
+    """Lets an MLflow server be away for a minute, or its database, while the block logs.
 
     Elsewhere one that is away is told at once, so that nobody waits to hear it.
     """
     before = os.environ[RETRIES]
-    os.environ[RETRIES] = "5"  # with 4, 8, 16 and 32 seconds between them
+    os.environ[RETRIES] = "5"  # the first at once, then after 4, 8, 16 and 32 seconds
     try:
         yield
     finally:

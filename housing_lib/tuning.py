@@ -117,8 +117,8 @@ def tune(
 
     Trials run one after another, so that a seed means the same numbers. The
     first one tries the shipped parameters; the sampler is TPE (Bergstra et al.
-    2011), and a family that grows in stages drops trials below the median of
-    their predecessors. Every trial is kept on disk as it ends: a search that
+    2011); random forest and XGBoost drop trials worse than the median of those
+    before, gradient boosting does not report. Every trial is kept on disk as it ends: a search that
     was stopped goes on where it was, and comes to the same numbers.
 
     Parameters
@@ -370,7 +370,8 @@ def _fit_and_score(
     except optuna.TrialPruned:
         seconds = time.perf_counter() - started
         last = _last_reported(asked.study.trials[asked.number])
-        return Trial(asked.number, asked.params, {"val_rmse": last}, "pruned", seconds), None
+        params = growing.params_of(asked, search.growth)
+        return Trial(asked.number, params, {"val_rmse": last}, "pruned", seconds), None
     scores = metrics(train.y, estimator.predict(train.X), prefix="train_")
     scores |= metrics(val.y, estimator.predict(val.X), prefix="val_")
     seconds = time.perf_counter() - started

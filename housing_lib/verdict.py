@@ -11,16 +11,16 @@ ALARM, QUIET, NOT_ENOUGH = "alarm", "quiet", "not enough data"
 class Cause:
     """One thing that changed, as a reader says it."""
 
-    what: str  # a feature, "prediction", "errors", "missing values", "places", a region
+    what: str  # a feature, "prediction", "errors", "missing values", a region, "all columns"
     size: float  # the effect, in units that the sentence names
     sentence: str
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """One calibrated decision over all batches of a session.
+    """One calibrated decision over all batches of the judged version.
 
-    `first` and `last` are ISO times, or row ranges where rows have no times;
+    `first` and `last` are ISO times, or as 'row 0' where rows have no times;
     `alarmed` are the batches that raised the alarm; `causes` are ranked,
     strongest first; `evidence` holds the figures behind the decision.
     """

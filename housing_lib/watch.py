@@ -39,7 +39,6 @@ class Quantity:
 
 
 VALUES = (*FEATURES, "prediction", "expected error", "error", "size of errors")
-ANSWERS = VALUES[len(FEATURES) :]
 SPREADS = (*FEATURES, "prediction")
 QUANTITIES = (
     *(Quantity("level", name) for name in VALUES),

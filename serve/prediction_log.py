@@ -21,6 +21,7 @@ from housing_lib.contract import FEATURES
 from housing_lib.prediction_tables import actuals, make_tables, predictions
 from housing_lib.settings import HousingError
 from serve.patience import Patience
+from serve.priority import give_way
 from serve.spool import Row, Spool
 
 log = logging.getLogger("uvicorn.error")
@@ -34,6 +35,7 @@ AWAY = {"connect_timeout": 5, "keepalives_idle": 10, "keepalives_interval": 5,
         "keepalives_count": 3, "tcp_user_timeout": 15_000}  # fmt: skip
 MOST_WAITING = 200_000
 ROWS_A_WRITE = 5_000
+NICENESS = 5
 UNKNOWN, CONTRADICTS = "unknown prediction_id", "contradicts what is recorded"
 PREDICTION_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}(-[0-9]+)?")
 
@@ -246,6 +248,7 @@ class PredictionLog:
         return dialect.insert(table).on_conflict_do_nothing()
 
     def _run(self) -> None:
+        give_way(NICENESS)
         while not self._stop.is_set():
             self._wake.wait(FLUSH_EVERY_S)
             self._wake.clear()

@@ -3,9 +3,7 @@
 import asyncio
 import contextlib
 import gc
-import os
 import sys
-import threading
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
@@ -21,6 +19,7 @@ from serve.champion import Champion, Follower, Following, sighting_file
 from serve.explaining import explain
 from serve.leaving import leaving_slowly
 from serve.prediction_log import FLUSH_EVERY_S, PATIENCE_S, ConflictError, PredictionLog, Truth
+from serve.priority import give_way
 from serve.problems import refuse
 from serve.schemas import Prediction, Predictions, Problem, Recorded, predictions
 from serve.spool import Row
@@ -51,7 +50,7 @@ class Service:
         self.access_log = AccessLog()
         self.log = PredictionLog(settings.prediction_log_uri, spool=settings.serving)
         self._together = Together(self._answer)
-        self._threads = ThreadPoolExecutor(1, "batch", initializer=_give_way)
+        self._threads = ThreadPoolExecutor(1, "batch", give_way, (BATCH_NICENESS,))
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -160,14 +159,6 @@ class Service:
         # Another worker may have answered just now.
         await asyncio.sleep(FLUSH_EVERY_S + PATIENCE_S)
         return await asyncio.to_thread(self.log.record, truths)
-
-
-def _give_way() -> None:
-    """Let the thread that answers single requests come before this one."""
-    with contextlib.suppress(
-        AttributeError, OSError
-    ):  # a thread has its own priority on Linux only
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), BATCH_NICENESS)
 
 
 def _predict(champion: Champion, rows: Floats) -> list[Prediction]:

@@ -33,6 +33,7 @@ from housing_lib import (
     intervals,
     parts,
     pipeline,
+    printing,
     promotion,
     registry,
     tracking,
@@ -93,6 +94,17 @@ def server(store: Store, tmp_path_factory: pytest.TempPathFactory) -> Iterator[S
     with running_server(store.root, tmp_path_factory.mktemp("server") / "server.log") as running:
         yield running
     assert "Traceback" not in running.printed
+
+
+@pytest.fixture(scope="session")
+def chromium() -> str:
+    """The path of Chromium; without it tests of pages are skipped, but never in CI."""
+    try:
+        return printing.find_browser()
+    except printing.PrintingError as error:
+        if os.environ.get("CI"):
+            raise
+        pytest.skip(str(error))
 
 
 @pytest.fixture(scope="module")

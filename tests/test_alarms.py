@@ -82,6 +82,16 @@ def test_what_goes_on_after_the_window_is_told_again(told, monkeypatch):
     assert [one["rows"] for one in told()] == [1000, 1250]
 
 
+def test_what_is_found_every_night_is_told_once_a_week(told, monkeypatch):
+    for night in range(15):
+        ahead = timedelta(days=1.1 * night)
+        later = type("Later", (datetime,), {"now": lambda tz=None, by=ahead: datetime.now(tz) + by})
+        monkeypatch.setattr(alarms, "datetime", later)
+        alarms.raise_alarm(replace(VERDICT, rows=1000 + night), Path("x"))
+    assert len(alarms.read()) == 15
+    assert [one["rows"] for one in told()] == [1000, 1007, 1014]
+
+
 @pytest.mark.parametrize("content", ["[{", '{"id": 1}', "[1]"])
 def test_a_damaged_file_is_put_aside_and_the_alarm_still_kept_and_told(told, content):
     path = get_settings().alerts

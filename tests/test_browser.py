@@ -1,7 +1,6 @@
 """Every page of a real run in a real browser: alone, accessible, readable, and true."""
 
 import json
-import os
 import re
 import shutil
 from collections.abc import Iterable, Iterator
@@ -25,15 +24,9 @@ OVERFLOW = "document.documentElement.scrollWidth - document.documentElement.clie
 
 
 @pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    try:
-        path = printing.find_browser()
-    except printing.PrintingError as error:
-        if os.environ.get("CI"):
-            raise
-        pytest.skip(str(error))
+def browser(chromium: str) -> Iterator[Browser]:
     with sync_playwright() as playwright:
-        started = playwright.chromium.launch(executable_path=path)
+        started = playwright.chromium.launch(executable_path=chromium)
         yield started
         started.close()
 

@@ -95,9 +95,3 @@ def test_errors_of_regions_are_in_dollars_and_the_largest_come_first(districts):
     assert table.index[0] == "Central Valley"
     assert table.loc["Central Valley", ["MAE ($)", "mean error ($)"]].to_list() == [50_000, -50_000]
     assert table["districts"].sum() == len(districts)
-
-
-def test_the_usual_region_of_a_batch_is_that_of_most_of_its_rows():
-    places = {"Latitude": [37.8, 37.8, 34.0, 34.0], "Longitude": [-122.4, -122.4, -118.2, -118.2]}
-    found = geography.usual_region(pd.DataFrame(places), every=3)
-    assert found.to_list() == ["San Francisco Bay", "Los Angeles"]

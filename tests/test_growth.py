@@ -79,6 +79,16 @@ def test_a_damaged_addition_is_named_and_nothing_is_changed(fresh):
     assert grown.source.read_bytes() == before
 
 
+def test_an_addition_that_was_removed_costs_no_later_one(fresh):
+    for rows in (30, 60):
+        growth.grow(fresh.head(rows))
+    first, second = sorted((growth.get_settings().grown).glob("labelled-*.parquet"))
+    kept = second.read_bytes()
+    first.unlink()
+    assert growth.grow(fresh).labelled == 100
+    assert second.read_bytes() == kept
+
+
 def test_without_any_labelled_district_there_is_nothing_to_learn_from(own_root, tmp_path):
     unpriced = tmp_path / "unpriced.csv"
     data.acquire().head(3).drop(columns=TARGET).to_csv(unpriced, index=False)

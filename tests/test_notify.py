@@ -52,8 +52,9 @@ def test_a_failed_run_is_told_to_an_address_and_to_a_command(tiny, listener, mon
     assert json.loads((tmp_path / "told").read_text()) == news
 
 
-def test_a_target_that_is_away_is_named_without_its_address(own_root, monkeypatch):
-    ask(monkeypatch, URL="http://127.0.0.1:9/secret-path", COMMAND="/no/such/command")
+@pytest.mark.parametrize("address", ["http://127.0.0.1:9", "http://127.0.0.1:port"])
+def test_a_target_that_is_away_is_named_without_its_address(own_root, monkeypatch, address):
+    ask(monkeypatch, URL=f"{address}/secret-path", COMMAND="/no/such/command")
     faults = notify.tell("alarm", what="drift")
     assert [fault.split(" could")[0] for fault in faults] == [
         "HOUSING_NOTIFY_URL",

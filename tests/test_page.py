@@ -1,7 +1,6 @@
 """A person tries the model on the server's page, in a real browser."""
 
 import re
-import shutil
 
 import pytest
 from playwright.sync_api import expect, sync_playwright
@@ -12,15 +11,12 @@ expect.set_options(timeout=20_000)  # a busy machine is no fault of the page
 
 
 @pytest.fixture(scope="module")
-def browser():
-    """Debian's Chromium."""
+def browser(chromium):
     with sync_playwright() as playwright:
         options = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
-        chromium = playwright.chromium.launch(
-            executable_path=shutil.which("chromium"), args=options
-        )
-        yield chromium
-        chromium.close()
+        started = playwright.chromium.launch(executable_path=chromium, args=options)
+        yield started
+        started.close()
 
 
 @pytest.fixture

@@ -48,6 +48,13 @@ def test_the_estimator_of_the_best_trial_scores_what_the_trial_scored(split, fam
     np.testing.assert_allclose(best.transform(val.districts), val.X)
 
 
+def test_a_forest_grows_to_the_size_that_is_noted(split):
+    search = tuning.tune(
+        "random_forest", split["train"], split["val"], n_trials=1, seed=0, growth=0.3
+    )
+    assert len(search.estimator.estimators_) == search.best.params["n_estimators"] == 30
+
+
 def test_the_number_of_trials_is_a_total_and_a_stopped_search_comes_to_the_same(split, own_root):
     def searched(n_trials):
         return tuning.tune("decision_tree", split["train"], split["val"], n_trials=n_trials, seed=5)
