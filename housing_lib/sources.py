@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
+from itertools import pairwise
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -50,11 +51,10 @@ class Source:
     @property
     def parts(self) -> "list[Part]":
         """The pieces in which it is scored."""
-        starts = self.cuts[:-1]
-        lines = self.lines or starts
+        lines = self.lines or self.cuts
         return [
             Part(self, start, stop, before)
-            for start, stop, before in zip(starts, self.cuts[1:], lines, strict=True)
+            for (start, stop), before in zip(pairwise(self.cuts), lines, strict=False)
         ]
 
 
