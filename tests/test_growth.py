@@ -81,8 +81,8 @@ def test_a_damaged_addition_is_named_and_nothing_is_changed(fresh):
 
 def test_an_addition_that_was_removed_costs_no_later_one(fresh):
     for rows in (30, 60):
-        growth.grow(fresh.head(rows))
-    first, second = sorted((growth.get_settings().grown).glob("labelled-*.parquet"))
+        grown = growth.grow(fresh.head(rows)).source.parent
+    first, second = sorted(grown.glob("labelled-*.parquet"))
     kept = second.read_bytes()
     first.unlink()
     assert growth.grow(fresh).labelled == 100

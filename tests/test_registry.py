@@ -7,8 +7,8 @@ import time
 
 import numpy as np
 import pytest
-from conftest import clear_caches, prove_on_few_more, use_root
 from sklearn.ensemble import VotingRegressor
+from stores import clear_caches, prove_on_few_more, use_root
 
 from housing_lib import (
     accuracy,

@@ -5,6 +5,7 @@ import json
 import re
 import socket
 import time
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
@@ -50,34 +51,38 @@ def test_an_answer_says_which_model_said_what_and_when(server, store):
     assert UUID(answer["prediction_id"]).version == 4
 
 
+@contextmanager
 def asked_in_pieces(server, *pieces):
-    """What a socket receives at once after each piece of a request was sent."""
+    """A connection on which a request was sent piece by piece."""
     with socket.create_connection(("127.0.0.1", server.base_url.port), timeout=10) as connection:
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         for piece in pieces:
             time.sleep(0.1)
             connection.sendall(piece)
-        return connection.recv(100_000)
+        yield connection
 
 
 def test_an_answer_comes_in_one_piece_however_the_question_came(server):
     body = json.dumps(EXAMPLE_DISTRICT).encode()
     head = b"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
-    head += b"Content-Length: %d\r\n\r\n" % len(body)
-    for pieces in [[head + body]] * 10 + [[head, body], [head + body[:9], body[9:30], body[30:]]]:
-        found, _, answer = asked_in_pieces(server, *pieces).partition(b"\r\n\r\n")
+    whole = head + b"Content-Length: %d\r\n\r\n" % len(body) + body
+    at = whole.index(body)
+    chunks = [b"%x\r\n%s\r\n" % (len(part), part) for part in (body[:50], body[50:])]
+    chunked = [head + b"Transfer-Encoding: chunked\r\n\r\n", *chunks, b"0\r\n\r\n"]
+    halves = [whole[:at], whole[at:]], [whole[: at + 9], whole[at + 9 : at + 30], whole[at + 30 :]]
+    for pieces in [[whole]] * 10 + [*halves, chunked]:
+        with asked_in_pieces(server, *pieces) as connection:
+            found, _, answer = connection.recv(100_000).partition(b"\r\n\r\n")
         assert found.startswith(b"HTTP/1.1 200")
         assert json.loads(answer)["predicted_median_house_value"] > 0
-    chunks = [b"%x\r\n%s\r\n" % (len(part), part) for part in (body[:50], body[50:])]
-    head = head.replace(b"Content-Length: %d" % len(body), b"Transfer-Encoding: chunked")
-    found = asked_in_pieces(server, head, *chunks, b"0\r\n\r\n")
-    assert found.startswith(b"HTTP/1.1 200")
 
 
 def test_what_has_no_body_is_sent_and_a_connection_closed_when_asked(server):
     head = b"GET %s HTTP/1.1\r\nHost: localhost\r\nIf-None-Match: %s\r\nConnection: close\r\n\r\n"
     tag = server.get("/districts").headers["etag"].encode()
-    assert asked_in_pieces(server, head % (b"/districts", tag)).startswith(b"HTTP/1.1 304")
+    with asked_in_pieces(server, head % (b"/districts", tag)) as connection:
+        assert connection.recv(100_000).startswith(b"HTTP/1.1 304")
+        assert connection.recv(1) == b""
     assert server.head("/page/page.css").status_code == 200
 
 

@@ -10,9 +10,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import sqlalchemy
-from conftest import build_store, clear_caches, prove_on_few_more, use_root
 from object_stores import BUCKET
 from serving import running_server
+from stores import build_store, clear_caches, prove_on_few_more, use_root
 from team_stores import running_team_store
 
 from housing_lib import (

@@ -40,9 +40,9 @@ def main() -> None:
     chosen = parser.parse_args()
     with tempfile.TemporaryDirectory() as root:
         os.environ["HOUSING_ROOT"] = root
-        import conftest
+        import stores
 
-        registered = conftest.build_store().registered
+        registered = stores.build_store().registered
         measures: dict[str, Callable[[], Iterable[Bar]]] = {
             "alarms": lambda: false_alarms(registered, chosen.repeats),
             "changes": lambda: detection(registered, chosen.repeats // 5),
