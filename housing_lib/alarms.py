@@ -21,33 +21,36 @@ _LOCK_TIMEOUT_S = 30
 Alert = dict[str, Any]
 
 
-def raise_alarm(verdict: Verdict, folder: Path) -> list[str]:
+def raise_alarm(verdict: Verdict, report: Path) -> list[str]:
     """What went wrong while keeping and telling an alarm, in a line each; empty if all went well.
 
     The same verdict on the same rows is one alarm, and is kept once. Whoever looks
     every night finds what goes on every night: it is told once in the window of days
-    in which alarms are answered by one retraining. Nothing that goes wrong here
-    fails anything.
+    in which alarms are answered by one retraining, and again until it could be told.
+    Nothing that goes wrong here fails anything.
 
     Parameters
     ----------
-    folder
-        Of the report that shows it.
+    report
+        The page that shows it.
     """
-    alert = _alert(verdict, folder)
+    alert = _alert(verdict, report)
     try:
         is_news, faults = _keep(alert)
     except (OSError, Timeout) as error:
-        is_news, faults = True, [f"{get_settings().alerts} cannot be written: {error}"]
-    return faults + (_tell(alert) if is_news else [])
+        return [f"{get_settings().alerts} cannot be written: {error}", *_tell(alert)]
+    untold = _tell(alert) if is_news else []
+    if untold:
+        _change(lambda one: one["id"] == alert["id"], told=False)
+    return faults + untold
 
 
-def _alert(verdict: Verdict, folder: Path) -> Alert:
+def _alert(verdict: Verdict, report: Path) -> Alert:
     return {
         "id": id_of(verdict),
         "raised_at": datetime.now(UTC).isoformat(timespec="seconds"),
         **asdict(verdict),
-        "report": str(folder / "index.html"),
+        "report": str(report),
         "action": {},
     }
 
@@ -139,12 +142,14 @@ def note_answer(**answer: Any) -> None:
 def _note(concerns: Callable[[Alert], bool], action: Mapping[str, Any]) -> None:
     """Write an action beside the alarms that it concerns and that wait for an answer."""
     stamped = {"when": datetime.now(UTC).isoformat(timespec="seconds"), **action}
+    _change(lambda one: _waits(one) and concerns(one), action=stamped)
+
+
+def _change(concerns: Callable[[Alert], bool], **values: Any) -> None:
     with _lock():
         _put_damaged_aside()
         known = read()
-        changed = [
-            one | {"action": stamped} if _waits(one) and concerns(one) else one for one in known
-        ]
+        changed = [one | values if concerns(one) else one for one in known]
         if changed != known:
             write_json(get_settings().alerts, changed)
 

@@ -85,19 +85,23 @@ def answering(stage: str = "production") -> Answering:
     ------
     RegistryError
         If no version stands there, or its artifact is not the one that was registered.
+    CompileError
+        If its compiled file is not the one that was stored.
+    TrackingError
+        If the registry does not answer.
     """
     # Processes that only answer need none of these, which are slow to import and large.
     from housing_lib import deployment, registry
-    from housing_lib.connection import client
 
-    version = registry.stage_version(stage) or registry.load(stage).version  # which says why not
-    found = client().get_model_version(get_settings().model_name, str(version))
+    found = deployment.standing_in(stage)
     try:
-        folder = get_settings().serving
-        folder.mkdir(parents=True, exist_ok=True)
-        deployed = deployment.deploy(found, folder)
+        deployment.publish(int(found.version))
     except CompileError:
-        return Answering(_identity(found, ""), PlainModel(registry.load_version(version).model))
+        plain = registry.load_version(int(found.version)).model
+        return Answering(_identity(found, ""), PlainModel(plain))
+    folder = get_settings().serving
+    folder.mkdir(parents=True, exist_ok=True)
+    deployed = deployment.deploy(found, folder)
     arrays = load(folder / f"{deployed.digest}.npz", digest=deployed.digest)
     return Answering(_identity(found, deployed.digest), CompiledModel(arrays))
 

@@ -216,8 +216,8 @@ def _tell(decision: Any) -> None:
     reasons = "; ".join(decision.reasons)
     say(f"version {decision.version} {decision.decision}: {reasons}.")
     if not decision.promoted:
-        stays = decision.incumbent and f"Production stays at version {decision.incumbent}. "
-        out.print(f"{stays or ''}Nothing was changed.")
+        stays = decision.incumbent and f"stays at version {decision.incumbent}"
+        out.print(f"Production {stays or 'was not changed'}.")
         raise typer.Exit(EXIT_HELD)
 
 

@@ -16,11 +16,12 @@ from housing_lib.compiled_features import Around, Own, district_matrix, place_km
 from housing_lib.contract import Floats
 from housing_lib.files import atomic_path, file_digest
 from housing_lib.forests import Forest, Mean
+from housing_lib.networks import Networks
 from housing_lib.searching import nearest
 from housing_lib.settings import HousingError
 from housing_lib.shallow import Shallow
 
-FORMAT = 7
+FORMAT = 8
 TOLERANCE = 1e-6
 
 
@@ -83,12 +84,15 @@ class Error:
 class Member:
     """One model of a weighted mean: an estimator among known districts, and one far from them.
 
-    The first one adds to `start`, if some of its parts start from a line.
+    The first one adds to `start`, if some of its parts start from a line, and counts
+    what is left of the share of `networks`, if there are any.
     """
 
     weight: float
     start: Linear | None
     near: Estimator
+    networks: Networks | None
+    network_share: float
     far: Estimator
     trust: float
     reach_km: float
@@ -97,6 +101,9 @@ class Member:
     def both(self, matrix: Floats, far_columns: npt.NDArray[np.int64]) -> tuple[Floats, Floats]:
         """What the two estimators say of the rows of the model matrix."""
         near = self.near.predict(matrix).astype("float64")
+        if self.networks is not None:
+            near *= 1 - self.network_share
+            near += self.network_share * self.networks.predict(matrix)
         if self.start is not None:
             near += self.start.predict(matrix)
         return near, self.far.predict(matrix[:, far_columns]).astype("float64")

@@ -20,15 +20,16 @@ from housing_lib.compiled import (
 )
 from housing_lib.compiled_features import Around, Known, Own, Space
 from housing_lib.contract import CONTRACT, FEATURES, Floats
-from housing_lib.estimators import LinearStart
+from housing_lib.estimators import LinearStart, RankNetwork
 from housing_lib.features import ROTATIONS_DEGREES
+from housing_lib.flags import COVERAGE
 from housing_lib.forests import Forest, Mean, from_boosters, from_histogram_boosting, from_trees
 from housing_lib.model import DISTANCE_COLUMN, FAR_COLUMNS
+from housing_lib.networks import Networks
 from housing_lib.searching import Search
 from housing_lib.shallow import DEEPEST
 
 GOLDEN_ROWS = 64
-COVERAGE = 0.9
 SAME_KM = 1e-6
 BUCKET = 84  # points that are measured side by side: with 16 boxes in two levels 21,504
 FAN = 16  # boxes that are measured side by side
@@ -198,8 +199,10 @@ def _members(inner: Any) -> tuple[Member, ...]:
     return tuple(
         Member(
             weight=float(weight),
-            start=_start(one.near_estimators),
+            start=_start(one),
             near=_estimator(one.near_),
+            networks=_networks(one),
+            network_share=_network_share(one),
             far=_estimator(one.far_),
             trust=float(one.trust),
             reach_km=float(one.reach_km),
@@ -220,8 +223,8 @@ def _error(model: Any) -> Error | None:
 
 def _estimator(estimator: Any) -> Estimator:
     kind = type(estimator).__name__
-    if kind == "VotingRegressor" and estimator.weights is None:
-        return _mean(estimator.estimators_)
+    if kind == "VotingRegressor":
+        return _mean([one for one in estimator.estimators_ if not isinstance(one, RankNetwork)])
     if kind == "XGBRegressor":
         return from_boosters([estimator])
     if kind == "HistGradientBoostingRegressor":
@@ -248,13 +251,28 @@ def _mean(estimators: list[Any]) -> Estimator:
     return Mean(cast("tuple[Forest, ...]", tuple(forests)), doubles)
 
 
-def _start(estimators: list[Any]) -> Linear | None:
-    """The mean line of those that start from one; `_mean` takes what they add to it."""
-    lines = [_linear(one.line_) for one in estimators if isinstance(one, LinearStart)]
+def _start(model: Any) -> Linear | None:
+    """The line that the estimators together start from; `_mean` takes what they add to it."""
+    both = zip(model.near_weights, model.near_estimators, strict=True)
+    lines = [(share, _linear(one.line_)) for share, one in both if isinstance(one, LinearStart)]
     if not lines:
         return None
-    weights = np.sum([line.weights for line in lines], axis=0) / len(estimators)
-    return Linear(weights, sum(line.start for line in lines) / len(estimators))
+    weights = np.sum([share * line.weights for share, line in lines], axis=0)
+    return Linear(weights, sum(share * line.start for share, line in lines))
+
+
+def _networks(model: Any) -> Networks | None:
+    found = [one.arrays for one in model.near_estimators if isinstance(one, RankNetwork)]
+    if not found:
+        return None
+    mine = ("hidden", "thresholds", "out", "starts")
+    joined = {name: np.concatenate([getattr(one, name) for one in found]) for name in mine}
+    return Networks(found[0].knots, found[0].scores, **joined)
+
+
+def _network_share(model: Any) -> float:
+    both = zip(model.near_weights, model.near_estimators, strict=True)
+    return float(sum(share for share, one in both if isinstance(one, RankNetwork)))
 
 
 def _linear(estimator: Any) -> Linear:

@@ -2,11 +2,11 @@
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from filelock import FileLock
 
@@ -23,6 +23,7 @@ EXPERIMENTS = {
 MODEL_FILE = "model.skops"
 RETRIES = "MLFLOW_HTTP_REQUEST_MAX_RETRIES"
 TABLES = ("numpy", "pandas", "pyarrow", "scipy")
+_ABSENT = ("INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST")
 _QUIET = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_LOGGING_LEVEL": "WARNING",
@@ -33,6 +34,9 @@ _QUIET = {
 }
 for _name, _value in _QUIET.items():
     os.environ.setdefault(_name, _value)
+
+
+Found = TypeVar("Found")
 
 
 class TrackingError(HousingError):
@@ -57,6 +61,25 @@ def reaching() -> Iterator[None]:
             f"the registry cannot be read or written: {first_line(error)}. Production stands "
             "where it stood, unless `housing history` shows a new line on it."
         ) from error
+
+
+def or_none(ask: Callable[[], Found]) -> Found | None:
+    """What MLflow answers, or None where it knows no such thing.
+
+    Raises
+    ------
+    TrackingError
+        If it does not answer.
+    """
+    from mlflow.exceptions import MlflowException
+
+    with reaching():
+        try:
+            return ask()
+        except MlflowException as error:
+            if error.error_code in _ABSENT:
+                return None
+            raise
 
 
 def first_line(error: BaseException) -> str:

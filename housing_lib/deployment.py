@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from housing_lib import compiled, compiling, data, parts, registry
-from housing_lib.connection import client
+from housing_lib.connection import client, or_none, reaching
 from housing_lib.data import FEATURES, Floats
 from housing_lib.files import atomic_path, file_digest
 from housing_lib.settings import HousingError, get_settings
@@ -31,26 +31,23 @@ class Deployed:
     digest: str
 
 
-def production() -> Any:
-    """The version that stands in Production, as MLflow describes it.
+def standing_in(stage: str) -> Any:
+    """The version that stands in a stage, as MLflow describes it.
 
     Raises
     ------
     RegistryError
-        If there is none, or the registry does not answer.
+        If there is none.
+    TrackingError
+        If the registry does not answer.
     """
-    from mlflow.exceptions import MlflowException
-
     name = get_settings().model_name
-    try:
-        return client().get_model_version_by_alias(name, "production")
-    except MlflowException as error:
-        if error.error_code in registry.ABSENT:
-            raise registry.RegistryError(
-                f"no version of {name} stands in Production. `housing run` makes and promotes one."
-            ) from None
-        reason = str(error).splitlines()[0]
-        raise registry.RegistryError(f"the registry does not answer: {reason}") from error
+    found = or_none(lambda: client().get_model_version_by_alias(name, stage))
+    if found is None:
+        raise registry.RegistryError(
+            f"no version of {name} stands in {stage.title()}. `housing run` makes and promotes one."
+        )
+    return found
 
 
 def is_same(known: Any, found: Any) -> bool:
@@ -100,6 +97,7 @@ def _fetch(found: Any, digest: str, path: Path) -> None:
             temporary.write_bytes(fetched.read_bytes())
 
 
+@reaching()
 def publish(version: int) -> str:
     """The SHA-256 of a version's compiled model, which is proved and stored if it was not before.
 
@@ -109,6 +107,8 @@ def publish(version: int) -> str:
         If the model cannot become arrays, or they do not give its numbers.
     RegistryError
         If there is no such version, or its artifact is not what was registered.
+    TrackingError
+        If the registry cannot be read or written.
     """
     stored = registry.tags_of(version).get(TAG)
     if stored:

@@ -9,10 +9,10 @@ import pandas as pd
 import psutil
 
 from housing_lib.data import FEATURES, TARGET, Floats
+from housing_lib.flags import COVERAGE
 from housing_lib.gate import Interval
 from housing_lib.parts import Part
 
-COVERAGE = 0.90
 _CALLS = 20
 
 

@@ -8,12 +8,13 @@ from sklearn.inspection import permutation_importance
 from xgboost import DMatrix, XGBRegressor
 
 from housing_lib.data import FEATURES, Floats
-from housing_lib.estimators import LinearStart
+from housing_lib.estimators import LinearStart, RankNetwork
 from housing_lib.model import FAR_COLUMNS
 from housing_lib.parts import Part
 
 SHUFFLED = 600  # districts are enough to rank eight columns
 EXPLAINED = 200  # districts are enough to rank the features by their contributions
+_EXPLAINED = (XGBRegressor, RankNetwork)
 
 
 def importances(model: Any, part: Part, *, seed: int, repeats: int = 2) -> pd.Series:
@@ -39,7 +40,7 @@ def own_importances(model: Any, feature_names: list[str]) -> pd.Series | None:
     """What the estimators among known districts say themselves: impurity, gain or coefficients.
 
     The mean where several seeds answer together; of one that starts from a line, what
-    its trees say. None if they say nothing.
+    its trees say; networks say nothing. None if none says anything.
     """
     estimators = [getattr(one, "estimator_", one) for one in model.near_estimators]
     found = [one for one in map(_own_measure, estimators) if one is not None]
@@ -69,16 +70,18 @@ def contributions(model: Any, districts: pd.DataFrame, names: list[str]) -> pd.D
     """What each feature adds to each price (100,000 USD); the columns add up to the prediction.
 
     Exact SHAP values of the trees (Lundberg et al. 2020), computed by XGBoost
-    itself, and of the lines that some start from; the last column, `base`,
-    is where every price starts. None if the champion is not made of XGBoost's trees.
+    itself, and of the lines that some start from; of networks, those of
+    `RankNetwork.contributions`. The last column, `base`, is where every price
+    starts. None if the champion is not made of XGBoost's trees.
     """
     inner = model.model_
     near = getattr(inner, "near_estimators", [None])
-    if not all(isinstance(getattr(one, "estimator_", one), XGBRegressor) for one in near):
+    if not all(isinstance(getattr(one, "estimator_", one), _EXPLAINED) for one in near):
         return None
     matrix = inner.transform(districts)
     share = inner.near_share(matrix)[:, None]
-    total = np.mean([_shap(one, matrix) for one in near], axis=0) * share
+    each = [_shap(one, matrix) for one in near]
+    total = np.average(each, axis=0, weights=inner.near_weights) * share
     total[:, [*FAR_COLUMNS, -1]] += _shap(inner.far_, matrix[:, FAR_COLUMNS]) * (1 - share)
     return pd.DataFrame(total, columns=[*names, "base"])
 
@@ -95,7 +98,9 @@ def mean_contributions(model: Any, part: Part, names: list[str], *, seed: int) -
     return found.drop(columns="base").abs().mean().sort_values(ascending=False)
 
 
-def _shap(estimator: XGBRegressor | LinearStart, matrix: Floats) -> Floats:
+def _shap(estimator: Any, matrix: Floats) -> Floats:
+    if isinstance(estimator, RankNetwork):
+        return estimator.contributions(matrix)  # type: ignore[no-any-return]
     if isinstance(estimator, LinearStart):
         line = estimator.line_
         # Columns of the matrix have mean 0, so the intercept is where every price starts.

@@ -58,8 +58,9 @@ class Family:
     without neighbours, where they differ, `trust` is how much the other one counts
     among neighbours, and `repeats` with how many seeds that one is fitted. Every
     other of these starts from a ridge regression of strength `start`, if there is
-    one; `thinned` is the weight of districts that are heard again with half of
-    their neighbours.
+    one; so many `networks` answer beside them, each with half of the weight;
+    `thinned` is the weight of districts that are heard again with half of their
+    neighbours.
     """
 
     title: str
@@ -73,6 +74,7 @@ class Family:
     trust: float = 1.0
     repeats: int = 1
     start: float | None = None
+    networks: int = 0
     thinned: float = 0.0
 
 
@@ -201,8 +203,9 @@ FAMILIES: dict[str, Family] = {
             "n_estimators": 600,
         },
         trust=0.9,
-        repeats=4,
+        repeats=2,
         start=300.0,
+        networks=2,
         thinned=0.3,
     ),
 }
@@ -292,7 +295,7 @@ def make_model(
     repeats
         With how many seeds the estimator among neighbours is fitted, to answer
         with the mean; by default the family's number. With 1 it stands alone, as
-        a search fits it: without a start and without thinned districts.
+        a search fits it: without a start, networks and thinned districts.
     """
     from housing_lib.model import DistrictModel
 
@@ -307,15 +310,19 @@ def make_model(
     far = family.far and make_estimator(name, family.far, seed=seed, n_jobs=n_jobs)
     if len(near) == 1:
         return DistrictModel(near[0][1], far, trust=family.trust)
-    mean = _mean_of(near, start=family.start, n_jobs=n_jobs)
+    mean = _mean_of(near, family, seed=seed, n_jobs=n_jobs)
     return DistrictModel(mean, far, thinned=family.thinned, trust=family.trust)
 
 
-def _mean_of(estimators: list[tuple[str, Any]], *, start: float | None, n_jobs: int) -> Any:
+def _mean_of(near: list[tuple[str, Any]], family: Family, *, seed: int, n_jobs: int) -> Any:
     from sklearn.ensemble import VotingRegressor
 
-    from housing_lib.estimators import LinearStart
+    from housing_lib.estimators import LinearStart, RankNetwork
 
-    if start is not None:  # half of them, because the two kinds err in different districts
-        estimators[1::2] = [(name, LinearStart(one, alpha=start)) for name, one in estimators[1::2]]
-    return VotingRegressor(estimators, n_jobs=n_jobs)
+    if family.start is not None:  # half of them, because the two kinds err in different districts
+        near[1::2] = [(name, LinearStart(one, alpha=family.start)) for name, one in near[1::2]]
+    networks = [
+        (f"network{one}", RankNetwork(random_state=seed + one)) for one in range(family.networks)
+    ]
+    weights = [1.0] * len(near) + [0.5] * len(networks)
+    return VotingRegressor([*near, *networks], weights=weights, n_jobs=n_jobs)

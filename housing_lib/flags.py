@@ -7,7 +7,7 @@ from housing_lib.places import in_california
 
 COVERAGE = 0.9  # of the intervals that are told
 NEAR_CAP = 4.75  # in 100,000 USD; half of the districts priced above stand at the census's limit
-FAR_KM = 25.0
+FAR_KM = 10.0
 OUTSIDE_KM = 15.0  # the outline is coarse: nearer to a known district nothing counts as outside
 FLAGS = {
     "at_limit": "at least 500,000 USD: the census recorded nothing higher",
@@ -29,11 +29,11 @@ def flag_texts(values: Floats, prices: Floats, distance_km: Floats) -> list[str]
         How far the nearest district is that the model knows.
     """
     missing = np.isnan(values)
-    away = ~missing[:, 6] & ~missing[:, 7] & (distance_km > OUTSIDE_KM)
+    distance_km = np.where(missing[:, 6] | missing[:, 7], 0, distance_km)
     masks = {
         "at_limit": prices >= NEAR_CAP,
-        "outside_california": _outside(values, away),
-        "far_from_known": away & (distance_km > FAR_KM),
+        "outside_california": _outside(values, distance_km > OUTSIDE_KM),
+        "far_from_known": distance_km > FAR_KM,
     }
     masks |= {f"imputed_{name}": missing[:, place] for place, name in enumerate(FEATURES)}
     codes = np.stack(list(masks.values()), axis=1) @ (1 << np.arange(len(masks)))

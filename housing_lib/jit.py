@@ -10,7 +10,7 @@ from pathlib import Path
 import numba
 from numba.core import config
 
-SOURCES = ("searching", "compiled_features", "forests", "shallow")
+SOURCES = ("searching", "compiled_features", "forests", "shallow", "networks")
 
 
 def _folder() -> Path:

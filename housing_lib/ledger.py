@@ -22,13 +22,12 @@ from typing import Any
 
 from filelock import FileLock
 
-from housing_lib.connection import client, first_line, reaching
+from housing_lib.connection import client, first_line, or_none, reaching
 from housing_lib.settings import HousingError, get_settings
 
 STAGES = ("staging", "production", "previous")
 PROMOTIONS = ("promoted", "rolled back")
 MOVES = dict.fromkeys(PROMOTIONS, ("previous", "production")) | {"registered": ("staging",)}
-_ABSENT = ("INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST")
 _LOCK_TIMEOUT_S = 60
 _PAGE = 1_000
 
@@ -194,16 +193,16 @@ def _move(stage: str, version: int | None) -> None:
 
 
 def stage_version(stage: str) -> int | None:
-    """The version that stands in a stage, or None."""
-    from mlflow.exceptions import MlflowException
+    """The version that stands in a stage, or None.
 
-    try:
-        found = client().get_model_version_by_alias(get_settings().model_name, stage)
-    except MlflowException as error:
-        if error.error_code in _ABSENT:
-            return None
-        raise
-    return int(found.version)
+    Raises
+    ------
+    TrackingError
+        If the registry does not answer.
+    """
+    name = get_settings().model_name
+    found = or_none(lambda: client().get_model_version_by_alias(name, stage))
+    return int(found.version) if found else None
 
 
 def damage() -> list[str]:

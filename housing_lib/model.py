@@ -8,6 +8,7 @@ from joblib import parallel_config
 from sklearn.base import BaseEstimator, RegressorMixin, clone
 from sklearn.ensemble import VotingRegressor
 from sklearn.utils.validation import check_is_fitted
+from threadpoolctl import threadpool_limits
 
 from housing_lib.data import DataError, Floats
 from housing_lib.features import Prepared, feature_names, own_names, prepare, thinned_matrix
@@ -91,7 +92,8 @@ class DistrictModel(RegressorMixin, BaseEstimator):
             return near.fit(matrix, prices)
         again = thinned_matrix(self.preprocessing_, X, prices)
         weights = np.repeat([1.0, self.thinned], len(prices))
-        with parallel_config(backend="threading"):  # boosters let go of Python while they fit
+        # Fits let go of Python. Networks come out otherwise with other numbers of threads a product.
+        with parallel_config(backend="threading"), threadpool_limits(1, user_api="blas"):
             return near.fit(np.vstack([matrix, again]), np.tile(prices, 2), sample_weight=weights)
 
     def transform(self, X: pd.DataFrame | Floats) -> Floats:
@@ -123,9 +125,15 @@ class DistrictModel(RegressorMixin, BaseEstimator):
 
     @property
     def near_estimators(self) -> list[Any]:
-        """The estimators whose mean answers among neighbours: one, or one a seed."""
+        """The estimators whose weighted mean answers among neighbours: one, or several."""
         several = isinstance(self.near_, VotingRegressor)
         return list(self.near_.estimators_) if several else [self.near_]
+
+    @property
+    def near_weights(self) -> list[float]:
+        """How much each of them counts; together 1."""
+        weights = getattr(self.near_, "weights", None) or [1.0] * len(self.near_estimators)
+        return [weight / sum(weights) for weight in weights]
 
     def near_share(self, matrix: Floats) -> Floats:
         """How much the estimator among known districts counts, from 0 to 1."""

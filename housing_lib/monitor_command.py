@@ -88,9 +88,10 @@ def _sound(finished: "Run", source: str, *, act: bool) -> None:
     decided = verdict.from_record(found)
     _say(decided)
     if decided.alarming:
-        for fault in alarms.raise_alarm(decided, finished.folder):
+        report = finished.folder / "index.html"
+        for fault in alarms.raise_alarm(decided, report):
             err.print(fault, markup=False)
-        out.print(f"Report   {finished.folder / 'index.html'}", soft_wrap=True)
+        out.print(f"Report   {report}", soft_wrap=True)
         if act:
             action_commands.answer(decided, source)
         raise typer.Exit(EXIT_HELD)

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 from housing_lib import charts, summary
 from housing_lib.files import atomic_path, read_json
+from housing_lib.graph import FINISHED
 from housing_lib.rendering import TEMPLATES
 from housing_lib.settings import HousingError
 
 if TYPE_CHECKING:
     from jinja2 import Environment
 
-FINISHED = ("done", "reused")
 TREND = {"width": 600.0, "height": 90.0}
 
 

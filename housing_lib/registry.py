@@ -10,10 +10,9 @@ from typing import Any
 from housing_lib import ledger
 from housing_lib.connection import (
     MODEL_FILE,
-    TrackingError,
     client,
-    first_line,
     model_file,
+    or_none,
     reaching,
 )
 from housing_lib.ledger import Decision, history, stage_version
@@ -21,7 +20,6 @@ from housing_lib.settings import HousingError, get_settings
 from housing_lib.trust import unpack_model
 
 __all__ = ["Decision", "history", "stage_version"]
-ABSENT = ("INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST")
 
 
 class RegistryError(HousingError):
@@ -124,20 +122,14 @@ def tags_of(version: int) -> dict[str, str]:
     TrackingError
         If the registry does not answer.
     """
-    from mlflow.exceptions import MlflowException
-
     name = get_settings().model_name
-    try:
-        return dict(client().get_model_version(name, str(version)).tags)
-    except MlflowException as error:
-        if error.error_code not in ABSENT:
-            raise TrackingError(
-                f"the registry does not answer: {first_line(error)}. Nothing was changed."
-            ) from error
+    found = or_none(lambda: client().get_model_version(name, str(version)))
+    if found is None:
         raise RegistryError(
             f"{name} has no version {version}. `housing history` lists what there is. "
             "Nothing was changed."
-        ) from error
+        )
+    return dict(found.tags)
 
 
 def source_runs() -> set[str]:

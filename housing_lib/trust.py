@@ -8,6 +8,7 @@ from housing_lib.settings import HousingError
 TRUSTED_TYPES = (
     "housing_lib.estimators.LinearStart",
     "housing_lib.estimators.PercentileRegression",
+    "housing_lib.estimators.RankNetwork",
     "housing_lib.features.DistrictColumns",
     "housing_lib.features.DistrictFeatures",
     "housing_lib.blend.BlendedModel",

@@ -45,7 +45,7 @@ def _still(before: Sighting, problem: str) -> Sighting:
 def _release(current: Release | None) -> Release:
     from housing_lib import deployment
 
-    found = deployment.production()
+    found = deployment.standing_in("production")
     if current is not None and current.file.exists() and deployment.is_same(current, found):
         return current
     deployed = deployment.deploy(found, get_settings().serving)

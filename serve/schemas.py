@@ -10,11 +10,10 @@ from msgspec import UNSET, Meta, Struct, UnsetType, defstruct
 
 from housing_lib.compiled import Answers
 from housing_lib.contract import CONTRACT, FEATURES, PRICE_CAP, TARGET, USD_PER_UNIT, Floats
+from housing_lib.flags import COVERAGE, FAR_KM
 from serve.champion import Champion
 
 MOST_ROWS = 10_000
-COVERAGE = 0.9
-FAR_KM = 10.0
 EXAMPLE_DISTRICT: dict[str, Any] = {
     "MedInc": 8.3252,
     "HouseAge": 41,

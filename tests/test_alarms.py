@@ -48,7 +48,7 @@ def told(own_root, monkeypatch):
 
 
 def test_an_alarm_is_kept_and_told_with_its_causes_and_report(told):
-    assert alarms.raise_alarm(VERDICT, Path("/reports/a-run")) == []
+    assert alarms.raise_alarm(VERDICT, Path("/reports/a-run/index.html")) == []
     (news,) = told()
     assert (news["kind"], news["sentence"]) == ("alarm", VERDICT.sentence)
     assert news["report"] == "/reports/a-run/index.html"
@@ -113,6 +113,16 @@ def test_a_file_that_cannot_be_written_and_a_target_that_is_away_fail_nothing(
     faults = alarms.raise_alarm(VERDICT, Path("x"))
     assert "alerts.json cannot be written" in faults[0]
     assert "HOUSING_NOTIFY_COMMAND could not be told" in faults[1]
+
+
+def test_what_could_not_be_told_is_told_the_next_night(told, monkeypatch):
+    with monkeypatch.context() as away:
+        away.setenv("HOUSING_NOTIFY_COMMAND", "/no/such/command")
+        get_settings.cache_clear()
+        assert len(alarms.raise_alarm(VERDICT, Path("x"))) == 1
+    get_settings.cache_clear()
+    alarms.raise_alarm(OTHER, Path("x"))
+    assert [one["rows"] for one in told()] == [1250]
 
 
 def test_a_second_alarm_within_the_window_is_not_answered_again(own_root):

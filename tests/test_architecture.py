@@ -20,7 +20,6 @@ FLOORS = [
     {
         "settings",
         "files",
-        "estimators",
         "privacy",
         "contract",
         "arrays",
@@ -36,6 +35,7 @@ FLOORS = [
         "graph",
         "notify",
         "shallow",
+        "networks",
         "searching",
         "prediction_tables",
         "storage",
@@ -49,6 +49,7 @@ FLOORS = [
         "sources",
         "compiled_features",
         "forests",
+        "estimators",
         "compute",
         "answer_log",
         "nearness",

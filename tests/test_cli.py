@@ -148,11 +148,13 @@ def test_a_store_that_cannot_be_opened_is_named(housing, tmp_path):
     assert (tmp_path / "mlflow.db").read_text() == "no database"
 
 
-def test_predictions_stand_beside_the_input(smoke, tmp_path):
+def test_predictions_stand_beside_the_input_and_a_bad_row_ends_with_3(smoke, tmp_path):
     rows = data.acquire().head(30).drop(columns=data.TARGET).assign(name="a")
+    rows.loc[30] = {**rows.loc[0], "Latitude": 99.0}
     rows.to_csv(tmp_path / "districts.csv", index=False)
     done = smoke.housing("predict", str(tmp_path / "districts.csv"))
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == 3, done.stderr
+    assert "1 of 31 rows are in quarantine" in done.stdout
     written = pd.read_csv(smoke.root / "data" / "predictions" / "districts_predictions.csv")
     assert list(written.columns[:9]) == list(rows.columns)
     assert np.isfinite(written["predicted_median_house_value"]).all()
@@ -187,7 +189,7 @@ def test_a_registry_that_cannot_be_reached_holds_with_exit_code_3(housing, tmp_p
     done = housing(tmp_path, "promote", "2")
     assert done.returncode == 3
     assert "the registry cannot be asked or written" in done.stdout
-    assert "Nothing was changed" in done.stdout
+    assert "Production was not changed" in done.stdout
 
 
 def test_promoting_the_incumbent_again_holds_with_exit_code_3(smoke):

@@ -128,9 +128,10 @@ def test_monitoring_logged_one_run_with_a_step_a_batch(smoke, smoke_store):
 def test_a_second_monitoring_takes_a_file_and_counts_rows_that_were_fitted_on(smoke, tmp_path):
     """The first rows of the census lie around one bay, which is no sample of California."""
     data.acquire().head(2_000).to_parquet(tmp_path / "new.parquet")
-    done = smoke.housing("monitor", str(tmp_path / "new.parquet"), "--batch-rows", "100")
+    done = smoke.housing("monitor", str(tmp_path / "new.parquet"), "--batch-rows", "100", "--act")
     assert done.returncode == 3, done.stdout + done.stderr
     assert "Alarm: " in done.stdout
+    assert "No retraining: " in done.stdout
     newest = sorted((smoke.root / "reports").glob("2*/run.json"))[-1]
     (step,) = json.loads(newest.read_text())["steps"]
     assert step["record"]["batches"] == 20

@@ -51,7 +51,7 @@ def housing_monitoring() -> None:
 
         decided = verdict.from_record(reports.read_record(Path(executed))["verdict"])
         if decided.alarming:
-            alarms.raise_alarm(decided, Path(executed).parent)
+            alarms.raise_alarm(decided, Path(executed))
         return decided.alarming
 
     @task.short_circuit
