@@ -4,9 +4,10 @@ from typing import Any
 
 import pandas as pd
 
+from housing_lib.contract import COVERAGE
 from housing_lib.data import Floats
 from housing_lib.features import DistrictColumns
-from housing_lib.flags import COVERAGE, flag_texts
+from housing_lib.flags import flag_texts
 from housing_lib.places import regions
 
 

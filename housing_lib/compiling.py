@@ -19,13 +19,12 @@ from housing_lib.compiled import (
     refuse_difference,
 )
 from housing_lib.compiled_features import Around, Known, Own, Space
-from housing_lib.contract import CONTRACT, FEATURES, Floats
+from housing_lib.contract import CONTRACT, COVERAGE, FEATURES, Floats
 from housing_lib.estimators import LinearStart, RankNetwork
 from housing_lib.features import ROTATIONS_DEGREES
-from housing_lib.flags import COVERAGE
 from housing_lib.forests import Forest, Mean, from_boosters, from_histogram_boosting, from_trees
 from housing_lib.model import DISTANCE_COLUMN, FAR_COLUMNS
-from housing_lib.networks import Networks
+from housing_lib.networks import Layer, Networks
 from housing_lib.searching import Search
 from housing_lib.shallow import DEEPEST
 
@@ -265,9 +264,14 @@ def _networks(model: Any) -> Networks | None:
     found = [one.arrays for one in model.near_estimators if isinstance(one, RankNetwork)]
     if not found:
         return None
-    mine = ("hidden", "thresholds", "out", "starts")
-    joined = {name: np.concatenate([getattr(one, name) for one in found]) for name in mine}
-    return Networks(found[0].knots, found[0].scores, **joined)
+    layers = zip(*(one.layers for one in found), strict=True)
+    return Networks(found[0].knots, found[0].scores, tuple(map(_side_by_side, layers)))
+
+
+def _side_by_side(layers: Sequence[Layer]) -> Layer:
+    """One layer of several networks of the same shape."""
+    weights = np.concatenate([one.weights for one in layers])
+    return Layer(weights, np.concatenate([one.thresholds for one in layers]))
 
 
 def _network_share(model: Any) -> float:

@@ -6,6 +6,8 @@ import numpy as np
 import numpy.typing as npt
 
 PRICE_CAP = 5.00001
+COVERAGE = 0.9  # of the intervals that are told
+FAR_KM = 10.0  # beyond this no known district is near
 USD_PER_UNIT = 100_000
 
 

@@ -9,12 +9,13 @@ from sklearn.feature_selection import SelectPercentile, f_regression
 from sklearn.linear_model import LinearRegression, Ridge
 from sklearn.neural_network import MLPRegressor
 
-from housing_lib.networks import Networks, rank
+from housing_lib.networks import Layer, Networks, rank
 
 KNOTS = 33
 BATCH = 256
+STILL = 1e-7  # a change of so little has no slope in single precision
 # The steps of all epochs but the last two: smaller ones settle what larger ones left unsteady.
-RATES = (2e-3, 5e-4, 1e-4)
+RATES = (1e-3, 3e-4, 1e-4)
 
 
 class PercentileRegression(LinearRegression):
@@ -61,7 +62,7 @@ class LinearStart(RegressorMixin, BaseEstimator):
 
 
 class RankNetwork(RegressorMixin, BaseEstimator):
-    """A neural network of one hidden layer that sees ranks instead of values.
+    """A neural network that sees ranks instead of values.
 
     Each feature becomes the normal score of its rank among the known ones (van der
     Waerden 1952), so that none is ever far out. Where trees make steps a network
@@ -70,7 +71,12 @@ class RankNetwork(RegressorMixin, BaseEstimator):
     """
 
     def __init__(
-        self, *, units: int = 128, alpha: float = 1.0, epochs: int = 15, random_state: int = 0
+        self,
+        *,
+        units: tuple[int, ...] = (128, 64),
+        alpha: float = 0.4,
+        epochs: int = 21,
+        random_state: int = 0,
     ) -> None:
         self.units = units
         self.alpha = alpha
@@ -87,8 +93,7 @@ class RankNetwork(RegressorMixin, BaseEstimator):
         ranked, prices = self._ranked(X), np.asarray(y, dtype="f4")
         for rate in RATES:
             learner.set_params(learning_rate_init=rate).fit(ranked, prices)
-        (self.hidden_, out), (self.thresholds_, start) = learner.coefs_, learner.intercepts_
-        self.out_, self.start_ = out[:, 0], start[0]
+        self.weights_, self.thresholds_ = learner.coefs_, learner.intercepts_
         self.n_features_in_ = np.shape(X)[1]
         return self
 
@@ -96,7 +101,7 @@ class RankNetwork(RegressorMixin, BaseEstimator):
         # No epoch ever gains what the tolerance asks, so the first fit ends after `epochs`,
         # and those that go on with it after one.
         return MLPRegressor(
-            hidden_layer_sizes=(self.units,),
+            hidden_layer_sizes=self.units,
             alpha=self.alpha,
             batch_size=min(BATCH, rows),
             random_state=self.random_state,
@@ -116,8 +121,9 @@ class RankNetwork(RegressorMixin, BaseEstimator):
     @property
     def arrays(self) -> Networks:
         """The network as compiled code asks it."""
-        mine = (self.hidden_, self.thresholds_, self.out_, np.asarray(self.start_, dtype="f4"))
-        return Networks(self.knots_, self.scores_, *(array[np.newaxis] for array in mine))
+        both = zip(self.weights_, self.thresholds_, strict=True)
+        layers = [Layer(weights[np.newaxis], start[np.newaxis]) for weights, start in both]
+        return Networks(self.knots_, self.scores_, tuple(layers))
 
     def contributions(self, X: Any) -> Any:
         """What each feature adds to the value of a usual district, and last that value.
@@ -126,15 +132,25 @@ class RankNetwork(RegressorMixin, BaseEstimator):
         rule of DeepLIFT (Shrikumar, Greenside and Kundaje 2017), beside a district
         whose features are all 0.
         """
-        ranked, usual = self._ranked(X), self._ranked(np.zeros((1, self.n_features_in_)))
-        before = usual @ self.hidden_ + self.thresholds_
-        change = (ranked - usual) @ self.hidden_
-        passed = np.maximum(before + change, 0) - np.maximum(before, 0)
-        still = np.abs(change) < np.finfo("f4").tiny
-        slopes = np.where(still, before > 0, passed / np.where(still, 1, change))
-        own = (ranked - usual) * ((slopes * self.out_) @ self.hidden_.T)
-        start = np.maximum(before, 0) @ self.out_ + self.start_
-        return np.column_stack([own, np.full(len(own), start)]).astype("f8")
+        usual, given = self._ranked(np.zeros((1, self.n_features_in_))), self._ranked(X)
+        *hidden, (out, end) = zip(self.weights_, self.thresholds_, strict=True)
+        slopes, before, now = [], usual, given
+        for weights, start in hidden:
+            slopes.append(_slope(before @ weights + start, now @ weights + start))
+            before, now = (np.maximum(one @ weights + start, 0) for one in (before, now))
+        pull = out[:, 0]
+        for slope, weights in zip(reversed(slopes), reversed(self.weights_[:-1]), strict=True):
+            pull = (slope * pull) @ weights.T
+        base = np.full(len(given), before[0] @ out[:, 0] + end[0])
+        return np.column_stack([(given - usual) * pull, base]).astype("f8")
+
+
+def _slope(before: Any, now: Any) -> Any:
+    """What of a change of sums gets through units that let no negative sum pass."""
+    change = now - before
+    still = np.abs(change) < STILL
+    passed = np.maximum(now, 0) - np.maximum(before, 0)
+    return np.where(still, before > 0, passed / np.where(still, 1, change))
 
 
 def _spread(values: Any, places: Any) -> Any:

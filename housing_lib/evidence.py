@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 import psutil
 
+from housing_lib.contract import COVERAGE
 from housing_lib.data import FEATURES, TARGET, Floats
-from housing_lib.flags import COVERAGE
 from housing_lib.gate import Interval
 from housing_lib.parts import Part
 

@@ -2,12 +2,10 @@
 
 import numpy as np
 
-from housing_lib.data import FEATURES, Floats
+from housing_lib.contract import FAR_KM, FEATURES, Floats
 from housing_lib.places import in_california
 
-COVERAGE = 0.9  # of the intervals that are told
 NEAR_CAP = 4.75  # in 100,000 USD; half of the districts priced above stand at the census's limit
-FAR_KM = 10.0
 OUTSIDE_KM = 15.0  # the outline is coarse: nearer to a known district nothing counts as outside
 FLAGS = {
     "at_limit": "at least 500,000 USD: the census recorded nothing higher",

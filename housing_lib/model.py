@@ -92,7 +92,7 @@ class DistrictModel(RegressorMixin, BaseEstimator):
             return near.fit(matrix, prices)
         again = thinned_matrix(self.preprocessing_, X, prices)
         weights = np.repeat([1.0, self.thinned], len(prices))
-        # Fits let go of Python. Networks come out otherwise with other numbers of threads a product.
+        # Fits let go of Python; networks would depend on how many threads multiply matrices.
         with parallel_config(backend="threading"), threadpool_limits(1, user_api="blas"):
             return near.fit(np.vstack([matrix, again]), np.tile(prices, 2), sample_weight=weights)
 
@@ -132,7 +132,8 @@ class DistrictModel(RegressorMixin, BaseEstimator):
     @property
     def near_weights(self) -> list[float]:
         """How much each of them counts; together 1."""
-        weights = getattr(self.near_, "weights", None) or [1.0] * len(self.near_estimators)
+        several = isinstance(self.near_, VotingRegressor)
+        weights = (several and self.near_.weights) or [1.0] * len(self.near_estimators)
         return [weight / sum(weights) for weight in weights]
 
     def near_share(self, matrix: Floats) -> Floats:

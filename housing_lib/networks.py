@@ -1,4 +1,4 @@
-"""Neural networks of one hidden layer as arrays, asked by compiled code in single precision."""
+"""Neural networks as arrays, asked by compiled code in single precision."""
 
 from dataclasses import dataclass
 
@@ -12,6 +12,14 @@ Singles = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)
+class Layer:
+    """What units do with the values before them: weights (networks, values, units), thresholds."""
+
+    weights: Singles
+    thresholds: Singles
+
+
+@dataclass(frozen=True)
 class Networks:
     """The mean of several networks that see each feature as the normal score of its rank.
 
@@ -20,23 +28,21 @@ class Networks:
     knots, scores
         Quantiles of each feature among known districts, shape (features, quantiles), and
         what a feature becomes there; in between it becomes what lies between.
-    hidden, thresholds
-        Weights of the features, shape (networks, features, units), and what is added to them.
-    out, starts
-        Weights of the units, shape (networks, units), and what is added to them.
+    layers
+        The last one has one unit; what goes from one to the next is never negative.
     """
 
     knots: Singles
     scores: Singles
-    hidden: Singles
-    thresholds: Singles
-    out: Singles
-    starts: Singles
+    layers: tuple[Layer, ...]
 
     def predict(self, matrix: Floats) -> Floats:
-        """The value of each row of the model matrix."""
-        ranked = rank(self.knots, self.scores, np.ascontiguousarray(matrix, dtype="f4"))
-        return ask(self.hidden, self.thresholds, self.out, self.starts, ranked).astype("f8")
+        """The value of each row of the model matrix: the same alone as among others."""
+        values = rank(self.knots, self.scores, np.ascontiguousarray(matrix, dtype="f4"))[np.newaxis]
+        for number, layer in enumerate(self.layers):
+            values = pass_on(layer.weights, layer.thresholds, values, number > 0)
+        mean: Floats = values[:, :, 0].mean(axis=0).astype("f8")
+        return mean
 
 
 @kernel
@@ -59,19 +65,18 @@ def rank(knots, scores, rows):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def ask(hidden, thresholds, out, starts, ranked):  # type: ignore[no-untyped-def]
-    """The mean of what the networks say of each row: the same alone as among others."""
-    values = np.zeros(len(ranked), np.float32)
-    units = np.empty(hidden.shape[2], np.float32)
-    for row in range(len(ranked)):
-        for network in range(len(hidden)):
-            units[:] = thresholds[network]
-            for feature in range(ranked.shape[1]):
-                value, weights = ranked[row, feature], hidden[network, feature]
-                for unit in range(len(units)):
-                    units[unit] += value * weights[unit]
-            values[row] += starts[network]
-            for unit in range(len(units)):
-                values[row] += max(units[unit], np.float32(0)) * out[network, unit]
-        values[row] /= np.float32(len(hidden))
-    return values
+def pass_on(weights, thresholds, values, rectified):  # type: ignore[no-untyped-def]
+    """The values of a layer's units, shape (networks, rows, units)."""
+    networks, entering, units = weights.shape
+    left = np.empty((networks, values.shape[1], units), np.float32)
+    for network in range(networks):
+        before = values[min(network, len(values) - 1)]
+        for row in range(len(before)):
+            mine = left[network, row]
+            mine[:] = thresholds[network]
+            for k in range(entering):
+                value, own = before[row, k], weights[network, k]
+                if value > 0 or not rectified:
+                    for unit in range(units):
+                        mine[unit] += value * own[unit]
+    return left

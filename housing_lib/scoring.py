@@ -17,8 +17,8 @@ from filelock import FileLock, Timeout
 
 from housing_lib import compute, predictions, storage
 from housing_lib.answering import Answering
+from housing_lib.contract import COVERAGE
 from housing_lib.data import DataError
-from housing_lib.flags import COVERAGE
 from housing_lib.predictions import ADDED, Places, Receipt
 from housing_lib.processes import worth_starting
 from housing_lib.settings import get_settings

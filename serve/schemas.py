@@ -9,8 +9,16 @@ import numpy as np
 from msgspec import UNSET, Meta, Struct, UnsetType, defstruct
 
 from housing_lib.compiled import Answers
-from housing_lib.contract import CONTRACT, FEATURES, PRICE_CAP, TARGET, USD_PER_UNIT, Floats
-from housing_lib.flags import COVERAGE, FAR_KM
+from housing_lib.contract import (
+    CONTRACT,
+    COVERAGE,
+    FAR_KM,
+    FEATURES,
+    PRICE_CAP,
+    TARGET,
+    USD_PER_UNIT,
+    Floats,
+)
 from serve.champion import Champion
 
 MOST_ROWS = 10_000

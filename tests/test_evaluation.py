@@ -154,7 +154,7 @@ def test_contributions_add_up_to_the_prediction(split, models):
     np.testing.assert_allclose(
         found.sum(axis=1), models["xgboost"].predict(val.districts.head(50)), atol=1e-4
     )
-    several = families.make_model("xgboost", {"n_estimators": 30}, repeats=2)  # one from a line
+    several = families.make_model("xgboost", {"n_estimators": 30})  # with a line and networks
     champion.model_ = several.fit(val.districts, val.y)
     found = explanations.contributions(champion, val.districts.head(50), features.feature_names())
     np.testing.assert_allclose(
@@ -165,10 +165,10 @@ def test_contributions_add_up_to_the_prediction(split, models):
 
 
 def test_importances_of_its_own_are_the_mean_of_the_seeds(split, models):
-    several = families.make_model("xgboost", {"n_estimators": 5}, repeats=2)  # one from a line
+    several = families.make_model("xgboost", {"n_estimators": 5})  # with a line and networks
     several.fit(split["val"].districts, split["val"].y)
     found = explanations.own_importances(several, features.feature_names())
-    first, second = several.near_estimators
+    first, second, *_ = several.near_estimators
     both = first.feature_importances_ + second.estimator_.feature_importances_
     assert found.max() == pytest.approx(both.max() / 2)
     slopes = explanations.own_importances(models["ridge"], features.feature_names())

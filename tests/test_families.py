@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 from sklearn.base import clone
 
-from housing_lib import data, families, features
+from housing_lib import data, estimators, families, features
 
 EIGHT = {
     "linear_regression",
@@ -63,18 +63,21 @@ def test_least_squares_uses_the_share_of_features_that_it_is_given(districts):
     assert used == pytest.approx(0.25, abs=0.05)
 
 
-def test_the_champion_is_a_mean_of_boosters_some_of_which_start_from_a_line(districts):
+def test_the_champion_is_a_mean_of_boosters_one_from_a_line_and_of_networks(districts):
     prices = districts[data.TARGET].to_numpy()
     model = families.make_model(families.CHAMPION, {"n_estimators": 20}, seed=0)
     model.fit(districts, prices)
     matrix = features.make_preprocessing().fit_transform(districts, prices)
-    plain, started, *_ = model.near_estimators
+    plain, started, *networks = model.near_estimators
+    assert [type(one) for one in networks] == [estimators.RankNetwork] * 2
+    assert model.near_weights == pytest.approx([1 / 3, 1 / 3, 1 / 6, 1 / 6])
     np.testing.assert_allclose(
         started.predict(matrix), started.line_.predict(matrix) + started.estimator_.predict(matrix)
     )
     far = np.sqrt(np.mean((started.line_.predict(matrix) - districts[data.TARGET]) ** 2))
     assert np.sqrt(np.mean((started.predict(matrix) - districts[data.TARGET]) ** 2)) < far
-    together = np.mean([one.predict(matrix) for one in model.near_estimators], axis=0)
+    each = [one.predict(matrix) for one in model.near_estimators]
+    together = np.average(each, axis=0, weights=model.near_weights)
     np.testing.assert_allclose(model.near_.predict(matrix), together, rtol=1e-6)
     assert not np.allclose(plain.predict(matrix), started.predict(matrix))
 
