@@ -264,14 +264,17 @@ def _networks(model: Any) -> Networks | None:
     found = [one.arrays for one in model.near_estimators if isinstance(one, RankNetwork)]
     if not found:
         return None
-    layers = zip(*(one.layers for one in found), strict=True)
-    return Networks(found[0].knots, found[0].scores, tuple(map(_side_by_side, layers)))
+    joined = {
+        name: _side_by_side([getattr(one, name) for one in found])
+        for name in ("first", "second", "last")
+    }
+    return Networks(found[0].knots, found[0].scores, **joined)
 
 
 def _side_by_side(layers: Sequence[Layer]) -> Layer:
     """One layer of several networks of the same shape."""
     weights = np.concatenate([one.weights for one in layers])
-    return Layer(weights, np.concatenate([one.thresholds for one in layers]))
+    return Layer(weights, np.concatenate([one.starts for one in layers]))
 
 
 def _network_share(model: Any) -> float:

@@ -9,7 +9,7 @@ from sklearn.feature_selection import SelectPercentile, f_regression
 from sklearn.linear_model import LinearRegression, Ridge
 from sklearn.neural_network import MLPRegressor
 
-from housing_lib.networks import Layer, Networks, rank
+from housing_lib.networks import Layer, Networks, rank_all
 
 KNOTS = 33
 BATCH = 256
@@ -73,7 +73,7 @@ class RankNetwork(RegressorMixin, BaseEstimator):
     def __init__(
         self,
         *,
-        units: tuple[int, ...] = (128, 64),
+        units: tuple[int, int] = (128, 64),
         alpha: float = 0.4,
         epochs: int = 21,
         random_state: int = 0,
@@ -112,7 +112,7 @@ class RankNetwork(RegressorMixin, BaseEstimator):
         )
 
     def _ranked(self, X: Any) -> Any:
-        return rank(self.knots_, self.scores_, np.ascontiguousarray(X, dtype="f4"))
+        return rank_all(self.knots_, self.scores_, np.ascontiguousarray(X, dtype="f4"))
 
     def predict(self, X: Any) -> Any:
         """The network's values, shape (rows,)."""
@@ -123,7 +123,7 @@ class RankNetwork(RegressorMixin, BaseEstimator):
         """The network as compiled code asks it."""
         both = zip(self.weights_, self.thresholds_, strict=True)
         layers = [Layer(weights[np.newaxis], start[np.newaxis]) for weights, start in both]
-        return Networks(self.knots_, self.scores_, tuple(layers))
+        return Networks(self.knots_, self.scores_, *layers)
 
     def contributions(self, X: Any) -> Any:
         """What each feature adds to the value of a usual district, and last that value.

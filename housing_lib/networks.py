@@ -13,10 +13,10 @@ Singles = npt.NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Layer:
-    """What units do with the values before them: weights (networks, values, units), thresholds."""
+    """What units do with values: weights (networks, values, units), and where sums start."""
 
     weights: Singles
-    thresholds: Singles
+    starts: Singles
 
 
 @dataclass(frozen=True)
@@ -28,55 +28,71 @@ class Networks:
     knots, scores
         Quantiles of each feature among known districts, shape (features, quantiles), and
         what a feature becomes there; in between it becomes what lies between.
-    layers
-        The last one has one unit; what goes from one to the next is never negative.
+    first, second, last
+        The layers, of which the last has one unit; nothing negative enters but the first.
     """
 
     knots: Singles
     scores: Singles
-    layers: tuple[Layer, ...]
+    first: Layer
+    second: Layer
+    last: Layer
 
     def predict(self, matrix: Floats) -> Floats:
         """The value of each row of the model matrix: the same alone as among others."""
-        values = rank(self.knots, self.scores, np.ascontiguousarray(matrix, dtype="f4"))[np.newaxis]
-        for number, layer in enumerate(self.layers):
-            values = pass_on(layer.weights, layer.thresholds, values, number > 0)
-        mean: Floats = values[:, :, 0].mean(axis=0).astype("f8")
-        return mean
+        layers = (self.first, self.second, self.last)
+        arrays = [array for layer in layers for array in (layer.weights, layer.starts)]
+        rows = np.ascontiguousarray(matrix, dtype="f4")
+        values: Floats = ask(self.knots, self.scores, *arrays, rows).astype("f8")
+        return values
 
 
 @kernel
-def rank(knots, scores, rows):  # type: ignore[no-untyped-def]
-    """The normal score of each feature of each row."""
-    ranked = np.empty_like(rows)
-    last = len(scores) - 1
+def ask(knots, scores, first, starts, second, seconds, last, ends, rows):  # type: ignore[no-untyped-def]
+    """The mean of what the networks say of each row."""
+    means, ranked = np.zeros(len(rows), np.float32), np.empty(rows.shape[1], np.float32)
+    inner, outer = np.empty(first.shape[2], np.float32), np.empty(second.shape[2], np.float32)
+    end = np.empty(1, np.float32)
     for row in range(len(rows)):
-        for feature in range(len(knots)):
-            value, own, passed = rows[row, feature], knots[feature], np.int32(0)
-            for k in range(len(own)):
-                passed += value >= own[k]
-            if passed == 0 or passed > last:
-                ranked[row, feature] = scores[min(passed, last)]
-                continue
-            share = (value - own[passed - 1]) / (own[passed] - own[passed - 1])
-            step = scores[passed] - scores[passed - 1]
-            ranked[row, feature] = scores[passed - 1] + share * step
-    return ranked
+        rank(knots, scores, rows[row], ranked)
+        for one in range(len(first)):
+            pass_on(first[one], starts[one], ranked, inner)
+            pass_on(second[one], seconds[one], np.maximum(inner, 0), outer)
+            pass_on(last[one], ends[one], np.maximum(outer, 0), end)
+            means[row] += end[0]
+    return means / np.float32(len(first))
 
 
 @kernel
-def pass_on(weights, thresholds, values, rectified):  # type: ignore[no-untyped-def]
-    """The values of a layer's units, shape (networks, rows, units)."""
-    networks, entering, units = weights.shape
-    left = np.empty((networks, values.shape[1], units), np.float32)
-    for network in range(networks):
-        before = values[min(network, len(values) - 1)]
-        for row in range(len(before)):
-            mine = left[network, row]
-            mine[:] = thresholds[network]
-            for k in range(entering):
-                value, own = before[row, k], weights[network, k]
-                if value > 0 or not rectified:
-                    for unit in range(units):
-                        mine[unit] += value * own[unit]
-    return left
+def rank(knots, scores, row, ranked):  # type: ignore[no-untyped-def]
+    """Fill in the normal score of each feature of a row."""
+    last = len(scores) - 1
+    for feature in range(len(knots)):
+        value, own, passed = row[feature], knots[feature], np.int32(0)
+        for k in range(len(own)):
+            passed += value >= own[k]
+        if passed == 0 or passed > last:
+            ranked[feature] = scores[min(passed, last)]
+            continue
+        share = (value - own[passed - 1]) / (own[passed] - own[passed - 1])
+        step = scores[passed] - scores[passed - 1]
+        ranked[feature] = scores[passed - 1] + share * step
+
+
+@kernel
+def pass_on(weights, starts, values, units):  # type: ignore[no-untyped-def]
+    """Fill in the sums of a layer's units."""
+    units[:] = starts
+    for k in range(len(values)):
+        value, own = values[k], weights[k]
+        for unit in range(len(units)):
+            units[unit] += value * own[unit]
+
+
+@kernel
+def rank_all(knots, scores, rows):  # type: ignore[no-untyped-def]
+    """The normal scores of the features of all rows."""
+    ranked = np.empty_like(rows)
+    for row in range(len(rows)):
+        rank(knots, scores, rows[row], ranked[row])
+    return ranked
