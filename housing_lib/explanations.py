@@ -1,4 +1,4 @@
-"""What a model looks at: permutation importance, its own measure, and exact contributions."""
+"""What a model looks at: permutation importance, its own measure, and contributions."""
 
 from typing import Any
 
