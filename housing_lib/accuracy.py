@@ -9,11 +9,10 @@ import pandas as pd
 from sklearn.metrics import mean_absolute_error, mean_squared_error, r2_score
 
 from housing_lib.data import Floats
+from housing_lib.gains import LEVEL, draws, tails
 from housing_lib.parts import Part
 
 METRICS = ("rmse", "mae", "mse", "r2")
-RESAMPLES = 2000
-CONFIDENCE = 0.95
 
 
 def metrics(prices: Floats, predicted: Floats, *, prefix: str = "") -> dict[str, float]:
@@ -44,7 +43,7 @@ def metric_intervals(
     resampled = {"rmse": np.sqrt(mse), "mae": mae, "mse": mse, "r2": 1 - mse / spread}
     ends: dict[str, float] = {}
     for name, values in resampled.items():
-        low, high = _interval(values)
+        low, high = tails(values, LEVEL)
         ends |= {f"{prefix}{name}_low": low, f"{prefix}{name}_high": high}
     return ends
 
@@ -59,20 +58,14 @@ def rmse_difference(
     """
     squares = [(one - prices) ** 2 for one in (predicted, other)]
     first, second = np.sqrt(_resampled_means(*squares, seed=seed))
-    low, high = _interval(first - second)
+    low, high = tails(first - second, LEVEL)
     value = float(np.sqrt(squares[0].mean()) - np.sqrt(squares[1].mean()))
     return {"difference": value, "low": low, "high": high}
 
 
 def rmse_interval(errors: Floats, *, seed: int) -> tuple[float, float]:
     """The ends of the bootstrap interval of the RMSE of some errors."""
-    return _interval(np.sqrt(_resampled_means(errors**2, seed=seed)[0]))
-
-
-def _interval(resampled: Floats) -> tuple[float, float]:
-    tail = (1 - CONFIDENCE) / 2
-    low, high = np.quantile(resampled, [tail, 1 - tail])
-    return float(low), float(high)
+    return tails(np.sqrt(_resampled_means(errors**2, seed=seed)[0]), LEVEL)
 
 
 def _resampled_means(*columns: Floats, seed: int) -> Floats:
@@ -84,9 +77,7 @@ def _resampled_means(*columns: Floats, seed: int) -> Floats:
 @lru_cache(maxsize=1)
 def _draws(rows: int, seed: int) -> Floats:
     """How often each district is drawn in each resample, as a share, shape (rows, resamples)."""
-    rng = np.random.default_rng(seed)
-    drawn = rng.integers(rows, size=(RESAMPLES, rows))
-    return np.stack([np.bincount(one, minlength=rows) for one in drawn], axis=1) / rows
+    return np.vstack(list(draws(rows, seed))).T / rows
 
 
 def score_models(
@@ -117,9 +108,9 @@ def score_both(model: Any, train: Part, val: Part) -> dict[str, float]:
     return found | metrics(val.y, model.predict_matrix(val.X), prefix="val_")
 
 
-def leaderboard(scores: pd.DataFrame, *, by: str = "val") -> pd.DataFrame:
+def leaderboard(scores: pd.DataFrame) -> pd.DataFrame:
     """One row a family, one column a part and metric, best validation RMSE first."""
     measured = [name for name in scores if name not in ("family", "part")]
     wide = scores.pivot(index="family", columns="part", values=measured).dropna(axis=1)
     wide.columns = wide.columns.map(lambda names: f"{names[1]}_{names[0]}")
-    return wide.sort_values(f"{by}_rmse")
+    return wide.sort_values("val_rmse")

@@ -120,7 +120,7 @@ def answer(verdict: "Verdict", source: str) -> None:
         with retraining.alone():
             finished = _answer(verdict, source)
     except HousingError as error:
-        if getattr(error, "exit_code", None) == EXIT_FAILED:
+        if error.exit_code == EXIT_FAILED:
             raise
         _decline(verdict, str(error).splitlines()[0])
         return

@@ -29,6 +29,7 @@ from housing_lib.places import regions
 
 OnFit = Callable[[str], None]
 BLOCK_FOLDS = 5
+BLOCK_DEGREES = 0.5
 CHAMPION = "the champion"
 RAW_NAME = "XGBoost on the eight columns"
 # The peer that others publish: XGBoost on the eight columns alone, tuned on random splits.
@@ -121,10 +122,10 @@ def _fit_and_predict(
     return np.asarray(fitted.predict(districts.iloc[held]), dtype="float64")
 
 
-def blocks(districts: pd.DataFrame, degrees: float = 0.5) -> npt.NDArray[np.int64]:
-    """One number a block of the map, for each district the number of its own."""
-    rows = np.floor(districts["Latitude"] / degrees).astype(int)
-    columns = np.floor(districts["Longitude"] / degrees).astype(int)
+def blocks(districts: pd.DataFrame) -> npt.NDArray[np.int64]:
+    """One number a block of half a degree, for each district the number of its own."""
+    rows = np.floor(districts["Latitude"] / BLOCK_DEGREES).astype(int)
+    columns = np.floor(districts["Longitude"] / BLOCK_DEGREES).astype(int)
     numbers: npt.NDArray[np.int64] = (rows * 10_000 + columns).to_numpy()
     return numbers
 

@@ -160,13 +160,13 @@ def by_households(districts: pd.DataFrame) -> pd.DataFrame:
     return table.set_axis(pd.Index(names, name="households"))
 
 
-def oddest(districts: pd.DataFrame, *, column: str = "AveOccup", count: int = 5) -> pd.DataFrame:
-    """The districts with the highest value of `column`, what they hold, and where they are."""
-    rows = districts.nlargest(count, column)
+def oddest(districts: pd.DataFrame) -> pd.DataFrame:
+    """The five districts with most occupants a household, what they hold, and where they are."""
+    rows = districts.nlargest(5, "AveOccup")
     distances = geography.city_distances(rows)
     return pd.DataFrame(
         {
-            column: rows[column],
+            "AveOccup": rows["AveOccup"],
             "people": rows["Population"],
             "households": households(rows).round(),
             "price ($)": rows[TARGET] * USD_PER_UNIT,

@@ -11,6 +11,7 @@ from housing_lib.data import TARGET, USD_PER_UNIT
 from housing_lib.families import title
 from housing_lib.geography import regions
 from housing_lib.monitoring import Session
+from housing_lib.tables import usd
 from housing_lib.verdict import ALARM, NOT_ENOUGH, QUIET
 
 ITSELF = (
@@ -80,7 +81,7 @@ def _quality(session: Session, promised: float | None) -> str:
         "estimated before prices arrive": found.get("estimated_rmse"),
         "in its test": promised,
     }
-    said = [f"{_usd(value)} {name}" for name, value in figures.items() if value is not None]
+    said = [f"{usd(value)} {name}" for name, value in figures.items() if value is not None]
     return " ".join([*parts, f"Typical error (RMSE): {', '.join(said)}." if said else ""])
 
 
@@ -96,10 +97,6 @@ def _chance(session: Session) -> str:
 
 def _percent(share: float) -> str:
     return "less than 0.1 %" if share < 0.001 else f"{100 * share:.3g} %"
-
-
-def _usd(value: float) -> str:
-    return f"{value * USD_PER_UNIT:,.0f} dollars"
 
 
 def cause_table(session: Session) -> Any:

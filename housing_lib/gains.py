@@ -50,14 +50,15 @@ def gains(
     lower = squares - ((predicted - prices) ** 2)[:, None]
     table = np.hstack([rows, rows * squares, rows * lower])
     once = _falls(np.ones((1, len(prices))), table)[0]
-    drawn = np.concatenate([_falls(weights, table) for weights in _weights(len(prices), seed)])
+    drawn = np.concatenate([_falls(weights, table) for weights in draws(len(prices), seed)])
     return [
-        Gain(float(value), *_tails(column, rival.level))
+        Gain(float(value), *tails(column, rival.level))
         for value, column, rival in zip(once, drawn.T, rivals.values(), strict=True)
     ]
 
 
-def _tails(values: Floats, level: float) -> tuple[float, float]:
+def tails(values: Floats, level: float) -> tuple[float, float]:
+    """The ends between which a share `level` of the values lies, the rest evenly beyond."""
     low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
 
@@ -72,7 +73,7 @@ def _falls(weights: Floats, table: Floats) -> Floats:
     return fall / np.maximum(both, np.finfo(float).tiny)  # type: ignore[no-any-return]
 
 
-def _weights(rows: int, seed: int) -> Iterable[Floats]:
+def draws(rows: int, seed: int) -> Iterable[Floats]:
     """How often each row is drawn, `RESAMPLES` times, in pieces that fit into memory."""
     rng = np.random.default_rng(seed)
     starts = np.arange(_CHUNK)[:, None] * rows

@@ -25,9 +25,7 @@ from housing_lib.graph import (
 from housing_lib.journal import Journal, Run, new_id, to_json
 from housing_lib.parameters import parameters_of
 from housing_lib.processes import Channel, call_in_process, share_cores, stop_all
-from housing_lib.runs import RunError
-from housing_lib.settings import HousingError, get_settings
-from housing_lib.terminal import EXIT_FAILED
+from housing_lib.settings import HousingError, OutageError, get_settings
 
 BY_HAND = "stopped by hand"
 GRACE_S = 8.0  # for a step that is stopped, to write down what it has
@@ -35,10 +33,8 @@ GRACE_S = 8.0  # for a step that is stopped, to write down what it has
 Watcher = Callable[[Run], None]
 
 
-class RunStoppedError(HousingError):
+class RunStoppedError(OutageError):
     """A run that could not go on, because its own record could not be written for example."""
-
-    exit_code = EXIT_FAILED
 
 
 def ignore(current: Run) -> None:
@@ -118,7 +114,7 @@ def run_steps(run_id: str, plan: Plan, steps: Sequence[Step], *, watch: Watcher 
         If the run's own record cannot be written.
     """
     current = Run(run_id, plan, {step.id: step for step in steps})
-    _make_folder(current.folder)
+    runs.make_folder(current.folder)
     journal = Journal(current)
     share_cores(jobs=plan.jobs)
     try:
@@ -143,16 +139,6 @@ def _what_is_kept(stopped: Run) -> str:
         return "Nothing was kept. Make room, then give the same command again."
     again = "`housing run --resume`" if stopped.plan.models else "give the same command again"
     return f"The run was stopped; what was finished until then is kept. Make room, then {again}."
-
-
-def _make_folder(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise RunError(
-            f"{folder} cannot be made: {error.strerror}. Reports need a folder that can be "
-            "written; HOUSING_ROOT names another place. Nothing was run."
-        ) from error
 
 
 def refuse_impossible(steps: Sequence[Step]) -> None:

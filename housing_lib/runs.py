@@ -105,7 +105,17 @@ def reports_folder() -> Path:
     RunError
         If it cannot be made.
     """
-    folder = get_settings().reports
+    return make_folder(get_settings().reports)
+
+
+def make_folder(folder: Path) -> Path:
+    """A folder of reports, which is there afterwards.
+
+    Raises
+    ------
+    RunError
+        If it cannot be made.
+    """
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

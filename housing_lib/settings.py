@@ -14,6 +14,8 @@ PROJECT = Path(__file__).resolve().parents[1]
 class HousingError(Exception):
     """An error whose text says what was found, what was expected and what to do."""
 
+    exit_code = 2
+
 
 class OutageError(HousingError):
     """What is needed is away or was lost: the same command may succeed later."""

@@ -26,8 +26,7 @@ import pandas as pd
 
 from housing_lib.data import CONTRACT, FEATURES, PRICE_CAP, Floats
 from housing_lib.places import regions
-from housing_lib.settings import HousingError
-from housing_lib.terminal import EXIT_FAILED
+from housing_lib.settings import HousingError, OutageError
 
 TIMEOUT_S = 30
 START_S = 60
@@ -45,10 +44,8 @@ class ScriptError(HousingError):
     """A simulation that is not begun: a shift that there is not, a server that is not ours."""
 
 
-class SimulationError(HousingError):
+class SimulationError(OutageError):
     """A server that does not take part."""
-
-    exit_code = EXIT_FAILED
 
 
 @dataclass(frozen=True)

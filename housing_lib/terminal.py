@@ -7,9 +7,10 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from housing_lib.settings import HousingError
+from housing_lib.settings import HousingError, OutageError
 
-EXIT_DONE, EXIT_FAILED, EXIT_WRONG_USE, EXIT_HELD = 0, 1, 2, 3
+EXIT_DONE, EXIT_HELD = 0, 3
+EXIT_FAILED = OutageError.exit_code
 
 Cluster = Annotated[
     str, typer.Option(metavar="ADDRESS", help="a Dask scheduler, as tcp://scheduler:8786")
@@ -25,7 +26,7 @@ def say(text: str, *, to: Console = out, style: str = "") -> None:
 
 
 def say_errors(command: Callable[..., Any]) -> Callable[..., Any]:
-    """`command`, with the project's errors shown as text; exit code 2 if they name no other."""
+    """`command`, with the project's errors shown as text, ending with their exit code."""
 
     @wraps(command)
     def wrapped(*arguments: Any, **options: Any) -> Any:
@@ -33,7 +34,7 @@ def say_errors(command: Callable[..., Any]) -> Callable[..., Any]:
             return command(*arguments, **options)
         except HousingError as error:
             say(f"{type(error).__name__}: {error}", to=err)
-            raise typer.Exit(getattr(error, "exit_code", EXIT_WRONG_USE)) from None
+            raise typer.Exit(error.exit_code) from None
 
     return wrapped
 

@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import socket
 
 import numpy as np
@@ -11,7 +12,7 @@ import typer
 from rich.console import Console
 from typer.testing import CliRunner
 
-from housing_lib import cli, console, data, families, terminal
+from housing_lib import cli, console, data, families, storage, terminal
 
 
 @pytest.fixture
@@ -90,6 +91,20 @@ def test_a_narrow_table_shortens_what_is_told_and_neither_states_nor_times(tmp_p
         assert shown in told
 
 
+@pytest.mark.parametrize(("seconds", "told"), [(9, "Run x"), (2, "needs about 0:03 more")])
+def test_the_time_that_is_left_is_never_negative(seconds, told):
+    step = {"id": "eda", "state": "running", "reason": "", "cell": [1, 2, ""], "record": {}}
+    run = {"id": "x", "steps": [step | {"seconds": seconds, "expected_s": 5}]}
+    assert str(console.table(run).title).endswith(told)
+
+
+def test_mlflows_page_listens_on_this_machine_only(here, empty_store, monkeypatch):
+    told = []
+    monkeypatch.setattr(os, "execvp", lambda _, arguments: told.extend(arguments))
+    here("ui", "--port", "5999")
+    assert told[told.index("--host") + 1] == "127.0.0.1"
+
+
 def test_people_read_whole_words_and_programs_whole_lines():
     for is_terminal, lines in ((True, ["one two", "three"]), (False, ["one two three"])):
         told = Console(width=10, file=io.StringIO(), force_terminal=is_terminal, color_system=None)
@@ -159,6 +174,16 @@ def test_predictions_stand_beside_the_input_and_a_bad_row_ends_with_3(smoke, tmp
     assert list(written.columns[:9]) == list(rows.columns)
     assert np.isfinite(written["predicted_median_house_value"]).all()
     assert (written["model_version"] == 1).all()
+
+
+@pytest.mark.usefixtures("smoke_store")
+def test_an_object_store_that_is_away_ends_with_1_so_that_schedulers_try_again(monkeypatch):
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    storage._object_store.cache_clear()
+    done = CliRunner().invoke(cli.app, ["predict", "s3://bucket/districts.csv"])
+    storage._object_store.cache_clear()
+    assert done.exit_code == 1
+    assert "s3://bucket/districts.csv" in done.output
 
 
 def test_history_tells_what_was_decided(smoke):
