@@ -65,9 +65,17 @@ class RankNetwork(RegressorMixin, BaseEstimator):
     """A neural network that sees ranks instead of values.
 
     Each feature becomes the normal score of its rank among the known ones (van der
-    Waerden 1952), so that none is ever far out. Where trees make steps a network
-    bends, and the two kinds err in different districts. Weights of districts are not
-    heard: a network that hears thinned districts as loudly as others is the better one.
+    Waerden 1952), so that none is ever far out. Where trees make steps, a network bends.
+    All districts count alike, whatever their weight.
+
+    Parameters
+    ----------
+    units
+        Of the two hidden layers.
+    alpha
+        How strongly large weights are punished.
+    epochs
+        How often it hears all districts before its steps become smaller.
     """
 
     def __init__(
@@ -121,9 +129,8 @@ class RankNetwork(RegressorMixin, BaseEstimator):
     @property
     def arrays(self) -> Networks:
         """The network as compiled code asks it."""
-        both = zip(self.weights_, self.thresholds_, strict=True)
-        layers = [Layer(weights[np.newaxis], start[np.newaxis]) for weights, start in both]
-        return Networks(self.knots_, self.scores_, *layers)
+        alone = [array[np.newaxis] for array in (*self.weights_, *self.thresholds_)]
+        return Networks(self.knots_, self.scores_, *map(Layer, alone[:3], alone[3:]))
 
     def contributions(self, X: Any) -> Any:
         """What each feature adds to the value of a usual district, and last that value.

@@ -40,11 +40,12 @@ class Networks:
 
     def predict(self, matrix: Floats) -> Floats:
         """The value of each row of the model matrix: the same alone as among others."""
-        layers = (self.first, self.second, self.last)
-        arrays = [array for layer in layers for array in (layer.weights, layer.starts)]
-        rows = np.ascontiguousarray(matrix, dtype="f4")
-        values: Floats = ask(self.knots, self.scores, *arrays, rows).astype("f8")
-        return values
+        first, second, last = self.first, self.second, self.last
+        found: Floats = ask(
+            self.knots, self.scores, first.weights, first.starts, second.weights, second.starts,
+            last.weights, last.starts, np.ascontiguousarray(matrix, dtype="f4"),
+        ).astype("f8")  # fmt: skip
+        return found
 
 
 @kernel
