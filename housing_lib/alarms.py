@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -39,9 +39,11 @@ def raise_alarm(verdict: Verdict, report: Path) -> list[str]:
         is_news, faults = _keep(alert)
     except (OSError, Timeout) as error:
         return [f"{get_settings().alerts} cannot be written: {error}", *_tell(alert)]
-    untold = _tell(alert) if is_news else []
-    if untold:
-        _change(lambda one: one["id"] == alert["id"], told=False)
+    if not is_news:
+        return faults
+    untold = _tell(alert)
+    with suppress(OSError, Timeout):  # at worst it is told twice
+        _change(lambda one: one["id"] == alert["id"], told=not untold)
     return faults + untold
 
 
@@ -85,11 +87,9 @@ def _keep(alert: Alert) -> tuple[bool, list[str]]:
     with _lock():
         faults = _put_damaged_aside()
         known = read()
-        if any(one["id"] == alert["id"] for one in known):
-            return False, faults
-        is_news = not any(_goes_on(one, alert) for one in known)
-        write_json(get_settings().alerts, [*known, alert | {"told": is_news}])
-        return is_news, faults
+        if alert["id"] not in {one["id"] for one in known}:
+            write_json(get_settings().alerts, [*known, alert | {"told": False}])
+        return not any(_goes_on(one, alert) for one in known), faults
 
 
 def _goes_on(earlier: Alert, alert: Alert) -> bool:

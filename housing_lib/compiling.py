@@ -223,7 +223,7 @@ def _error(model: Any) -> Error | None:
 def _estimator(estimator: Any) -> Estimator:
     kind = type(estimator).__name__
     if kind == "VotingRegressor":
-        return _mean([one for one in estimator.estimators_ if not isinstance(one, RankNetwork)])
+        return _mean(_but_networks(estimator))
     if kind == "XGBRegressor":
         return from_boosters([estimator])
     if kind == "HistGradientBoostingRegressor":
@@ -235,6 +235,19 @@ def _estimator(estimator: Any) -> Estimator:
     if hasattr(estimator, "coef_"):
         return _linear(estimator)
     raise CompileError(f"a {kind} cannot become arrays. Nothing was changed.")
+
+
+def _but_networks(mean: Any) -> list[Any]:
+    """What counts in a mean beside its networks, whose share is another number."""
+    weights = mean.weights or [1.0] * len(mean.estimators_)
+    are_networks = [isinstance(one, RankNetwork) for one in mean.estimators_]
+    counts = set(zip(are_networks, weights, strict=True))
+    if len(counts) > len(set(are_networks)):
+        raise CompileError(
+            f"a mean in which estimators of one kind count {weights} cannot become arrays; "
+            "expected equal weights. Nothing was changed."
+        )
+    return [one for one in mean.estimators_ if not isinstance(one, RankNetwork)]
 
 
 def _mean(estimators: list[Any]) -> Estimator:

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from sklearn.ensemble import VotingRegressor
 from xgboost import XGBRegressor
 
 from housing_lib import (
@@ -16,6 +17,7 @@ from housing_lib import (
     shallow,
 )
 from housing_lib.data import FEATURES, TARGET
+from housing_lib.model import DistrictModel
 
 SMALL = {
     "xgboost": {"n_estimators": 30, "max_depth": 6},
@@ -185,11 +187,17 @@ def test_arrays_that_are_not_the_model_are_not_proved(arrays, calibrated, everyw
 def test_an_estimator_that_cannot_become_arrays_is_named(training):
     from sklearn.neighbors import KNeighborsRegressor
 
-    from housing_lib.model import DistrictModel
-
     model = DistrictModel(KNeighborsRegressor())
     model.fit(training[list(FEATURES)], training[TARGET].to_numpy())
     with pytest.raises(compiled.CompileError, match="KNeighborsRegressor cannot become arrays"):
+        compiling.compile_model(model, training[list(FEATURES)].to_numpy())
+
+
+def test_a_mean_in_which_boosters_count_unequally_is_refused(training):
+    boosters = [(str(seed), XGBRegressor(n_estimators=2, random_state=seed)) for seed in (0, 1)]
+    model = DistrictModel(VotingRegressor(boosters, weights=[2.0, 1.0]))
+    model.fit(training[list(FEATURES)], training[TARGET].to_numpy())
+    with pytest.raises(compiled.CompileError, match=r"count \[2.0, 1.0\] cannot become arrays"):
         compiling.compile_model(model, training[list(FEATURES)].to_numpy())
 
 

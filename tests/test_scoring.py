@@ -1,15 +1,18 @@
 """Batch prediction keeps what it is given, adds the model's own prices, and never writes a half."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+from mlflow import MlflowClient
 from scored import identity_of, write
 
-from housing_lib.answering import Answering, PlainModel
+from housing_lib.answering import Answering, PlainModel, answering
 from housing_lib.answers import answers
+from housing_lib.compiled import CompileError
 from housing_lib.data import CONTRACT, FEATURES
 from housing_lib.files import file_digest
 from housing_lib.predictions import ADDED
@@ -100,6 +103,17 @@ def test_predictions_go_to_their_own_folder_by_default():
     assert default_target("elsewhere/new.parquet") == f"{folder}/new_predictions.parquet"
     assert default_target("s3://bucket/months/*.csv") == f"{folder}/months_predictions"
     assert default_target("*.csv") == f"{folder}/districts_predictions"
+
+
+def test_a_damaged_compiled_file_is_named_and_not_answered_around(own_store, monkeypatch, tmp_path):
+    def fetched(self, run_id, path, dst_path):
+        (tmp_path / "damaged.npz").write_bytes(b"PK no")
+        return str(tmp_path / "damaged.npz")
+
+    shutil.rmtree(own_store[0] / "data" / "serving", ignore_errors=True)
+    monkeypatch.setattr(MlflowClient, "download_artifacts", fetched)
+    with pytest.raises(CompileError, match="is not the file that was compiled"):
+        answering()
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".parquet"])
