@@ -41,3 +41,4 @@ TARGET = "MedHouseVal"
 FEATURES = tuple(name for name in CONTRACT if name != TARGET)
 
 Floats = npt.NDArray[np.float64]
+Singles = npt.NDArray[np.float32]

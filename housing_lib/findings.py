@@ -7,11 +7,11 @@ import pandas as pd
 from IPython.display import Markdown
 
 from housing_lib import quality
-from housing_lib.data import TARGET, USD_PER_UNIT
+from housing_lib.data import TARGET
 from housing_lib.families import title
 from housing_lib.geography import regions
 from housing_lib.monitoring import Session
-from housing_lib.tables import usd
+from housing_lib.tables import figure, usd
 from housing_lib.verdict import ALARM, NOT_ENOUGH, QUIET
 
 ITSELF = (
@@ -35,7 +35,6 @@ NAMES = {
     "r2_score": "R²",
     "coverage": "in the 90 % interval",
 }
-MONEY = ("rmse", "mae", "bias")
 
 
 def bottom_line(session: Session, *, family: str, stage: str, promised: float | None) -> str:
@@ -131,20 +130,12 @@ def first_batches(session: Session) -> Any:
     chance = session.by_chance
     shown = pd.DataFrame(index=list(NAMES.values()))
     for number, row in batches.iterrows():
-        shown[f"batch {number}"] = [_figure(name, row[f"batch_{name}"]) for name in NAMES]
+        shown[f"batch {number}"] = [figure(name, row[f"batch_{name}"]) for name in NAMES]
     shown["unchanged batches"] = [
-        f"{_figure(name, low)} to {_figure(name, high)}"
+        f"{figure(name, low)} to {figure(name, high)}"
         for name, low, high in zip(NAMES, chance["low"], chance["high"], strict=True)
     ]
     return shown.style
-
-
-def _figure(name: str, value: float) -> str:
-    if not np.isfinite(value):
-        return "unknown"
-    if name in MONEY:
-        return f"{value * USD_PER_UNIT:,.0f}"
-    return f"{value:.0%}" if name == "coverage" else f"{value:.3f}"
 
 
 def worst_batches(session: Session) -> Any:
@@ -153,13 +144,13 @@ def worst_batches(session: Session) -> Any:
     chance = session.by_chance.loc["rmse", "high"]
     shown = pd.DataFrame(
         {
-            "RMSE ($)": rows["batch_rmse"].map(lambda value: _figure("rmse", value)),
+            "RMSE ($)": rows["batch_rmse"].map(lambda value: figure("rmse", value)),
             "95 % interval ($)": [
-                f"{_figure('rmse', low)} to {_figure('rmse', high)}"
+                f"{figure('rmse', low)} to {figure('rmse', high)}"
                 for low, high in zip(rows["batch_rmse_low"], rows["batch_rmse_high"], strict=True)
             ],
             "beyond chance": np.where(rows["batch_rmse"] > chance, "yes", "no"),
-            "estimated ($)": rows["estimated_rmse"].map(lambda value: _figure("rmse", value)),
+            "estimated ($)": rows["estimated_rmse"].map(lambda value: figure("rmse", value)),
             "valid rows": rows["num_valid_rows_in_batch"],
             "mostly in": [_usual_region(session, int(str(number))) for number in rows.index],
         }
@@ -181,7 +172,7 @@ def version_table(session: Session) -> Any:
         shown[f"version {one.version}"] = {
             "rows": f"{len(one.rows):,}",
             "with a true price": f"{len(kept):,}",
-            "RMSE ($)": _figure("rmse", rmse),
+            "RMSE ($)": figure("rmse", rmse),
             "batches in alarm": f"{len(one.alarmed):,}",
         }
     return pd.DataFrame(shown).T.style

@@ -8,11 +8,10 @@ import numpy as np
 import numpy.typing as npt
 from scipy.spatial import KDTree
 
-from housing_lib.contract import Floats
+from housing_lib.contract import Floats, Singles
 from housing_lib.processes import cores
 
 Indices = npt.NDArray[np.intp]
-Singles = npt.NDArray[np.float32]
 
 WORTH_THREADS = 1_000  # points to look around
 SPARE = 8  # points beyond those that count: mostly fewer are at one distance

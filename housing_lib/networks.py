@@ -3,12 +3,9 @@
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
-from housing_lib.contract import Floats
+from housing_lib.contract import Floats, Singles
 from housing_lib.jit import kernel
-
-Singles = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)

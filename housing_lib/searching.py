@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from housing_lib.contract import Singles
 from housing_lib.jit import kernel
 
 BINS = 128  # of distances, which tell what is near enough without sorting
@@ -19,8 +20,6 @@ FEW_WAIT = 256  # boxes in the queue; for more of them it grows
 FEW_TO_SORT = 100  # points that are put in order by counting those before each
 NOTHING, SMALLEST, MOST = np.float32(0), np.float32(1e-30), np.float32(3e38)
 ROUNDED = np.float32(1 + 1e-6)  # more than a root, a product and a quotient lose
-
-Singles = npt.NDArray[np.float32]
 
 
 class Search(NamedTuple):

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from housing_lib.contract import Floats
+from housing_lib.contract import Floats, Singles
 from housing_lib.jit import kernel
 
 DEEPEST = 10
@@ -23,8 +23,6 @@ FEWEST_TOGETHER = 24
 ABREAST = 12
 # Rows that go through the same trees one after the other, while these are at hand.
 FEW = 16
-
-Singles = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)

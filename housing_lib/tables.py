@@ -13,6 +13,7 @@ from housing_lib.evaluation import CHAMPION, Judgement, slice_name
 from housing_lib.families import BLEND, title
 
 FEW_HOUSEHOLDS = 50
+MONEY = ("rmse", "mae", "bias")
 NAMES = {"rmse": "RMSE ($)", "mae": "MAE ($)", "mse": "MSE", "r2": "R²"}
 
 
@@ -34,11 +35,12 @@ def blend_verdict(choice: Choice) -> str:
     shares = ", ".join(f"{title(name)} {weight:.0%}" for name, weight in choice.weights.items())
     gain = choice.gain
     ends = f"{usd(gain['low'])} to {usd(gain['high'])}"
+    side = "below" if gain["difference"] >= 0 else "above"
     taken = "It is taken." if choice.name == BLEND else "That is not enough; it is not taken."
     return (
-        f"Blend: {shares}. Its validation RMSE is {usd(gain['difference'])} below the best "
-        f"family's (95 % interval {ends}), and a prediction takes {choice.slowness:.1f} times as "
-        f"long. {taken}"
+        f"Blend: {shares}. Its validation RMSE is {usd(abs(gain['difference']))} {side} the best "
+        f"family's (95 % interval of its gain: {ends}), and a prediction takes "
+        f"{choice.slowness:.1f} times as long. {taken}"
     )
 
 
@@ -200,15 +202,24 @@ def describe_fit(scores: Mapping[str, float]) -> Any:
     parts = {"train": "training", "val": "validation"}
     rows = {
         NAMES[metric]: {
-            words: _figure(metric, scores[f"{part}_{metric}"]) for part, words in parts.items()
+            words: figure(metric, scores[f"{part}_{metric}"]) for part, words in parts.items()
         }
         for metric in METRICS
     }
     return pd.DataFrame(rows).T.style
 
 
-def _figure(metric: str, value: float) -> str:
-    return _dollars(value) if metric in ("rmse", "mae") else f"{value:.3f}"
+def figure(metric: str, value: float) -> str:
+    """A metric as tables have it: errors in dollars, coverage in per cent.
+
+    >>> figure("rmse", 0.42), figure("coverage", 0.9), figure("r2", 0.81234)
+    ('42,000', '90%', '0.812')
+    """
+    if not np.isfinite(value):
+        return "unknown"
+    if metric in MONEY:
+        return _dollars(value)
+    return f"{value:.0%}" if metric == "coverage" else f"{value:.3f}"
 
 
 def _dollars(value: float) -> str:

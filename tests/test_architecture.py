@@ -1,6 +1,8 @@
 """The floors of the house: who may import whom, and which door leads outside."""
 
 import ast
+import doctest
+import importlib
 import re
 import subprocess
 import sys
@@ -158,6 +160,14 @@ def test_conda_users_get_the_same_packages_as_everybody():
     assert listed["pip"] == ["-r requirements.lock", "--editable ."]
     assert pip == "pip"
     assert project["requires-python"] == f">={python.removeprefix('python=')}.5"
+
+
+def test_the_examples_of_docstrings_say_what_they_give():
+    shown = [path for path in LIBRARY.rglob("*.py") if ">>> " in path.read_text()]
+    for path in shown:
+        named = ".".join(path.relative_to(PROJECT).with_suffix("").parts)
+        tried = doctest.testmod(importlib.import_module(named.removesuffix(".__init__")))
+        assert tried.attempted > 0 == tried.failed, named
 
 
 def test_a_pull_request_is_held_to_the_same_as_a_landing():
