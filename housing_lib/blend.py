@@ -109,18 +109,17 @@ class Choice:
     gain: dict[str, float]
     slowness: float
 
-    def unfitted(
-        self, best_params: Mapping[str, Any], *, seed: int, repeats: int | None = None
-    ) -> Any:
+    def unfitted(self, best_params: Mapping[str, Any], *, seed: int, **size: Any) -> Any:
         """The chosen model, to be fitted on other districts, on every core.
 
-        `repeats` as for `families.make_model`; a blend stays as its searches made it.
+        `size` is `repeats` and `growth` as for `families.make_model`; a blend stays as its
+        searches made it.
         """
         if self.name == BLEND:
             return clone(self.model)
         cores = os.cpu_count() or 1
         params = best_params[self.name]
-        return make_model(self.name, params, seed=seed, n_jobs=cores, repeats=repeats)
+        return make_model(self.name, params, seed=seed, n_jobs=cores, **size)
 
     def for_blocks(
         self, best_params: Mapping[str, Any], *, seed: int, families: bool

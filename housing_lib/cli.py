@@ -76,7 +76,7 @@ def tune(
         int | None, typer.Option(min=0, max=2**32 - 1, help="the seed of the search")
     ] = None,
     growth: Annotated[
-        float, typer.Option(min=0.05, max=1, help="the share of its trees a family may grow")
+        float, typer.Option(min=0.05, max=1, help="the share of its size to which a family grows")
     ] = 1.0,
     cluster: Cluster = "",
 ) -> None:

@@ -6,11 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
-from housing_lib import compiled, compiling, data, parts, registry
+from housing_lib import compiled, registry
 from housing_lib.connection import client, or_none, reaching
-from housing_lib.data import FEATURES, Floats
+from housing_lib.contract import FEATURES, Floats
 from housing_lib.files import atomic_path, file_digest
 from housing_lib.settings import HousingError, get_settings
 
@@ -110,9 +109,12 @@ def publish(version: int) -> str:
     TrackingError
         If the registry cannot be read or written.
     """
-    stored = registry.tags_of(version).get(TAG)
-    if stored:
-        return stored
+    return registry.tags_of(version).get(TAG) or _compile(version)
+
+
+def _compile(version: int) -> str:
+    from housing_lib import compiling  # it imports every kind of model, and followers need none
+
     registered = registry.load_version(version)
     known = known_districts(registered.data_digest)
     made = compiling.compile_model(registered.model, known)
@@ -128,6 +130,10 @@ def publish(version: int) -> str:
 
 def known_districts(data_digest: str) -> Floats:
     """The districts that a model was made from, or else the bundled ones, shape (rows, 8)."""
+    import pandas as pd
+
+    from housing_lib import data, parts
+
     try:
         parts.load_manifest(expected=data_digest)
         table = pd.concat([part.districts for part in parts.load_parts().values()])

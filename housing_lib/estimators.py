@@ -12,6 +12,7 @@ from sklearn.neural_network import MLPRegressor
 from housing_lib.networks import Layer, Networks, rank_all
 
 KNOTS = 33
+EPOCHS = 21
 BATCH = 256
 STILL = 1e-7  # a change of so little has no slope in single precision
 # The steps of all epochs but the last two: smaller ones settle what larger ones left unsteady.
@@ -83,7 +84,7 @@ class RankNetwork(RegressorMixin, BaseEstimator):
         *,
         units: tuple[int, int] = (128, 64),
         alpha: float = 0.4,
-        epochs: int = 21,
+        epochs: int = EPOCHS,
         random_state: int = 0,
     ) -> None:
         self.units = units

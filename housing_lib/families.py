@@ -284,6 +284,7 @@ def make_model(
     seed: int | None = None,
     n_jobs: int = 1,
     repeats: int | None = None,
+    growth: float = 1.0,
 ) -> "DistrictModel":
     """A model from raw districts to prices in 100,000 USD, not yet fitted.
 
@@ -296,6 +297,8 @@ def make_model(
         With how many seeds the estimator among neighbours is fitted, to answer
         with the mean; by default the family's number. With 1 it stands alone, as
         a search fits it: without a start, networks and thinned districts.
+    growth
+        The share of their epochs that networks learn, as for `tuning.tune`.
     """
     from housing_lib.model import DistrictModel
 
@@ -310,19 +313,23 @@ def make_model(
     far = family.far and make_estimator(name, family.far, seed=seed, n_jobs=n_jobs)
     if len(near) == 1:
         return DistrictModel(near[0][1], far, trust=family.trust)
-    mean = _mean_of(near, family, seed=seed, n_jobs=n_jobs)
+    mean = _mean_of(near, family, seed=seed, n_jobs=n_jobs, growth=growth)
     return DistrictModel(mean, far, thinned=family.thinned, trust=family.trust)
 
 
-def _mean_of(near: list[tuple[str, Any]], family: Family, *, seed: int, n_jobs: int) -> Any:
+def _mean_of(
+    near: list[tuple[str, Any]], family: Family, *, seed: int, n_jobs: int, growth: float
+) -> Any:
     from sklearn.ensemble import VotingRegressor
 
-    from housing_lib.estimators import LinearStart, RankNetwork
+    from housing_lib.estimators import EPOCHS, LinearStart, RankNetwork
 
     if family.start is not None:  # half of them, because the two kinds err in different districts
         near[1::2] = [(name, LinearStart(one, alpha=family.start)) for name, one in near[1::2]]
+    epochs = max(round(EPOCHS * growth), 1)
     networks = [
-        (f"network{one}", RankNetwork(random_state=seed + one)) for one in range(family.networks)
+        (f"network{one}", RankNetwork(epochs=epochs, random_state=seed + one))
+        for one in range(family.networks)
     ]
     weights = [1.0] * len(near) + [0.5] * len(networks)
     return VotingRegressor([*near, *networks], weights=weights, n_jobs=n_jobs)

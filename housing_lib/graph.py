@@ -21,7 +21,7 @@ class StepError(HousingError):
 
 @dataclass(frozen=True)
 class Budget:
-    """What a run may spend: trials a family, the share of its trees that it may grow, and blocks.
+    """What a run may spend: trials a family, the share of its size to which it grows, and blocks.
 
     With `every_family`, blocks of the map are held out for all of them, else for the champion.
     """
@@ -166,7 +166,8 @@ def make_steps(plan: Plan, run_id: str) -> list[Step]:
             "evaluation",
             notebook="04_evaluation.ipynb",
             parameters=_common(plan, run_id)
-            | {"search_runs": Recorded(searches, "mlflow_run"), "every_family": plan.every_family},
+            | {"search_runs": Recorded(searches, "mlflow_run")}
+            | {"growth": plan.growth, "every_family": plan.every_family},
             after=searches,
             needs_all=False,
             reads=["processed"],

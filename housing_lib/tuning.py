@@ -93,10 +93,10 @@ class Search:
     def best_model(self, train: Part) -> DistrictModel:
         """The model of raw districts with the best trial's parameters.
 
-        The same as `make_model(family, best.params).fit(...)` on the training
+        The same as `make_model(family, best.params, growth=growth).fit(...)` on the training
         districts; where one seed is enough, without fitting its estimator again.
         """
-        model = make_model(self.family, self.best.params, seed=self.seed)
+        model = make_model(self.family, self.best.params, seed=self.seed, growth=self.growth)
         reused = self.estimator if get_family(self.family).repeats == 1 else None
         before = prepared_before(train)
         return model.fit(train.districts, train.y, near_fitted=reused, prepared=before)
