@@ -122,18 +122,19 @@ class Choice:
         return make_model(self.name, params, seed=seed, n_jobs=cores, **size)
 
     def for_blocks(
-        self, best_params: Mapping[str, Any], *, seed: int, families: bool
+        self, best_params: Mapping[str, Any], *, seed: int, families: bool, growth: float = 1.0
     ) -> dict[str, Any]:
         """The chosen model with one seed, to be fitted with blocks held out, as `CHAMPION`.
 
         A blend stays as its searches made it. With `families`, the others stand beside
-        it by name, and the peer that others publish.
+        it by name, and the peer that others publish. `growth` as for `families.make_model`.
         """
-        chosen = {CHAMPION: self.unfitted(best_params, seed=seed, repeats=1)}
+        size: Any = {"seed": seed, "repeats": 1, "growth": growth}
+        chosen = {CHAMPION: self.unfitted(best_params, **size)}
         if not families:
             return chosen
         others = [name for name in best_params if name != self.name]
-        made = {name: make_model(name, best_params[name], seed=seed, repeats=1) for name in others}
+        made = {name: make_model(name, best_params[name], **size) for name in others}
         return {**chosen, **made, RAW_NAME: raw_model()}
 
     def parameters(self, best_params: Mapping[str, Any]) -> dict[str, Any]:

@@ -298,7 +298,9 @@ def make_model(
         with the mean; by default the family's number. With 1 it stands alone, as
         a search fits it: without a start, networks and thinned districts.
     growth
-        The share of their epochs that networks learn, as for `tuning.tune`.
+        The share of its size to which all but the estimator itself grows, as for
+        `tuning.tune`: networks hear so many epochs, and what answers far from known
+        districts has so many trees, in steps that are as much longer.
     """
     from housing_lib.model import DistrictModel
 
@@ -310,11 +312,23 @@ def make_model(
         (f"seed{seed + one}", make_estimator(name, params, seed=seed + one, n_jobs=threads))
         for one in range(count)
     ]
-    far = family.far and make_estimator(name, family.far, seed=seed, n_jobs=n_jobs)
+    far = family.far and make_estimator(
+        name, _shortened(family.far, growth), seed=seed, n_jobs=n_jobs
+    )
     if len(near) == 1:
         return DistrictModel(near[0][1], far, trust=family.trust)
     mean = _mean_of(near, family, seed=seed, n_jobs=n_jobs, growth=growth)
     return DistrictModel(mean, far, thinned=family.thinned, trust=family.trust)
+
+
+def _shortened(boosting: Mapping[str, Any], growth: float) -> dict[str, Any]:
+    """The hyperparameters of a booster of fewer trees in longer steps."""
+    trees, rate = boosting["n_estimators"], boosting["learning_rate"]
+    return {
+        **boosting,
+        "n_estimators": max(round(trees * growth), 1),
+        "learning_rate": rate / growth,
+    }
 
 
 def _mean_of(

@@ -99,7 +99,8 @@ def packed_arrow(table, codec):
 
 @pytest.mark.parametrize("codec", ["zstd", "lz4"])
 def test_a_table_that_would_fill_the_memory_is_refused_before_it_is_unpacked(server, store, codec):
-    rows = pd.concat([store.test[list(FEATURES)].head(1)] * 3_000_000)
+    row = store.test[list(FEATURES)].head(1)
+    rows = row.loc[row.index.repeat(3_000_000)]
     bodies = {
         "application/vnd.apache.arrow.stream": packed_arrow(rows, codec),
         "application/vnd.apache.parquet": rows.head(10_000).to_parquet(compression=codec),
