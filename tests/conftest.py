@@ -43,12 +43,17 @@ LONGEST_FIRST = (
     *("serve_limits", "serve_log", "openapi", "serve"),
 )
 LONGEST = "test_they_run_in_order_from_their_own_folder"
+# One worker has these, so that there is one cluster.
+ON_CLUSTER = ("monitoring", "tuning", "scoring_parts", "evaluation", "compute")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with the longest files, so that no worker is left with one of them at the end."""
+    """Keep files together, the longest first, so that no worker is left with one of them."""
     ranks = {f"test_{name}": rank for rank, name in enumerate(LONGEST_FIRST)}
     items.sort(key=lambda item: (ranks.get(item.path.stem, len(ranks)), item.name != LONGEST))
+    for item in items:
+        name = item.path.stem.removeprefix("test_")
+        item.add_marker(pytest.mark.xdist_group("cluster" if name in ON_CLUSTER else name))
 
 
 @pytest.fixture(scope="session")
