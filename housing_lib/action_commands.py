@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from housing_lib import run_commands
-from housing_lib.run_commands import Wait
+from housing_lib.run_commands import Jobs, Wait
 from housing_lib.settings import HousingError, get_settings
 from housing_lib.terminal import EXIT_FAILED, EXIT_HELD, err, out, say, say_errors
 
@@ -41,9 +41,7 @@ def retrain(
     models: Annotated[
         str, typer.Option(help="families, by commas (default: HOUSING_RETRAIN_MODELS)")
     ] = "",
-    jobs: Annotated[
-        int | None, typer.Option(min=1, help="notebooks at once (default: one a core, at most 8)")
-    ] = None,
+    jobs: Jobs = None,
     wait: Wait = False,
 ) -> None:
     """Let new labelled districts join the training data, run everything, and ask the gate.
@@ -64,15 +62,13 @@ def retrain(
 
 
 def _plan(source: str = "", budget: str = "", models: str = "", jobs: int | None = None) -> "Plan":
-    from housing_lib.processes import cores
-
     settings = get_settings()
     return run_commands.make_plan(
         budget or settings.retrain_budget,
         None,
         models or settings.retrain_models,
         source or settings.retrain_source,
-        jobs or min(cores(), 8),
+        jobs,
         None,
         {},
     )

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from housing_lib.graph import Plan
     from housing_lib.journal import Run
 
+MOST_JOBS = 8
 Json = Annotated[bool, typer.Option("--json", help="for machines")]
 Limit = Annotated[
     float | None,
@@ -26,6 +27,10 @@ StepLimit = Annotated[
 ]
 Help = Annotated[
     str, typer.Option("--help-notebook", metavar="NAME", help="list a notebook's parameters")
+]
+Jobs = Annotated[
+    int | None,
+    typer.Option(min=1, help=f"notebooks at once (default: one a core, at most {MOST_JOBS})"),
 ]
 Wait = Annotated[bool, typer.Option("--wait", help="wait for a run that holds the folder")]
 
@@ -45,9 +50,7 @@ def run(
     source: Annotated[
         str, typer.Option(help="bundled, sklearn, or a CSV or Parquet file")
     ] = "bundled",
-    jobs: Annotated[
-        int | None, typer.Option(min=1, help="notebooks at once (default: one a core, at most 8)")
-    ] = None,
+    jobs: Jobs = None,
     seed: Annotated[
         int | None, typer.Option(min=0, max=2**32 - 1, help="the seed of every random choice")
     ] = None,
@@ -76,7 +79,6 @@ def run(
         return
     from housing_lib import compute, console, pipeline
     from housing_lib.graph import Selection
-    from housing_lib.processes import cores
 
     use_cluster(cluster)
     if get_settings().cluster:
@@ -85,10 +87,9 @@ def run(
     if resume:
         others = (trials, seed, step_timeout, timeout)
         _refuse_other_options(budget, models, source, force, only, start, *others)
-    workers = jobs or min(cores(), 8)
     choice = Selection(force, _split(only), start)
     limits = {"step_timeout_s": step_timeout, "timeout_s": timeout}
-    plan = None if resume else make_plan(budget, trials, models, source, workers, seed, limits)
+    plan = None if resume else make_plan(budget, trials, models, source, jobs, seed, limits)
     end_like_ctrl_c()
     with console.watching(out) as watch:
         if plan is None:
@@ -126,7 +127,7 @@ def make_plan(
     trials: int | None,
     models: str,
     source: str,
-    jobs: int,
+    jobs: int | None,
     seed: int | None,
     limits: dict[str, Any],
 ) -> "Plan":
@@ -134,6 +135,7 @@ def make_plan(
     from difflib import get_close_matches
 
     from housing_lib.graph import BUDGETS, Plan
+    from housing_lib.processes import cores
 
     names = _families(models)
     if budget not in BUDGETS:
@@ -148,7 +150,9 @@ def make_plan(
     allowed = BUDGETS[budget]
     count = allowed.trials if trials is None else trials
     chosen = get_settings().seed if seed is None else seed
-    return Plan(names, count, allowed.growth, allowed.every_family, source, chosen, jobs, **limits)
+    at_once = jobs or min(cores(), MOST_JOBS)
+    size = (count, allowed.growth, allowed.every_family)
+    return Plan(names, *size, source, chosen, at_once, **limits)
 
 
 def _checked(source: str) -> str:

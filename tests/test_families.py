@@ -82,6 +82,17 @@ def test_the_champion_is_a_mean_of_boosters_one_from_a_line_and_of_networks(dist
     assert not np.allclose(plain.predict(matrix), started.predict(matrix))
 
 
+def test_a_quick_look_is_quick_in_all_parts_of_the_champion():
+    whole, quick = (
+        families.make_model(families.CHAMPION, {"n_estimators": 20}, growth=growth)
+        for growth in (1.0, 0.2)
+    )
+    epochs = [one.epochs for _, one in quick.near.estimators if hasattr(one, "epochs")]
+    assert epochs == [round(0.2 * estimators.EPOCHS)] * 2
+    assert quick.far.n_estimators == pytest.approx(0.2 * whole.far.n_estimators)
+    assert quick.far.learning_rate == pytest.approx(whole.far.learning_rate / 0.2)
+
+
 def test_too_few_districts_to_thin_still_make_a_model(districts):
     model = families.make_model("xgboost", {"n_estimators": 2})
     three = districts.head(3)

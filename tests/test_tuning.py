@@ -3,6 +3,7 @@
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
+import optuna
 import pytest
 from clusters import kill_busy_worker
 
@@ -148,6 +149,18 @@ def test_trials_that_fall_behind_are_pruned(split):
     assert pruned
     assert search.best.state == "complete"
     assert min(trial.metrics["val_rmse"] for trial in pruned) > search.best.metrics["val_rmse"]
+
+
+def test_pruned_trials_of_a_quick_look_are_noted_with_the_longer_steps_they_took(
+    split, monkeypatch
+):
+    median = optuna.pruners.MedianPruner(n_startup_trials=1, n_warmup_steps=0)
+    monkeypatch.setattr(tuning, "_pruner", lambda family: median)
+    train, val = split["train"], split["val"]
+    search = tuning.tune("xgboost", train, val, n_trials=5, seed=0, growth=QUICK)
+    rates = [one.params["learning_rate"] for one in search.trials if one.state == "pruned"]
+    assert rates
+    assert min(rates) >= families.FAMILIES["xgboost"].space["learning_rate"].low / QUICK
 
 
 def test_boosting_stops_when_more_brings_nothing(split):
