@@ -98,7 +98,13 @@ def _show(grown: "Growth") -> None:
 
 
 def refuse_action(source: str) -> None:
-    """Refuse to act on what nothing may learn from, or with settings that cannot be used."""
+    """Refuse to act on what nothing may learn from, or with settings that cannot be used.
+
+    Raises
+    ------
+    HousingError
+        If the source is locked, or a setting of retraining cannot be used.
+    """
     from housing_lib import retraining
 
     retraining.refuse_locked(source)
@@ -109,6 +115,11 @@ def answer(verdict: "Verdict", source: str) -> None:
     """Act on an alarm: retrain if that can help and was not done lately; say what came of it.
 
     What is in the way is said and noted beside the alarm, which stays raised.
+
+    Raises
+    ------
+    OutageError
+        If something that it needs is away, or its run could not go on.
     """
     from housing_lib import retraining
 

@@ -40,7 +40,13 @@ def read_answers(
 
 
 def refuse_empty(begin: datetime | None, end: datetime | None) -> None:
-    """Raise a `DataError` if the log cannot be read, or holds nothing of the period."""
+    """Raise a `DataError` if the log cannot be read, or holds nothing of the period.
+
+    Raises
+    ------
+    DataError
+        If the log cannot be read, or holds nothing of the period.
+    """
     with _connection() as connection:
         found = connection.execute(_within(select(predictions.c.prediction_id), begin, end))
         if found.first() is None:

@@ -89,6 +89,8 @@ def answering(stage: str = "production") -> Answering:
         If its compiled file is not the one that was stored.
     TrackingError
         If the registry does not answer.
+    DataError
+        If nobody compiled it yet, and no districts for it can be read.
     """
     # Processes that only answer need none of these, which are slow to import and large.
     from housing_lib import deployment, registry

@@ -16,6 +16,11 @@ def answers(model: Any, districts: pd.DataFrame | Floats, *, coverage: float = C
 
     Flags are the keys of `flags.FLAGS`, and `imputed_<column>` for each value that was
     missing; several are separated by blanks.
+
+    Raises
+    ------
+    DataError
+        If the coverage is not from 0.01 to 0.99, or columns are missing.
     """
     low, high = model.predict_interval(districts, coverage)
     values = DistrictColumns().fit_transform(districts)
@@ -30,7 +35,13 @@ def answers(model: Any, districts: pd.DataFrame | Floats, *, coverage: float = C
 
 
 def flags(model: Any, districts: pd.DataFrame | Floats, prices: Floats) -> list[str]:
-    """The flags of each district, separated by blanks."""
+    """The flags of each district, separated by blanks.
+
+    Raises
+    ------
+    DataError
+        If columns are missing from a table, or an array has not eight.
+    """
     values = DistrictColumns().fit_transform(districts)
     inner = model.model_
     return flag_texts(values, prices, inner.distance_km(inner.transform(districts)))

@@ -31,7 +31,13 @@ class BlendedModel(RegressorMixin, BaseEstimator):
         self.weights = weights
 
     def fit(self, X: pd.DataFrame | Floats, y: Floats) -> Self:
-        """Every model fitted on the same districts."""
+        """Every model fitted on the same districts.
+
+        Raises
+        ------
+        DataError
+            If there are fewer than two districts, or a price is missing.
+        """
         self.models_ = [clone(model).fit(X, y) for model in self.models]
         return self
 
@@ -43,12 +49,24 @@ class BlendedModel(RegressorMixin, BaseEstimator):
         return blend
 
     def transform(self, X: pd.DataFrame | Floats) -> Floats:
-        """The model matrix of raw districts, the same for every model."""
+        """The model matrix of raw districts, the same for every model.
+
+        Raises
+        ------
+        DataError
+            If columns are missing from a table, or an array has not eight.
+        """
         matrix: Floats = self.models_[0].transform(X)
         return matrix
 
     def predict(self, X: pd.DataFrame | Floats) -> Floats:
-        """Prices in 100,000 USD, shape (rows,)."""
+        """Prices in 100,000 USD, shape (rows,).
+
+        Raises
+        ------
+        DataError
+            If columns are missing from a table, or an array has not eight.
+        """
         return self.predict_matrix(self.transform(X))
 
     def predict_matrix(self, matrix: Floats) -> Floats:
@@ -114,6 +132,11 @@ class Choice:
 
         `size` is `repeats` and `growth` as for `families.make_model`; a blend stays as its
         searches made it.
+
+        Raises
+        ------
+        FamilyError
+            If there is no such family, or it does not take its parameters.
         """
         if self.name == BLEND:
             return clone(self.model)
@@ -128,6 +151,11 @@ class Choice:
 
         A blend stays as its searches made it. With `families`, the others stand beside
         it by name, and the peer that others publish. `growth` as for `families.make_model`.
+
+        Raises
+        ------
+        FamilyError
+            If there is no such family, or one does not take its parameters.
         """
         size: Any = {"seed": seed, "repeats": 1, "growth": growth}
         chosen = {CHAMPION: self.unfitted(best_params, **size)}

@@ -91,7 +91,13 @@ def prove(compiled: Compiled, model: Any, districts: Floats) -> None:
 
 
 def warm_up() -> None:
-    """Turn the functions of compiled models into machine code, so that no first caller waits."""
+    """Turn the functions of compiled models into machine code, so that no first caller waits.
+
+    Raises
+    ------
+    DataError
+        If the bundled file is not the one that was committed.
+    """
     from housing_lib import data, families
 
     known = data.acquire().head(300)

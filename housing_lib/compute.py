@@ -54,6 +54,13 @@ def each(
     """What `function(shared, *task)` returns, with the number of the task, as they end.
 
     See `crew`, which this asks once.
+
+    Raises
+    ------
+    ProcessDiedError
+        If the workers of a task died again and again.
+    ClusterError
+        If the cluster cannot be reached.
     """
     with crew(shared, jobs=min(jobs or cores(), len(tasks)), threads=threads) as work:
         yield from work(function, tasks)

@@ -166,7 +166,7 @@ def model_file(uri: str) -> Path:
     Raises
     ------
     TrackingError
-        If it is not there.
+        If it is not there, or the store cannot be opened.
     """
     import mlflow
 

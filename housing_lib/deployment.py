@@ -108,6 +108,8 @@ def publish(version: int) -> str:
         If there is no such version, or its artifact is not what was registered.
     TrackingError
         If the registry cannot be read or written.
+    DataError
+        If neither the districts that it was made from nor the bundled ones can be read.
     """
     return registry.tags_of(version).get(TAG) or _compile(version)
 
@@ -129,7 +131,13 @@ def _compile(version: int) -> str:
 
 
 def known_districts(data_digest: str) -> Floats:
-    """The districts that a model was made from, or else the bundled ones, shape (rows, 8)."""
+    """The districts that a model was made from, or else the bundled ones, shape (rows, 8).
+
+    Raises
+    ------
+    DataError
+        If neither can be read.
+    """
     import pandas as pd
 
     from housing_lib import data, parts

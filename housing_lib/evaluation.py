@@ -83,6 +83,13 @@ def block_predictions(
     Group cross-validation in five folds: what to expect in a region that nobody
     sampled (Roberts et al. 2017). Every core fits one model at a time, and
     `on_fit` hears of each model that is done.
+
+    Raises
+    ------
+    ProcessDiedError
+        If workers of the cluster died again and again.
+    ClusterError
+        If the cluster cannot be reached.
     """
     folds = list(GroupKFold(BLOCK_FOLDS).split(districts, groups=blocks(districts)))
     known = (districts, prices, folds)
@@ -173,6 +180,13 @@ def judge(
         with one seed; a blend stays as its searches made it.
     on_fit
         Hears of each of them, when it is judged.
+
+    Raises
+    ------
+    ProcessDiedError
+        If workers of the cluster died again and again.
+    ClusterError
+        If the cluster cannot be reached.
     """
     test, (districts, prices) = parts["test"], unite(parts["train"], parts["val"])
     predicted = champion.predict(test.districts)

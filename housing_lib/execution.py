@@ -116,6 +116,8 @@ def execute(
     ------
     StepFailedError
         If a cell raised an error, or the notebook took too long, or the kernel died.
+    NotebookError
+        If the notebook cannot be read.
     """
     with (
         TemporaryDirectory(prefix="housing-") as sockets,
@@ -183,6 +185,11 @@ def renew_words(executed: Path, notebook: Path, ipynb: Path) -> None:
     """Keep an executed notebook as `ipynb`, with the text cells and tags of today's notebook.
 
     The code cells of both must be the same; their outputs stay.
+
+    Raises
+    ------
+    NotebookError
+        If the notebook cannot be read.
     """
     content = read_json(executed)
     ran = [cell for cell in content["cells"] if cell["cell_type"] == "code"]

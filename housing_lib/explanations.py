@@ -73,6 +73,11 @@ def contributions(model: Any, districts: pd.DataFrame, names: list[str]) -> pd.D
     itself, and of the lines that some start from; of networks, those of
     `RankNetwork.contributions`. The last column, `base`, is where every price
     starts. None if the champion is not made of XGBoost's trees.
+
+    Raises
+    ------
+    DataError
+        If columns are missing.
     """
     inner = model.model_
     near = getattr(inner, "near_estimators", [None])

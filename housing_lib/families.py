@@ -255,7 +255,13 @@ def left_out(names: Iterable[str]) -> str:
 def make_estimator(
     name: str, params: Mapping[str, Any] | None = None, *, seed: int | None = None, n_jobs: int = 1
 ) -> Any:
-    """An estimator of the model matrix, not yet fitted; without `params` the shipped ones."""
+    """An estimator of the model matrix, not yet fitted; without `params` the shipped ones.
+
+    Raises
+    ------
+    FamilyError
+        If there is no such family, or it does not take a parameter.
+    """
     family = get_family(name)
     make = _class_of(family)
     chosen = {**family.fixed, **(family.defaults if params is None else params)}
@@ -301,6 +307,11 @@ def make_model(
         The share of its size to which all but the estimator itself grows, as for
         `tuning.tune`: networks hear so many epochs, and what answers far from known
         districts has so many trees, in steps that are as much longer.
+
+    Raises
+    ------
+    FamilyError
+        If there is no such family, or it does not take a parameter.
     """
     from housing_lib.model import DistrictModel
 

@@ -40,7 +40,13 @@ class DistrictColumns(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
     """
 
     def fit(self, X: pd.DataFrame | Floats, y: Any = None) -> Self:
-        """The transformer itself; there is nothing to learn."""
+        """The transformer itself; there is nothing to learn.
+
+        Raises
+        ------
+        DataError
+            If columns are missing from a table, or an array has not eight.
+        """
         self.n_features_in_ = self.transform(X).shape[1]
         self.feature_names_in_ = np.asarray(FEATURES, dtype=object)
         return self
@@ -162,7 +168,13 @@ class Prepared:
 
 
 def prepare(X: pd.DataFrame | Floats, prices: Floats) -> Prepared:
-    """What every model of the same training districts begins with."""
+    """What every model of the same training districts begins with.
+
+    Raises
+    ------
+    DataError
+        If columns are missing, or there are fewer than two districts.
+    """
     preprocessing = make_preprocessing()
     return Prepared(preprocessing, preprocessing.fit_transform(X, prices))
 
@@ -185,6 +197,11 @@ def thinned_matrix(
     `preprocessing` is fitted on all of them and gives the scale. Trained on both
     matrices, a model hears each district twice in different company, and leans
     less on a single neighbour.
+
+    Raises
+    ------
+    DataError
+        If columns are missing, or a half has fewer than two districts.
     """
     engineer, scale = preprocessing[:-1], preprocessing[-1]
     rows = preprocessing["columns"].transform(X)
@@ -208,6 +225,11 @@ def preprocess(districts: pd.DataFrame, membership: npt.NDArray[np.str_]) -> dic
     ----------
     membership
         The part of each district, as `data.split` gives it.
+
+    Raises
+    ------
+    DataError
+        If there are fewer than two training districts.
     """
     rows = {name: districts[membership == name].reset_index(drop=True) for name in PARTS}
     prices = {name: part[TARGET].to_numpy() for name, part in rows.items()}

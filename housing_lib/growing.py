@@ -21,7 +21,13 @@ Fit = Callable[..., Any]
 
 
 def stages_of(family: str, growth: float) -> Stages | None:
-    """How a family grows, if it does, to a share of its size."""
+    """How a family grows, if it does, to a share of its size.
+
+    Raises
+    ------
+    FamilyError
+        If there is no such family.
+    """
     stages = get_family(family).stages
     return stages and stages.shortened(growth)
 
@@ -43,6 +49,8 @@ def fit(
     ------
     TrialPruned
         If it fell behind the trials before it.
+    FamilyError
+        If there is no such family.
     """
     params, stages = params_of(asked, growth), stages_of(family, growth)
     if stages:

@@ -169,7 +169,13 @@ def _read(path: Path) -> pd.DataFrame:
 
 
 def recent_ids() -> Ids:
-    """The ids of the labelled districts of the last `HOUSING_RECENT_DAYS` before the newest."""
+    """The ids of the labelled districts of the last `HOUSING_RECENT_DAYS` before the newest.
+
+    Raises
+    ------
+    DataError
+        If a file cannot be read.
+    """
     found = labelled()
     since = found[WHEN].max() - timedelta(days=get_settings().recent_days)
     return row_ids(found[found[WHEN] >= since])

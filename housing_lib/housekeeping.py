@@ -19,6 +19,8 @@ def removable(*, keep: int) -> dict[PastRun, int]:
     ------
     StoreError
         If the store cannot say what stands in Production.
+    TrackingError
+        If the MLflow server does not answer.
     """
     version = store.version_in("production")
     old = past_runs()[keep:]
@@ -43,6 +45,11 @@ def removable_mlflow_runs(old: Collection[PastRun]) -> list[str]:
 
     Those stay that a kept run took a result from, or that a version of the
     registry came from: there has to be a way back to it.
+
+    Raises
+    ------
+    TrackingError
+        If the store cannot be opened.
     """
     from housing_lib import registry, tracking
 
@@ -54,7 +61,13 @@ def removable_mlflow_runs(old: Collection[PastRun]) -> list[str]:
 
 
 def remove(old: Collection[PastRun], mlflow_runs: Collection[str] = ()) -> None:
-    """Remove runs of MLflow and the folders of runs, and write the page of all runs anew."""
+    """Remove runs of MLflow and the folders of runs, and write the page of all runs anew.
+
+    Raises
+    ------
+    TrackingError
+        If the store cannot be opened.
+    """
     from housing_lib import pages, tracking
 
     if mlflow_runs:

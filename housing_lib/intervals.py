@@ -55,7 +55,7 @@ class CalibratedModel(RegressorMixin, BaseEstimator):
         Raises
         ------
         DataError
-            If fewer than 50 districts are held out.
+            If fewer than 50 districts are held out, or a price is missing.
         """
         prices = np.asarray(y, dtype="float64")
         if held_out is None:
@@ -75,13 +75,25 @@ class CalibratedModel(RegressorMixin, BaseEstimator):
         return self
 
     def predict(self, X: pd.DataFrame | Floats) -> Floats:
-        """Prices in 100,000 USD, shape (rows,)."""
+        """Prices in 100,000 USD, shape (rows,).
+
+        Raises
+        ------
+        DataError
+            If columns are missing from a table, or an array has not eight.
+        """
         check_is_fitted(self, "model_")
         prices: Floats = self.model_.predict(X)
         return prices
 
     def expected_error(self, X: pd.DataFrame | Floats) -> Floats:
-        """The absolute error to expect of each price, in 100,000 USD."""
+        """The absolute error to expect of each price, in 100,000 USD.
+
+        Raises
+        ------
+        DataError
+            If columns are missing from a table, or an array has not eight.
+        """
         check_is_fitted(self, "model_")
         return self._expected(_evidence(self.model_, self.model_.transform(X)))
 
@@ -93,7 +105,7 @@ class CalibratedModel(RegressorMixin, BaseEstimator):
         Raises
         ------
         DataError
-            If the coverage is not from 0.01 to 0.99.
+            If the coverage is not from 0.01 to 0.99, or columns are missing.
         """
         _, low, high = self.predict_both(X, coverage)
         return low, high
@@ -106,7 +118,7 @@ class CalibratedModel(RegressorMixin, BaseEstimator):
         Raises
         ------
         DataError
-            If the coverage is not from 0.01 to 0.99.
+            If the coverage is not from 0.01 to 0.99, or columns are missing.
         """
         if not COVERAGES[0] <= coverage <= COVERAGES[-1]:
             raise DataError(
@@ -146,6 +158,11 @@ def fit_champion(model: Any, first: Any, train: Part, val: Part, *, seed: int) -
     ----------
     first
         The same model, or one that is hardly worse, fitted on the training districts alone.
+
+    Raises
+    ------
+    DataError
+        If there are fewer than 50 validation districts.
     """
     districts, prices = unite(train, val)
     held_out = np.arange(len(prices)) >= len(train.y)

@@ -120,7 +120,13 @@ class Journal:
 
 
 def new_id() -> str:
-    """The id of a run that starts now, local date and time; its folder is there afterwards."""
+    """The id of a run that starts now, local date and time; its folder is there afterwards.
+
+    Raises
+    ------
+    RunError
+        If the folder of reports cannot be made.
+    """
     now = datetime.now().strftime("%Y-%m-%d_%H%M%S")
     folder = reports_folder()
     for name in (now if number == 1 else f"{now}-{number}" for number in count(1)):

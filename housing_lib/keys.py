@@ -38,6 +38,11 @@ def ingredients(
         The modules that the step starts from, beside those that its notebook imports.
     tables
         Of such a table, as `families.FAMILIES`, the step reads this entry alone, or none.
+
+    Raises
+    ------
+    NotebookError
+        If the notebook cannot be read.
     """
     code = code_of(notebook) if notebook else ""
     found = {"code": _digest(_normal(_parse(code)))} if notebook else {}
@@ -63,7 +68,13 @@ def environment() -> dict[str, str]:
 
 
 def words_digest(notebook: Path) -> str:
-    """The digest of what a page says and how it looks, beside the outputs of its code."""
+    """The digest of what a page says and how it looks, beside the outputs of its code.
+
+    Raises
+    ------
+    NotebookError
+        If the notebook cannot be read.
+    """
     texts = [_words(cell) for cell in cells_of(notebook)]
     dress = sorted(path for path in (PACKAGE / "templates").rglob("*") if path.is_file())
     made_by = [_module(name).digest(()) for name in PAGE_MAKERS if _path(name)]
@@ -76,7 +87,13 @@ def _words(cell: Mapping[str, Any]) -> list[Any]:
 
 
 def code_of(notebook: Path) -> str:
-    """The code cells of a notebook as one text."""
+    """The code cells of a notebook as one text.
+
+    Raises
+    ------
+    NotebookError
+        If it cannot be read.
+    """
     cells = [cell["source"] for cell in cells_of(notebook) if cell["cell_type"] == "code"]
     return "\n".join("".join(source) for source in cells)
 

@@ -102,7 +102,13 @@ def _before(move: Decision, stages: Stages) -> int | None:
 
 
 def history() -> list[Decision]:
-    """Every line, oldest first; a move that another one came before is `overtaken`."""
+    """Every line, oldest first; a move that another one came before is `overtaken`.
+
+    Raises
+    ------
+    TrackingError
+        If the store cannot be opened.
+    """
     return _as_they_counted(_read())
 
 
@@ -134,6 +140,8 @@ def append(decision: Decision) -> Decision:
     ------
     LedgerError
         If the line is written but the stages could not be moved.
+    TrackingError
+        If the store cannot be opened.
     """
     with _lock():
         stages = replay(_read())
@@ -158,6 +166,8 @@ def settle() -> Stages:
     ------
     LedgerError
         If an alias does not read back as it was set.
+    TrackingError
+        If the registry cannot be read or written.
     """
     with _lock():
         return replay(_settle())
@@ -210,6 +220,11 @@ def damage() -> list[str]:
 
     A rollback is a person's word on what stands in Production; what happened to
     the lines before it no longer counts.
+
+    Raises
+    ------
+    TrackingError
+        If the registry does not answer.
     """
     lines = _read()
     start = max((one.line for one in lines if one.decision == "rolled back"), default=1)

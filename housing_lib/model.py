@@ -97,13 +97,25 @@ class DistrictModel(RegressorMixin, BaseEstimator):
             return near.fit(np.vstack([matrix, again]), np.tile(prices, 2), sample_weight=weights)
 
     def transform(self, X: pd.DataFrame | Floats) -> Floats:
-        """The model matrix of raw districts, shape (rows, features)."""
+        """The model matrix of raw districts, shape (rows, features).
+
+        Raises
+        ------
+        DataError
+            If columns are missing from a table, or an array has not eight.
+        """
         check_is_fitted(self, "preprocessing_")
         matrix: Floats = self.preprocessing_.transform(X)
         return matrix
 
     def predict(self, X: pd.DataFrame | Floats) -> Floats:
-        """Prices in 100,000 USD, shape (rows,)."""
+        """Prices in 100,000 USD, shape (rows,).
+
+        Raises
+        ------
+        DataError
+            If columns are missing from a table, or an array has not eight.
+        """
         return self.predict_matrix(self.transform(X))
 
     def predict_matrix(self, matrix: Floats) -> Floats:

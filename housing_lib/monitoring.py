@@ -100,7 +100,11 @@ def observe(
     Raises
     ------
     DataError
-        If the batches cannot be cut.
+        If the batches cannot be cut, or the test districts cannot be read.
+    ProcessDiedError
+        If the processes that answer died again and again.
+    ClusterError
+        If the cluster cannot be reached.
     """
     traffic = answered(traffic, registered)
     batch = cut(traffic.rows, batch_rows=batch_rows, batch_hours=batch_hours)

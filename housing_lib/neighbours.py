@@ -54,7 +54,13 @@ class NeighbourFeatures(TransformerMixin, BaseEstimator):
         return self
 
     def fit_transform(self, X: Floats, y: Any = None, **_: Any) -> Floats:
-        """The features of the training districts, each left out of its own neighbourhood."""
+        """The features of the training districts, each left out of its own neighbourhood.
+
+        Raises
+        ------
+        DataError
+            If there are fewer than two districts.
+        """
         return self.fit(X, y)._features(X, itself=True)
 
     def transform(self, X: Floats) -> Floats:

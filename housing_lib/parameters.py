@@ -91,6 +91,11 @@ def parameters_of(notebook: Path) -> dict[str, Parameter]:
 
     The cell is read here rather than by papermill, whose import alone takes
     seconds: a wrong parameter is refused at once.
+
+    Raises
+    ------
+    NotebookError
+        If it cannot be read.
     """
     tagged = [c for c in cells_of(notebook) if "parameters" in c["metadata"].get("tags", [])]
     source = "".join(tagged[0]["source"]) if tagged else ""
@@ -143,6 +148,8 @@ def read_values(notebook: Path, texts: Iterable[tuple[str, str]]) -> dict[str, A
     ------
     ParameterError
         As `check_parameters` does.
+    NotebookError
+        If the notebook cannot be read.
     """
     known = parameters_of(notebook)
     given = {name: _typed(text, known[name]) if name in known else text for name, text in texts}
@@ -179,6 +186,8 @@ def check_parameters(notebook: Path, given: Mapping[str, Any]) -> None:
     ------
     ParameterError
         With all problems: the nearest known name, the expected type, range or choices.
+    NotebookError
+        If the notebook cannot be read.
     """
     known = parameters_of(notebook)
     problems = [

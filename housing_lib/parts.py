@@ -117,7 +117,13 @@ def _read_manifest() -> Manifest:
 
 
 def load_parts() -> dict[str, Part]:
-    """All three parts of the processed folder, by name."""
+    """All three parts of the processed folder, by name.
+
+    Raises
+    ------
+    DataError
+        If a file is missing or damaged, or holds other districts than the manifest says.
+    """
     return {name: load_part(name) for name in PARTS}
 
 

@@ -52,6 +52,12 @@ def run(
 
     Steps whose key was finished before are taken from there. One run holds the
     root at a time.
+
+    Raises
+    ------
+    HousingError
+        If the steps cannot be run as chosen, another run holds the root, or the run's own record
+        cannot be written.
     """
     refuse_impossible(select(make_steps(plan, ""), choice))  # before anything is written
     with runs.holding_root(wait=wait_for_others):
@@ -69,7 +75,9 @@ def resume(
     Raises
     ------
     RunError
-        If it did, or there is none.
+        If it did, or there is none; or another run holds the root.
+    RunStoppedError
+        If the run's own record cannot be written.
     """
     runs.unfinished()  # before anything is written
     with runs.holding_root(wait=wait_for_others):
@@ -90,6 +98,15 @@ def run_one(
     """A finished run of a single notebook, in a folder of its own.
 
     It holds the root like any other run, unless it may run beside one: `alone` is off.
+
+    Raises
+    ------
+    RunError
+        If another run holds the root, or a folder of reports cannot be made.
+    NotebookError
+        If the notebook cannot be read.
+    RunStoppedError
+        If the run's own record cannot be written.
     """
     with runs.holding_root(wait=wait_for_others) if alone else nullcontext():
         run_id = new_id()
@@ -112,6 +129,8 @@ def run_steps(run_id: str, plan: Plan, steps: Sequence[Step], *, watch: Watcher 
     ------
     RunStoppedError
         If the run's own record cannot be written.
+    RunError
+        If its folder cannot be made.
     """
     current = Run(run_id, plan, {step.id: step for step in steps})
     runs.make_folder(current.folder)
@@ -148,6 +167,12 @@ def refuse_impossible(steps: Sequence[Step]) -> None:
     ------
     StepError
         With each of them, and why it has no result that could be taken.
+    NotebookError
+        If a notebook cannot be read.
+    StoreError
+        If the MLflow store does not answer.
+    TrackingError
+        If the MLflow server does not answer.
     """
     if all(step.may_run for step in steps):
         return
@@ -304,7 +329,15 @@ def _write_page_again(found: reuse.Finished, step: Step, current: Run) -> None:
 
 
 def run_promotion(version: int | None, channel: Channel) -> dict[str, Any]:
-    """What the registry decided on a version."""
+    """What the registry decided on a version.
+
+    Raises
+    ------
+    RegistryError
+        If there is no such version; or none is given and none stands in Staging.
+    LedgerError
+        If the decision is written but the stages could not be moved yet.
+    """
     from housing_lib import promotion
     from housing_lib.data import USD_PER_UNIT
 

@@ -58,12 +58,24 @@ class Places:
 
 
 def read_receipt(places: Places) -> Receipt:
-    """The receipt of a part that is finished."""
+    """The receipt of a part that is finished.
+
+    Raises
+    ------
+    StorageError
+        If it cannot be read.
+    """
     return msgspec.json.decode(storage.read_bytes(places.receipt), type=Receipt)
 
 
 def score(asked: Answering, part: Part, places: Places) -> Receipt:
-    """The receipt of a part, after writing its predictions, its quarantine, and the receipt."""
+    """The receipt of a part, after writing its predictions, its quarantine, and the receipt.
+
+    Raises
+    ------
+    StorageError
+        If a place cannot be read or written.
+    """
     as_csv = ending(places.output) == ".csv"
     with (
         storage.reaching(part.source.name),
@@ -122,7 +134,13 @@ def _writer(output: Path, part: Part, as_csv: bool) -> Iterator[Write]:
 
 
 def join(source: Source, parts: Sequence[Places], target: str) -> str:
-    """The SHA-256 of the file of predictions of a whole source, after writing it."""
+    """The SHA-256 of the file of predictions of a whole source, after writing it.
+
+    Raises
+    ------
+    StorageError
+        If it cannot be written.
+    """
     with storage.writing(target) as joined:
         if ending(target) == ".csv":
             _join_texts(joined, [*_heading(source), *ADDED], [one.output for one in parts])
@@ -132,7 +150,13 @@ def join(source: Source, parts: Sequence[Places], target: str) -> str:
 
 
 def join_quarantine(source: Source, parts: Sequence[Places], target: str) -> str:
-    """The SHA-256 of the file of a source's rows that were not scored, after writing it."""
+    """The SHA-256 of the file of a source's rows that were not scored, after writing it.
+
+    Raises
+    ------
+    StorageError
+        If it cannot be written.
+    """
     with storage.writing(target) as joined:
         _join_texts(joined, [*QUARANTINED, *_heading(source)], [one.quarantine for one in parts])
         return file_digest(joined)

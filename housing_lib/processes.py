@@ -79,6 +79,8 @@ def call_in_process(
     ProcessDiedError
         If the process ended without an answer, killed for lack of memory for example; or
         if it was stopped before it began.
+    HousingError
+        If the function failed.
     """
     ours, theirs = multiprocessing.Pipe()
     process = _context().Process(  # type: ignore[attr-defined]

@@ -71,6 +71,8 @@ def assess(version: int | None = None) -> Assessment:
     ------
     RegistryError
         If there is no such version; or none is given and none stands in Staging.
+    TrackingError
+        If the registry does not answer.
     """
     version = _challenger(version)
     incumbent = stage_version("production")

@@ -46,6 +46,13 @@ def register(model_uri: str, *, tags: Mapping[str, str]) -> int:
     ----------
     tags
         At least `family`, `run_id` and `data_digest`.
+
+    Raises
+    ------
+    TrackingError
+        If the model's file is not there, or the store cannot be opened.
+    LedgerError
+        If the version is registered but does not stand in Staging yet.
     """
     import mlflow
 
@@ -68,6 +75,8 @@ def load(stage: str = "production") -> RegisteredModel:
     ------
     RegistryError
         If none does, or its artifact is not the one that was registered.
+    TrackingError
+        If the registry does not answer, or the artifact is not there.
     """
     version = stage_version(stage)
     if version is None:
@@ -86,6 +95,8 @@ def load_first(*stages: str) -> RegisteredModel:
     ------
     RegistryError
         If none does, or its artifact is not the one that was registered.
+    TrackingError
+        If the registry does not answer, or the artifact is not there.
     """
     filled = [stage for stage in stages if stage_version(stage) is not None]
     return load(filled[0] if filled else stages[0])
@@ -98,6 +109,8 @@ def load_version(version: int, *, stage: str = "") -> RegisteredModel:
     ------
     RegistryError
         If there is no such version, or its artifact's SHA-256 is not the registered one.
+    TrackingError
+        If the registry does not answer, or the artifact is not there.
     """
     tags = tags_of(version)
     name = get_settings().model_name
@@ -133,7 +146,13 @@ def tags_of(version: int) -> dict[str, str]:
 
 
 def source_runs() -> set[str]:
-    """The MLflow runs that the versions came from."""
+    """The MLflow runs that the versions came from.
+
+    Raises
+    ------
+    TrackingError
+        If the store cannot be opened.
+    """
     versions = client().search_model_versions(f"name = '{get_settings().model_name}'")
     return {str(one.tags.get("run_id", "")) for one in versions} | {
         str(one.run_id) for one in versions
@@ -147,6 +166,8 @@ def proved_bytes(version: int, tags: Mapping[str, str]) -> bytes:
     ------
     RegistryError
         If its SHA-256 is not the registered one.
+    TrackingError
+        If it is not there, or the store cannot be opened.
     """
     content = model_file(f"models:/{get_settings().model_name}/{version}").read_bytes()
     found, registered = _sha256(content), tags.get("artifact_sha256", "")
@@ -174,6 +195,8 @@ def rollback(to: int | None = None) -> Decision:
         artifact was changed.
     LedgerError
         If the decision is written but the stages could not be moved yet.
+    TrackingError
+        If the registry cannot be read or written.
     """
     stages = ledger.settle()
     incumbent = stage_version("production")

@@ -57,9 +57,11 @@ def collect(source: str, *, base: str, since: str = "", until: str = "") -> grow
     Raises
     ------
     RetrainError
-        If no labelled district ever joined: there is nothing new to learn.
+        If the source is locked, or no labelled district ever joined: there is nothing new to learn.
     DataError
         If something cannot be read.
+    OutageError
+        If a place or the cluster cannot be reached, or the processes that read files died.
     """
     refuse_locked(source)
     rows = traffic.load(source, since=since, until=until).rows
@@ -73,7 +75,13 @@ def collect(source: str, *, base: str, since: str = "", until: str = "") -> grow
 
 
 def refuse_locked(source: str) -> None:
-    """Raise a `RetrainError` if the source is the locked test districts."""
+    """Raise a `RetrainError` if the source is the locked test districts.
+
+    Raises
+    ------
+    RetrainError
+        If it is.
+    """
     if source == "test":
         raise RetrainError(
             "the test districts stay locked, so that they can judge: nothing learns from them. "

@@ -25,7 +25,15 @@ class Finished:
 
     @property
     def fault(self) -> str:
-        """Why its result cannot be taken; empty if it can."""
+        """Why its result cannot be taken; empty if it can.
+
+        Raises
+        ------
+        StoreError
+            If the MLflow store does not answer.
+        TrackingError
+            If the MLflow server cannot be opened.
+        """
         for name, digest in self.step["files"].items():
             path = self.run.folder / name
             if not path.exists() or file_digest(path) != digest:
@@ -55,7 +63,15 @@ class Archive:
         self._newest.setdefault(found.step["id"], found)
 
     def find(self, step: Step) -> tuple[Finished | None, str]:
-        """A result for a step's key that can be taken; without one, why it has to run."""
+        """A result for a step's key that can be taken; without one, why it has to run.
+
+        Raises
+        ------
+        StoreError
+            If the MLflow store does not answer.
+        TrackingError
+            If the MLflow server cannot be opened.
+        """
         own = [one for one in self._by_key.get(step.key, []) if one.step["id"] == step.id]
         faults = [(one, one.fault) for one in own]
         usable = [one for one, fault in faults if not fault]
@@ -84,7 +100,17 @@ def _parameters(made_of: Mapping[str, str]) -> dict[str, str]:
 
 
 def identify(steps: Mapping[str, Step], step: Step) -> None:
-    """Note in a step what it is made of now, and its key."""
+    """Note in a step what it is made of now, and its key.
+
+    Raises
+    ------
+    NotebookError
+        If its notebook cannot be read.
+    StoreError
+        If the MLflow store does not answer.
+    TrackingError
+        If the MLflow server does not answer.
+    """
     given = parameters_now(steps, step)
     notebook = get_settings().notebooks / step.notebook if step.notebook else None
     inputs = {name: read_digest(name, given) for name in step.reads}
@@ -106,7 +132,15 @@ def identify(steps: Mapping[str, Step], step: Step) -> None:
 
 
 def read_digest(name: str, parameters: Mapping[str, Any]) -> str:
-    """The digest of something that steps read: `source`, `processed` or `production`."""
+    """The digest of something that steps read: `source`, `processed` or `production`.
+
+    Raises
+    ------
+    StoreError
+        If the MLflow store does not answer.
+    TrackingError
+        If the MLflow server does not answer.
+    """
     settings = get_settings()
     if name == "processed":
         return folder_digest(settings.processed)[:16]

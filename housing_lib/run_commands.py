@@ -131,7 +131,13 @@ def make_plan(
     seed: int | None,
     limits: dict[str, Any],
 ) -> "Plan":
-    """The plan of a run, after checking all that it names."""
+    """The plan of a run, after checking all that it names.
+
+    Raises
+    ------
+    HousingError
+        If it names a budget, a family or a source that cannot be used.
+    """
     from difflib import get_close_matches
 
     from housing_lib.graph import BUDGETS, Plan
@@ -261,7 +267,17 @@ def run_alone(
     wait: bool = False,
     alone: bool = True,
 ) -> "Run":
-    """A finished run of one notebook, shown while it goes on."""
+    """A finished run of one notebook, shown while it goes on.
+
+    Raises
+    ------
+    RunError
+        If another run holds the root, or a folder of reports cannot be made.
+    NotebookError
+        If the notebook cannot be read.
+    RunStoppedError
+        If the run's own record cannot be written.
+    """
     from housing_lib import console, pipeline
 
     end_like_ctrl_c()

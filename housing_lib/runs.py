@@ -82,7 +82,8 @@ def holding_root(*, wait: bool) -> Iterator[None]:
     Raises
     ------
     RunError
-        If another run holds it, and `wait` is off; it is named.
+        If another run, which is named, holds it and `wait` is off; or the folder of reports cannot
+        be made.
     """
     from filelock import FileLock, Timeout
 

@@ -107,6 +107,8 @@ def plan(source: str, target: str, asked: Answering) -> Job:
     ------
     DataError
         If a file is not what it should be, or the target cannot be; nothing is written then.
+    StorageError
+        If a place cannot be reached.
     """
     base, names = find_files(source)
     into_folder = _refuse_target(target, names)
@@ -208,6 +210,10 @@ def predict(
         If a file is not what it should be; nothing is written then.
     StorageError
         If a place cannot be reached; what is finished is kept for the next attempt.
+    ProcessDiedError
+        If the processes that work died again and again.
+    ClusterError
+        If the cluster cannot be reached.
     """
     job = plan(source, target, asked)
     with _alone(job.target):

@@ -14,6 +14,11 @@ def describe_space(family: str, *, growth: float = 1.0) -> pd.DataFrame:
     """One row a hyperparameter: where the search looks, how, and the shipped value.
 
     `growth` as for `tuning.tune`, which makes steps longer.
+
+    Raises
+    ------
+    FamilyError
+        If there is no such family.
     """
     found = get_family(family)
     rows = {

@@ -59,7 +59,15 @@ class Series:
 
 
 def answered(traffic: Traffic, registered: Registered) -> Traffic:
-    """The traffic, with answers by a model for valid rows that nobody has answered yet."""
+    """The traffic, with answers by a model for valid rows that nobody has answered yet.
+
+    Raises
+    ------
+    ProcessDiedError
+        If the processes that answer died again and again.
+    ClusterError
+        If the cluster cannot be reached.
+    """
     rows = traffic.rows
     asked = (rows["predicted"].isna() & (rows["fault"] == "")).to_numpy()
     if not asked.any():
@@ -90,7 +98,17 @@ def _answer(model: Any, districts: pd.DataFrame) -> Floats:
 
 
 def reference(registered: Registered | None) -> pd.DataFrame:
-    """The test districts with a model's answers, which it did not learn from; or with none."""
+    """The test districts with a model's answers, which it did not learn from; or with none.
+
+    Raises
+    ------
+    DataError
+        If they cannot be read.
+    ProcessDiedError
+        If the processes that answer died again and again.
+    ClusterError
+        If the cluster cannot be reached.
+    """
     unseen = from_table(load_part("test").districts, source="test")
     return (answered(unseen, registered) if registered else unseen).rows
 
@@ -99,6 +117,11 @@ def fitted_rows(districts: pd.DataFrame) -> int:
     """The number of districts that are among the training and validation ones.
 
     On those a model looks better than it is.
+
+    Raises
+    ------
+    DataError
+        If the training or validation districts cannot be read.
     """
     seen = np.concatenate([load_part("train").ids, load_part("val").ids])
     return int(np.isin(row_ids(districts), seen).sum())
@@ -111,7 +134,17 @@ def by_version(
     *,
     load_version: Callable[[int], Registered] | None,
 ) -> tuple[Series, ...]:
-    """The series of each version that answered, in the order of their numbers."""
+    """The series of each version that answered, in the order of their numbers.
+
+    Raises
+    ------
+    DataError
+        If the test districts cannot be read.
+    ProcessDiedError
+        If the processes that answer died again and again.
+    ClusterError
+        If the cluster cannot be reached.
+    """
     found = []
     for version in sorted(rows["model_version"].unique().tolist()):
         own = (rows["model_version"] == version).to_numpy()

@@ -48,6 +48,11 @@ def log(session: Session, *, params: dict[str, Any], tags: dict[str, str]) -> Lo
 
     A batch is known by a digest of its rows and true prices, so monitoring a
     period again logs what is new in it and no more.
+
+    Raises
+    ------
+    TrackingError
+        If the store cannot be opened.
     """
     past = _digests(session)
     batches = session.batches
@@ -141,6 +146,11 @@ def history() -> pd.DataFrame:
 
     `at` is the end of the period where its rows have times, else when the
     session was; RMSE, as realised and as estimated, in 100,000 USD.
+
+    Raises
+    ------
+    TrackingError
+        If the store cannot be opened.
     """
     rows = [_row(run) for run in reversed(_runs())]
     columns = ["run_id", "at", "model_version", "source", "state", "rmse", "estimated_rmse"]

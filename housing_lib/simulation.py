@@ -264,6 +264,11 @@ def play(client: Client, weeks: Iterator[Week], script: Script) -> Iterator[Sent
     The server notes when it answers, and nobody can tell it another time: a week is
     what is asked between two pauses of `pace_s`. The true prices carry simulated
     times, as if the last week ended now.
+
+    Raises
+    ------
+    SimulationError
+        If the server does not answer, or refuses.
     """
     waiting: list[tuple[Week, list[str]]] = []
     sent = Sent()

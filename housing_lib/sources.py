@@ -89,6 +89,8 @@ def find_files(source: str) -> tuple[str, list[str]]:
     ------
     DataError
         If there is none.
+    StorageError
+        If the place cannot be reached.
     """
     kind = kind_of(source)
     if kind == "file":

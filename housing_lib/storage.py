@@ -72,7 +72,13 @@ def absolute(name: str) -> str:
 
 
 def kind_of(name: str) -> str:
-    """What is at a name: `file`, `folder`, or nothing (empty)."""
+    """What is at a name: `file`, `folder`, or nothing (empty).
+
+    Raises
+    ------
+    StorageError
+        If its place cannot be reached.
+    """
     from pyarrow.fs import FileType
 
     filesystem, path = locate(name)
@@ -82,14 +88,26 @@ def kind_of(name: str) -> str:
 
 
 def size_of(name: str) -> int:
-    """The bytes of a file."""
+    """The bytes of a file.
+
+    Raises
+    ------
+    StorageError
+        If it cannot be reached.
+    """
     filesystem, path = locate(name)
     with reaching(name):
         return int(filesystem.get_file_info(path).size or 0)
 
 
 def files_below(name: str) -> list[str]:
-    """All files below a folder, sorted by name; none if there is no such folder."""
+    """All files below a folder, sorted by name; none if there is no such folder.
+
+    Raises
+    ------
+    StorageError
+        If the place cannot be reached.
+    """
     from pyarrow.fs import FileSelector
 
     filesystem, path = locate(name)
@@ -106,7 +124,13 @@ def open_file(name: str) -> Any:
 
 
 def read_bytes(name: str) -> bytes:
-    """All that a file holds."""
+    """All that a file holds.
+
+    Raises
+    ------
+    StorageError
+        If it cannot be read.
+    """
     with reaching(name), open_file(name) as file:
         content: bytes = file.read()
     return content
@@ -114,7 +138,13 @@ def read_bytes(name: str) -> bytes:
 
 @contextmanager
 def local_copy(name: str) -> Iterator[Path]:
-    """A local file that holds what the named one does, for readers that want a path."""
+    """A local file that holds what the named one does, for readers that want a path.
+
+    Raises
+    ------
+    StorageError
+        If it is in an object store and cannot be read.
+    """
     if not is_remote(name):
         yield Path(name)
         return
@@ -126,7 +156,13 @@ def local_copy(name: str) -> Iterator[Path]:
 
 @contextmanager
 def writing(name: str) -> Iterator[Path]:
-    """A temporary local file that becomes the named one, whole, when the block ends well."""
+    """A temporary local file that becomes the named one, whole, when the block ends well.
+
+    Raises
+    ------
+    StorageError
+        If it cannot be written.
+    """
     if not is_remote(name):
         with reaching(name), atomic_path(Path(locate(name)[1])) as temporary:
             yield temporary
@@ -142,13 +178,25 @@ def writing(name: str) -> Iterator[Path]:
 
 
 def write_bytes(name: str, content: bytes) -> None:
-    """Make a file, whole or not at all."""
+    """Make a file, whole or not at all.
+
+    Raises
+    ------
+    StorageError
+        If it cannot be written.
+    """
     with writing(name) as temporary:
         temporary.write_bytes(content)
 
 
 def move(name: str, target: str) -> None:
-    """Give a file another name in the same store."""
+    """Give a file another name in the same store.
+
+    Raises
+    ------
+    StorageError
+        If it cannot be moved.
+    """
     filesystem, path = locate(name)
     _, wanted = locate(target)
     with reaching(target):
@@ -158,7 +206,13 @@ def move(name: str, target: str) -> None:
 
 
 def remove(name: str) -> None:
-    """Remove a file or a folder, if it is there."""
+    """Remove a file or a folder, if it is there.
+
+    Raises
+    ------
+    StorageError
+        If it cannot be removed.
+    """
     filesystem, path = locate(name)
     with reaching(name):
         if kind_of(name) == "folder":

@@ -22,7 +22,15 @@ class StoreError(HousingError):
 
 
 def finished_runs(wanted: Iterable[str]) -> set[str]:
-    """Those of the MLflow runs that are finished and not deleted; none without a store."""
+    """Those of the MLflow runs that are finished and not deleted; none without a store.
+
+    Raises
+    ------
+    StoreError
+        If the store does not answer.
+    TrackingError
+        If the MLflow server cannot be opened.
+    """
     ids = list(wanted)
     if not _is_database():
         from housing_lib import tracking
@@ -32,12 +40,26 @@ def finished_runs(wanted: Iterable[str]) -> set[str]:
 
 
 def has_open_runs(pipeline_run: str) -> bool:
-    """Whether a pipeline run left MLflow runs open; true as well where nobody can tell quickly."""
+    """Whether a pipeline run left MLflow runs open; true as well where nobody can tell quickly.
+
+    Raises
+    ------
+    StoreError
+        If the store does not answer.
+    """
     return not _is_database() or bool(_rows(_OPEN, run=pipeline_run))
 
 
 def version_in(stage: str) -> int | None:
-    """The version of the registered model that stands in a stage, or None."""
+    """The version of the registered model that stands in a stage, or None.
+
+    Raises
+    ------
+    StoreError
+        If the store does not answer.
+    TrackingError
+        If the MLflow server does not answer.
+    """
     if not _is_database():
         from housing_lib import registry
 

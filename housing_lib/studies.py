@@ -63,7 +63,7 @@ def total_to_join(name: str) -> int:
     Raises
     ------
     StudyError
-        If there is no shared study of that name.
+        If there is no shared study of that name, or the database cannot be used.
     """
     if not is_shared():
         raise StudyError(

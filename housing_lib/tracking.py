@@ -28,7 +28,13 @@ if TYPE_CHECKING:
 
 
 def experiment_id(kind: str) -> str:
-    """The id of an experiment, of a kind in `EXPERIMENTS`."""
+    """The id of an experiment, of a kind in `EXPERIMENTS`.
+
+    Raises
+    ------
+    TrackingError
+        If the store cannot be opened.
+    """
     found = client().get_experiment_by_name(EXPERIMENTS[kind])
     assert found is not None, "client() creates them all"
     return str(found.experiment_id)
@@ -38,7 +44,13 @@ def experiment_id(kind: str) -> str:
 def run(
     kind: str, name: str, *, params: Mapping[str, Any], tags: Mapping[str, str]
 ) -> Iterator[str]:
-    """The id of a new active run, of a kind in `EXPERIMENTS`; FAILED if the block fails."""
+    """The id of a new active run, of a kind in `EXPERIMENTS`; FAILED if the block fails.
+
+    Raises
+    ------
+    TrackingError
+        If the store cannot be opened.
+    """
     import mlflow
 
     with waiting_for_server():
@@ -64,7 +76,13 @@ def waiting_for_server() -> Iterator[None]:
 
 
 def finished_runs(ids: Iterable[str]) -> set[str]:
-    """Those of the runs that are finished and not deleted."""
+    """Those of the runs that are finished and not deleted.
+
+    Raises
+    ------
+    TrackingError
+        If the store cannot be opened.
+    """
     from mlflow.exceptions import MlflowException
 
     found = set()
@@ -78,7 +96,13 @@ def finished_runs(ids: Iterable[str]) -> set[str]:
 
 
 def close_open_runs(pipeline_run: str) -> int:
-    """How many runs a pipeline run had left open; they are KILLED now, with their trials."""
+    """How many runs a pipeline run had left open; they are KILLED now, with their trials.
+
+    Raises
+    ------
+    TrackingError
+        If the store cannot be opened.
+    """
     experiments = [experiment_id(kind) for kind in EXPERIMENTS]
     still_open = client().search_runs(
         experiments, filter_string="attributes.status = 'RUNNING'", max_results=1000
@@ -92,7 +116,13 @@ def close_open_runs(pipeline_run: str) -> int:
 
 
 def runs_of(pipeline_run: str) -> dict[str, list[str]]:
-    """The MLflow runs that a pipeline run made, each with its trials, by their ids."""
+    """The MLflow runs that a pipeline run made, each with its trials, by their ids.
+
+    Raises
+    ------
+    TrackingError
+        If the store cannot be opened.
+    """
     own = _ids(f"tags.pipeline_run = '{pipeline_run}'")
     return {one: _ids(f"tags.mlflow.parentRunId = '{one}'") for one in own}
 
@@ -107,6 +137,11 @@ def delete_runs(ids: Collection[str]) -> None:
     """Delete runs with the models that they logged; on a database, their files as well.
 
     An MLflow server keeps what was deleted until its own `mlflow gc`.
+
+    Raises
+    ------
+    TrackingError
+        If the store cannot be opened.
     """
     opened = client()
     models = [one for one in _logged_models() if one.source_run_id in ids]
@@ -141,7 +176,13 @@ def _collect_garbage(uri: str, runs: list[str], models: list[str]) -> None:
 
 
 def log_trial(parent: str, trial: "Trial", *, family: str) -> None:
-    """Log one trial as a finished run below its family's run."""
+    """Log one trial as a finished run below its family's run.
+
+    Raises
+    ------
+    TrackingError
+        If the store cannot be opened.
+    """
     from mlflow.entities import Metric, Param
 
     opened = client()
@@ -175,7 +216,13 @@ def log_search(
     importances: Mapping[str, pd.Series],
     train: Part,
 ) -> str:
-    """The address of a family's best model, after logging it and its search to the active run."""
+    """The address of a family's best model, after logging it and its search to the active run.
+
+    Raises
+    ------
+    TrustError
+        If the model holds a type that is not among `trust.TRUSTED_TYPES`.
+    """
     import mlflow
 
     from housing_lib import plots
@@ -193,7 +240,13 @@ def log_search(
 
 
 def log_evaluation(champion: Any, scores: pd.DataFrame, found: "Judgement", test: Part) -> str:
-    """The address of the champion, after logging it, all scores and figures to the active run."""
+    """The address of the champion, after logging it, all scores and figures to the active run.
+
+    Raises
+    ------
+    TrustError
+        If the model holds a type that is not among `trust.TRUSTED_TYPES`.
+    """
     from housing_lib import plots
     from housing_lib.accuracy import METRICS
 
@@ -211,7 +264,13 @@ def log_evaluation(champion: Any, scores: pd.DataFrame, found: "Judgement", test
 
 
 def log_card(run_id: str, card: str) -> None:
-    """Log a model card to a run."""
+    """Log a model card to a run.
+
+    Raises
+    ------
+    TrackingError
+        If the store cannot be opened.
+    """
     client().log_text(run_id, card, "model_card.md")
 
 
@@ -229,6 +288,11 @@ def log_series(run_id: str, series: pd.DataFrame, times: "pd.Series | None" = No
     ----------
     times
         When each row was, in milliseconds since 1970.
+
+    Raises
+    ------
+    TrackingError
+        If the store cannot be opened.
     """
     from mlflow.entities import Metric
 
@@ -273,7 +337,13 @@ def log_table(table: pd.DataFrame, name: str) -> None:
 
 
 def log_report(run_id: str, page: Path) -> bool:
-    """Whether the page of a notebook is attached to the run that it made: not if that is gone."""
+    """Whether the page of a notebook is attached to the run that it made: not if that is gone.
+
+    Raises
+    ------
+    TrackingError
+        If the store cannot be opened.
+    """
     from mlflow.exceptions import MlflowException
 
     try:
@@ -317,18 +387,36 @@ def log_model(model: Any, districts: pd.DataFrame) -> str:
 
 
 def load_model(uri: str) -> Any:
-    """The model at an MLflow address, unpacked by our own list of trusted types."""
+    """The model at an MLflow address, unpacked by our own list of trusted types.
+
+    Raises
+    ------
+    TrackingError
+        If its file is not there, or the store cannot be opened.
+    """
     return unpack_model(model_file(uri).read_bytes())
 
 
 def test_metrics(run_id: str) -> dict[str, float]:
-    """What the model of an evaluation run reached on its test districts; empty if unknown."""
+    """What the model of an evaluation run reached on its test districts; empty if unknown.
+
+    Raises
+    ------
+    TrackingError
+        If the store cannot be opened.
+    """
     found = client().get_run(run_id).data.metrics if run_id else {}
     return {name: value for name, value in found.items() if name.startswith("test_")}
 
 
 def load_models(searches: pd.DataFrame) -> dict[str, Any]:
-    """The best model of each family, by name, in the order of `tuned_families`."""
+    """The best model of each family, by name, in the order of `tuned_families`.
+
+    Raises
+    ------
+    TrackingError
+        If the file of one is not there, or the store cannot be opened.
+    """
     return {str(family): load_model(uri) for family, uri in searches["model_uri"].items()}
 
 
@@ -343,7 +431,7 @@ def tuned_families(*, data_digest: str, runs: str = "") -> pd.DataFrame:
     Raises
     ------
     TrackingError
-        If there is none.
+        If there is none, or the store cannot be opened.
     """
     wanted = f"tags.data_digest = '{data_digest}' and tags.role = 'search'"
     found = client().search_runs(

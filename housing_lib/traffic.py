@@ -54,6 +54,8 @@ def resolve_source(source: str) -> str:
     ------
     DataError
         If it is neither of them, and stands for no file.
+    StorageError
+        If its place cannot be reached.
     """
     if source in NAMED:
         return source
@@ -128,6 +130,8 @@ def load(source: str, *, since: str = "", until: str = "", batch_hours: float = 
     DataError
         If the source cannot be read, lacks a column or has no rows, or the
         period ends before it begins. A bad value in one row does not stop the others.
+    OutageError
+        If a place or the cluster cannot be reached, or the processes that read files died.
     """
     begin, end = period(source, since=since, until=until)
     if source == "log":
@@ -219,7 +223,7 @@ def period(source: str, *, since: str, until: str) -> tuple[datetime | None, dat
     Raises
     ------
     DataError
-        If it ends before it begins, or the source's rows have no times.
+        If an end is no point in time, it ends before it begins, or the source's rows have no times.
     """
     begin, end = moment(since), moment(until)
     if source != "log" and (begin or end):
@@ -239,6 +243,13 @@ def refuse(source: str, *, since: str = "", until: str = "") -> None:
     """Raise a `DataError` if there is nothing to monitor, before anything is started.
 
     A file is read for it, and the log asked for one prediction.
+
+    Raises
+    ------
+    DataError
+        If the source cannot be read, lacks a column, or has no rows of the period.
+    OutageError
+        If a place or the cluster cannot be reached, or the processes that read files died.
     """
     begin, end = period(source, since=since, until=until)
     if source == "log":

@@ -137,7 +137,13 @@ def tune(
     Raises
     ------
     StudyError
-        If trials cannot be kept.
+        If trials cannot be kept, or are asked for abreast where others may join.
+    FamilyError
+        If there is no such family.
+    ProcessDiedError
+        If the workers of a trial died again and again.
+    ClusterError
+        If the cluster cannot be reached.
 
     Notes
     -----
@@ -164,7 +170,13 @@ def tune(
 def study_name(
     family: str, train: Part, val: Part, *, seed: int, growth: float = 1.0, abreast: int = 1
 ) -> str:
-    """The name of exactly this search: same family, same data, same seed, same growth."""
+    """The name of exactly this search: same family, same data, same seed, same growth.
+
+    Raises
+    ------
+    FamilyError
+        If there is no such family.
+    """
     told = (get_family(family), seed, growth, *((abreast,) if abreast > 1 else ()))
     digest = hashlib.sha256(repr(told).encode())
     for part in (train, val):
@@ -313,7 +325,13 @@ def _warm_up(family: str) -> int:
 
 
 def distributions(family: str) -> dict[str, BaseDistribution]:
-    """A family's search space in Optuna's terms."""
+    """A family's search space in Optuna's terms.
+
+    Raises
+    ------
+    FamilyError
+        If there is no such family.
+    """
     return {name: _distribution(values) for name, values in get_family(family).space.items()}
 
 

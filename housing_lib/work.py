@@ -18,7 +18,19 @@ def run_notebook(
     limit_s: float | None,
     channel: Channel,
 ) -> dict[str, Any]:
-    """What a notebook recorded, after executing it and writing its page, whole or FAILED."""
+    """What a notebook recorded, after executing it and writing its page, whole or FAILED.
+
+    Raises
+    ------
+    StepFailedError
+        If it stopped before its end.
+    ReportError
+        If it recorded nothing.
+    NotebookError
+        If it cannot be read.
+    TrackingError
+        If its page cannot be attached, because the store cannot be opened.
+    """
     from housing_lib import kernels, tracking
 
     kernels.use_forked_kernels()
@@ -55,14 +67,26 @@ def _origin(notebook: Path, parameters: Mapping[str, Any]) -> dict[str, str]:
 
 
 def renew_page(notebook: Path, executed: Path, ipynb: Path, channel: Channel) -> None:
-    """Write an executed notebook and its page with the words of today's notebook."""
+    """Write an executed notebook and its page with the words of today's notebook.
+
+    Raises
+    ------
+    NotebookError
+        If today's notebook cannot be read.
+    """
     execution.renew_words(executed, notebook, ipynb)
     origin = read_json(ipynb)["metadata"].get("housing", {})
     rendering.render(ipynb, ipynb.with_suffix(".html"), provenance=origin)
 
 
 def close_open_runs(run_id: str, channel: Channel) -> int:
-    """How many MLflow runs a run had left open; they are closed as killed now."""
+    """How many MLflow runs a run had left open; they are closed as killed now.
+
+    Raises
+    ------
+    TrackingError
+        If the store cannot be opened.
+    """
     from housing_lib import tracking
 
     return tracking.close_open_runs(run_id)

@@ -87,6 +87,11 @@ class Guard:
     ----------
     service
         What answers `POST /predict`, before the routes are searched for it.
+
+    Raises
+    ------
+    ApiKeyError
+        If an entry of `HOUSING_API_KEYS` is not of its form.
     """
 
     def __init__(self, app: Any, *, service: Service) -> None:

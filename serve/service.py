@@ -82,7 +82,17 @@ class Service:
             await asyncio.sleep(LOOK_EVERY_S)
 
     async def predict(self, body: bytes, headers: Headers) -> tuple[bytes, int]:
-        """The answer to one district as JSON, and the version that gave it."""
+        """The answer to one district as JSON, and the version that gave it.
+
+        Raises
+        ------
+        RefusedError
+            If the body is no district, or does not call itself JSON.
+        NoChampionError
+            If no model stands ready to answer.
+        LogUnavailableError
+            If the log is strict and cannot be written.
+        """
         bodies.require_json(headers)
         district = bodies.read_district(body)
         one, kept = await self._together.answer(district)
@@ -96,7 +106,17 @@ class Service:
         return found, self._keep(self._log_rows(rows, found), found)
 
     async def predict_explained(self, body: bytes, headers: Headers) -> tuple[bytes, int]:
-        """The answer to one district as JSON, with what led to it, and the version."""
+        """The answer to one district as JSON, with what led to it, and the version.
+
+        Raises
+        ------
+        RefusedError
+            If the body is no district, or does not call itself JSON.
+        NoChampionError
+            If no model stands ready to answer.
+        LogUnavailableError
+            If the log is strict and cannot be written.
+        """
         champion = self.following.current()
         bodies.require_json(headers)
         rows = bodies.read_district(body)
@@ -106,7 +126,17 @@ class Service:
         return encode(found[0]), champion.release.version
 
     async def predict_batch(self, body: bytes, kind: str) -> tuple[bytes, int]:
-        """The answers to a batch in its order, in the same kind of body, and the version."""
+        """The answers to a batch in its order, in the same kind of body, and the version.
+
+        Raises
+        ------
+        RefusedError
+            If the body is no batch of that kind.
+        NoChampionError
+            If no model stands ready to answer.
+        LogUnavailableError
+            If the log is strict and cannot be written.
+        """
         champion = self.following.current()
         rows = await self._aside(bodies.read_batch, body, kind)
         found: list[Prediction] = []
@@ -137,7 +167,15 @@ class Service:
         return None
 
     async def record(self, body: bytes, headers: Headers) -> Recorded:
-        """What became of true prices, which are on the disk when this returns."""
+        """What became of true prices, which are on the disk when this returns.
+
+        Raises
+        ------
+        RefusedError
+            If the body holds anything else, or contradicts what is recorded.
+        LogUnavailableError
+            If the log cannot be written, or does not hold all answers yet.
+        """
         bodies.require_json(headers)
         truths = bodies.read_actuals(body)
         try:
