@@ -3,6 +3,8 @@
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+import numpy as np
+
 from housing_lib.compiled import Compiled, CompileError, load
 from housing_lib.contract import Floats
 from housing_lib.flags import flag_texts
@@ -58,6 +60,9 @@ class PlainModel:
         """What the model says of districts of shape (rows, 8)."""
         from housing_lib.answers import answers
 
+        if not len(districts):  # scikit-learn refuses what has no rows
+            none = np.empty(0)
+            return Answered(none, none, none, none, [])
         told = answers(self.model, districts)
         prices, low, high, errors = told[["price", "low", "high", "expected_error"]].to_numpy().T
         return Answered(prices, low, high, errors, told["flags"].tolist())

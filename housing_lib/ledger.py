@@ -101,13 +101,14 @@ def _before(move: Decision, stages: Stages) -> int | None:
     return stages.production if past_the_ledger else move.incumbent or stages.previous
 
 
+@reaching()
 def history() -> list[Decision]:
     """Every line, oldest first; a move that another one came before is `overtaken`.
 
     Raises
     ------
     TrackingError
-        If the store cannot be opened.
+        If the store cannot be opened, read or written.
     """
     return _as_they_counted(_read())
 
@@ -130,6 +131,7 @@ def _overtaken(decision: Decision, stages: Stages) -> Decision:
     )
 
 
+@reaching()
 def append(decision: Decision) -> Decision:
     """The line that now holds `decision`, after the stages were moved accordingly.
 
@@ -141,7 +143,7 @@ def append(decision: Decision) -> Decision:
     LedgerError
         If the line is written but the stages could not be moved.
     TrackingError
-        If the store cannot be opened.
+        If the store cannot be opened, read or written.
     """
     with _lock():
         stages = replay(_read())
@@ -215,6 +217,7 @@ def stage_version(stage: str) -> int | None:
     return int(found.version) if found else None
 
 
+@reaching()
 def damage() -> list[str]:
     """What shows that the ledger was altered, since a person last rolled back.
 

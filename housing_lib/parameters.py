@@ -99,8 +99,13 @@ def parameters_of(notebook: Path) -> dict[str, Parameter]:
     """
     tagged = [c for c in cells_of(notebook) if "parameters" in c["metadata"].get("tags", [])]
     source = "".join(tagged[0]["source"]) if tagged else ""
-    comments = _comments(source)
-    found = (_parameter(node, comments) for node in ast.parse(source).body)
+    try:
+        comments, statements = _comments(source), ast.parse(source).body
+    except (SyntaxError, tokenize.TokenError) as error:
+        raise NotebookError(
+            f"{notebook}: the cell of its parameters is no Python ({error}). Nothing was run."
+        ) from error
+    found = (_parameter(node, comments) for node in statements)
     return {parameter.name: parameter for parameter in found if parameter}
 
 

@@ -1,6 +1,5 @@
 """The processed folder: training, validation and test districts, on disk and back."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -110,7 +109,7 @@ def _read_manifest() -> Manifest:
             f"{path} does not exist: the districts were not preprocessed, or not completely. "
             "Run `02_preprocessing.ipynb` or `housing run` first."
         ) from None
-    except (json.JSONDecodeError, TypeError) as error:
+    except (ValueError, TypeError) as error:
         raise DataError(
             f"{path} is damaged ({error}). Run `02_preprocessing.ipynb` again; it writes it anew."
         ) from error

@@ -18,7 +18,7 @@ from housing_lib.answering import Answered, Answering
 from housing_lib.contract import USD_PER_UNIT, Floats
 from housing_lib.files import file_digest
 from housing_lib.records import Batch, Mask
-from housing_lib.sources import BLOCK, Part, Source, ending
+from housing_lib.sources import Part, Source, ending
 
 Write = Callable[[Batch, Any, Answered, Answering], None]
 
@@ -78,17 +78,19 @@ def score(asked: Answering, part: Part, places: Places) -> Receipt:
     """
     as_csv = ending(places.output) == ".csv"
     with (
-        storage.reaching(part.source.name),
         storage.writing(places.output) as output,
         storage.writing(places.quarantine) as refused,
     ):
         with open_text(refused) as quarantine, _writer(output, part, as_csv) as write:
-            counted = _write(
-                asked, records.read(part, as_table=not as_csv), write, quarantine, part
-            )
+            counted = _write(asked, _batches(part, as_csv), write, quarantine, part)
         receipt = Receipt(*counted, sha256=file_digest(output))
     storage.write_bytes(places.receipt, msgspec.json.encode(receipt))
     return receipt
+
+
+def _batches(part: Part, as_csv: bool) -> Iterator[Batch]:
+    with storage.reaching(part.source.name):
+        yield from records.read(part, as_table=not as_csv)
 
 
 def open_text(path: Path) -> TextIO:
@@ -173,21 +175,25 @@ def _join_texts(joined: Path, heading: list[str], names: list[str]) -> None:
     with joined.open("wb") as file:
         file.write(f"{','.join(heading)}\n".encode())
         for name in names:
-            with storage.open_file(name) as part:
-                while block := part.read(BLOCK):
-                    file.write(block)
+            file.writelines(storage.blocks(name))
 
 
 def _join_tables(joined: Path, parts: Sequence[Places]) -> None:
     """Write the tables of all parts, one row group after the other."""
-    with storage.open_file(parts[0].output) as first:
-        schema = pq.read_schema(first)
+    first = parts[0].output
+    with storage.reaching(first), storage.open_file(first) as opened:
+        schema = pq.read_schema(opened)
     with pq.ParquetWriter(joined, schema) as file:
         for one in parts:
-            with storage.open_file(one.output) as opened:
-                stored = pq.ParquetFile(opened)
-                for group in range(stored.num_row_groups):
-                    file.write_table(stored.read_row_group(group))
+            for table in _row_groups(one.output):
+                file.write_table(table)
+
+
+def _row_groups(name: str) -> Iterator[pa.Table]:
+    with storage.reaching(name), storage.open_file(name) as opened:
+        stored = pq.ParquetFile(opened)
+        for group in range(stored.num_row_groups):
+            yield stored.read_row_group(group)
 
 
 def _schema(part: Part) -> pa.Schema:

@@ -65,7 +65,7 @@ def _recommendation(incumbent: int | None, metrics: Mapping[str, float]) -> str:
 def assess(version: int | None = None) -> Assessment:
     """What the gate says of a version (by default the one in Staging); nothing is decided.
 
-    Whatever goes wrong is a rule that holds.
+    Whatever goes wrong once both versions are known is a rule that holds.
 
     Raises
     ------
@@ -141,7 +141,8 @@ def promote(version: int | None = None) -> Decision:
 
     Production changes only if every rule of the gate passes and the model has been
     compiled for the server and proved equal, so that a server finds the file there.
-    Whatever goes wrong, Production stays as it is and the decision is `held`.
+    Whatever goes wrong, Production stays as it is and the decision is `held`, without a line in
+    the ledger where the registry cannot be asked or written.
 
     Raises
     ------

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from housing_lib.contract import CONTRACT, FEATURES, TARGET, Floats
 from housing_lib.sources import Part
-from housing_lib.storage import open_file
+from housing_lib.storage import open_file, reaching
 
 BATCH_ROWS = 8_192
 NUMBERS = (*FEATURES, TARGET)
@@ -84,7 +84,7 @@ def schema(part: Part) -> Any:
             [(name, pa.float64() if name in NUMBERS else pa.string())
              for name in part.source.columns]
         )  # fmt: skip
-    with open_file(part.source.name) as file:
+    with reaching(part.source.name), open_file(part.source.name) as file:
         return pq.read_schema(file).remove_metadata()
 
 

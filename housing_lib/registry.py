@@ -145,13 +145,14 @@ def tags_of(version: int) -> dict[str, str]:
     return dict(found.tags)
 
 
+@reaching()
 def source_runs() -> set[str]:
     """The MLflow runs that the versions came from.
 
     Raises
     ------
     TrackingError
-        If the store cannot be opened.
+        If the store cannot be opened or read.
     """
     versions = client().search_model_versions(f"name = '{get_settings().model_name}'")
     return {str(one.tags.get("run_id", "")) for one in versions} | {

@@ -14,6 +14,7 @@ from housing_lib.runs import PastRun, past_runs
 from housing_lib.settings import get_settings
 
 UNKEYED = {"run"}  # the id of the run itself
+SIZES = ("n_trials", "model_name", "source", "growth", "every_family")  # what a step's time goes by
 
 
 @dataclass(frozen=True)
@@ -95,8 +96,8 @@ class Archive:
 
 
 def _parameters(made_of: Mapping[str, str]) -> dict[str, str]:
-    sizes = ("parameter n_trials", "parameter model_name", "parameter source")
-    return {name: made_of[name] for name in sizes if name in made_of}
+    named = (f"parameter {name}" for name in SIZES)
+    return {name: made_of[name] for name in named if name in made_of}
 
 
 def identify(steps: Mapping[str, Step], step: Step) -> None:

@@ -178,11 +178,11 @@ class Client:
     @property
     def is_local(self) -> bool:
         """Whether it runs on this machine."""
-        host = urlsplit(self.address).hostname or ""
         try:
-            return ip_address(host).is_loopback
+            host = urlsplit(self.address).hostname or ""
+            return host == "localhost" or ip_address(host).is_loopback
         except ValueError:
-            return host == "localhost"
+            return False
 
     def ask(self, path: str, content: Any = None) -> Any:
         """What the server answers.

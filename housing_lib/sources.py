@@ -16,12 +16,11 @@ import numpy as np
 
 from housing_lib.contract import FEATURES
 from housing_lib.data import DataError
-from housing_lib.storage import absolute, files_below, kind_of, open_file
+from housing_lib.storage import BLOCK, absolute, files_below, kind_of, open_file
 
 ENDINGS = (".csv", ".parquet")
 PART_ROWS = 250_000
 PART_BYTES = 16_000_000
-BLOCK = 8_000_000
 MOST_HEADER = 1_000_000
 NOTHING = "Nothing was written."
 
@@ -131,6 +130,8 @@ def survey(name: str, base: str) -> Source:
     ------
     DataError
         If it is no table, lacks one of the eight columns, or has a name twice.
+    StorageError
+        If it is in an object store that cannot be reached.
     """
     if ending(name) not in ENDINGS:
         raise DataError(f"{name}: expected a .csv or .parquet file. {NOTHING}")
@@ -138,6 +139,7 @@ def survey(name: str, base: str) -> Source:
     try:
         found = (_survey_csv if kind == "csv" else _survey_parquet)(name, base)
     except (OSError, ValueError, csv.Error) as error:
+        kind_of(name)  # an object store that is away is no fault of the file
         reason = (str(error) or type(error).__name__).splitlines()[0].rstrip(".")
         raise DataError(
             f"{name} cannot be read as {kind}: {reason}. "

@@ -13,6 +13,7 @@ from housing_lib.settings import OutageError
 
 REMOTE = "s3://"
 UNREACHABLE_S = 10.0
+BLOCK = 8_000_000
 
 
 class StorageError(OutageError):
@@ -136,6 +137,19 @@ def read_bytes(name: str) -> bytes:
     return content
 
 
+def blocks(name: str) -> Iterator[bytes]:
+    """All that a file holds, in pieces of `BLOCK` bytes.
+
+    Raises
+    ------
+    StorageError
+        If it cannot be read.
+    """
+    with reaching(name), open_file(name) as file:
+        while block := file.read(BLOCK):
+            yield block
+
+
 @contextmanager
 def local_copy(name: str) -> Iterator[Path]:
     """A local file that holds what the named one does, for readers that want a path.
@@ -170,11 +184,10 @@ def writing(name: str) -> Iterator[Path]:
     from pyarrow import fs
 
     filesystem, path = locate(name)
-    with tempfile.TemporaryDirectory(prefix="housing-") as folder:
+    with reaching(name), tempfile.TemporaryDirectory(prefix="housing-") as folder:
         temporary = Path(folder) / "object"
         yield temporary
-        with reaching(name):
-            fs.copy_files(str(temporary), path, fs.LocalFileSystem(), filesystem)
+        fs.copy_files(str(temporary), path, fs.LocalFileSystem(), filesystem)
 
 
 def write_bytes(name: str, content: bytes) -> None:

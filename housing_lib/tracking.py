@@ -6,6 +6,7 @@ import os
 import tempfile
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from functools import partial
 from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +15,7 @@ import pandas as pd
 
 from housing_lib import provenance
 from housing_lib.connection import EXPERIMENTS as EXPERIMENTS
-from housing_lib.connection import RETRIES, model_file
+from housing_lib.connection import RETRIES, model_file, or_none, reaching
 from housing_lib.connection import TrackingError as TrackingError
 from housing_lib.connection import client as client
 from housing_lib.data import FEATURES
@@ -81,18 +82,15 @@ def finished_runs(ids: Iterable[str]) -> set[str]:
     Raises
     ------
     TrackingError
-        If the store cannot be opened.
+        If the store cannot be opened, or does not answer.
     """
-    from mlflow.exceptions import MlflowException
-
-    found = set()
-    for one in ids:
-        try:
-            info = client().get_run(one).info
-        except MlflowException:
-            continue
-        found |= {one} if (info.status, info.lifecycle_stage) == ("FINISHED", "active") else set()
-    return found
+    known = {one: or_none(partial(client().get_run, one)) for one in ids}
+    wanted = ("FINISHED", "active")
+    return {
+        one
+        for one, run in known.items()
+        if run and (run.info.status, run.info.lifecycle_stage) == wanted
+    }
 
 
 def close_open_runs(pipeline_run: str) -> int:
@@ -115,13 +113,14 @@ def close_open_runs(pipeline_run: str) -> int:
     return len(own) + len(trials)
 
 
+@reaching()
 def runs_of(pipeline_run: str) -> dict[str, list[str]]:
     """The MLflow runs that a pipeline run made, each with its trials, by their ids.
 
     Raises
     ------
     TrackingError
-        If the store cannot be opened.
+        If the store cannot be opened, read or written.
     """
     own = _ids(f"tags.pipeline_run = '{pipeline_run}'")
     return {one: _ids(f"tags.mlflow.parentRunId = '{one}'") for one in own}
@@ -133,6 +132,7 @@ def _ids(wanted: str) -> list[str]:
     return [one.info.run_id for one in found]
 
 
+@reaching()
 def delete_runs(ids: Collection[str]) -> None:
     """Delete runs with the models that they logged; on a database, their files as well.
 
@@ -141,7 +141,7 @@ def delete_runs(ids: Collection[str]) -> None:
     Raises
     ------
     TrackingError
-        If the store cannot be opened.
+        If the store cannot be opened, read or written.
     """
     opened = client()
     models = [one for one in _logged_models() if one.source_run_id in ids]

@@ -49,7 +49,20 @@ def trusted_types(model: Any) -> list[str]:
 
 
 def unpack_model(content: bytes) -> Any:
-    """The model in the bytes of a model file, unpacked by our own list of trusted types."""
-    import skops.io
+    """The model in the bytes of a model file, unpacked by our own list of trusted types.
 
-    return skops.io.loads(content, trusted=list(TRUSTED_TYPES))
+    Raises
+    ------
+    TrustError
+        If it holds another type; no code of it has run then.
+    """
+    import skops.io
+    from skops.io.exceptions import UntrustedTypesFoundException
+
+    try:
+        return skops.io.loads(content, trusted=list(TRUSTED_TYPES))
+    except UntrustedTypesFoundException as error:
+        raise TrustError(
+            f"a stored model holds types that trust.TRUSTED_TYPES does not name: {error}. "
+            "Nothing was loaded."
+        ) from error

@@ -16,9 +16,11 @@ from fastapi_offline import FastAPIOffline
 from starlette.responses import FileResponse
 
 from housing_lib.contract import CONTRACT, FEATURES
+from housing_lib.settings import get_settings
 from serve import bodies, metrics, schemas
 from serve.documentation import answers, document, takes
 from serve.guard import Guard
+from serve.keys import parse_keys
 from serve.problems import explain_query
 from serve.service import Service, encode
 
@@ -164,7 +166,13 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
 
 
 def create_app() -> FastAPI:
-    """The application, which follows the Production model while it runs."""
+    """The application, which follows the Production model while it runs.
+
+    Raises
+    ------
+    ApiKeyError
+        If an entry of `HOUSING_API_KEYS` is not of its form.
+    """
     # Its place is taken by the access log of our own.
     logging.getLogger("uvicorn.access").handlers.clear()
     logging.getLogger("uvicorn.access").propagate = False
@@ -182,7 +190,7 @@ def create_app() -> FastAPI:
     app.mount("/page", StaticFiles(directory=PAGE))
     app.openapi = lambda: document(app)  # type: ignore[method-assign]
     app.add_exception_handler(RequestValidationError, refuse_address)
-    app.add_middleware(Guard, service=service)
+    app.add_middleware(Guard, service=service, keys=parse_keys(get_settings().api_keys))
     return app
 
 

@@ -5,7 +5,15 @@ import logging
 import os
 import re
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Generator, Mapping, MutableMapping
+from collections.abc import (
+    Awaitable,
+    Callable,
+    Collection,
+    Coroutine,
+    Generator,
+    Mapping,
+    MutableMapping,
+)
 from types import coroutine
 from typing import Any
 
@@ -14,7 +22,7 @@ import msgspec
 from housing_lib.settings import Settings, get_settings
 from serve import metrics
 from serve.champion import NoChampionError
-from serve.keys import find_key, is_loopback, parse_keys
+from serve.keys import Key, find_key, is_loopback
 from serve.prediction_log import LogUnavailableError
 from serve.problems import RefusedError, refuse
 from serve.schemas import Notice, Problem
@@ -87,17 +95,14 @@ class Guard:
     ----------
     service
         What answers `POST /predict`, before the routes are searched for it.
-
-    Raises
-    ------
-    ApiKeyError
-        If an entry of `HOUSING_API_KEYS` is not of its form.
+    keys
+        Whoever may call; nobody has to show one if there are none.
     """
 
-    def __init__(self, app: Any, *, service: Service) -> None:
+    def __init__(self, app: Any, *, service: Service, keys: Collection[Key] = ()) -> None:
         settings = get_settings()
         self.app, self.service = app, service
-        self.keys = parse_keys(settings.api_keys)
+        self.keys = keys
         self.hosts = allowed_hosts(settings)
         self.open = settings.without_keys or bool(self.keys)
         self.most = settings.concurrency

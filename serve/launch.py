@@ -6,7 +6,7 @@ import tempfile
 import uvicorn
 
 from housing_lib.settings import HousingError, get_settings
-from serve.keys import is_loopback
+from serve.keys import is_loopback, parse_keys
 
 GRACE_SECONDS = 30
 PROTOCOL = "serve.protocol:OnePiece"
@@ -24,6 +24,8 @@ def launch(host: str | None, port: int | None, workers: int, *, without_keys: bo
     LaunchError
         If other machines could call a server that has no API keys, unless said twice:
         by this option and by `HOUSING_WITHOUT_KEYS`.
+    ApiKeyError
+        If an entry of `HOUSING_API_KEYS` is not of its form.
     """
     address = host or get_settings().host
     _refuse_open_door(address, without_keys)
@@ -47,7 +49,8 @@ def launch(host: str | None, port: int | None, workers: int, *, without_keys: bo
 
 def _refuse_open_door(address: str, without_keys: bool) -> None:
     settings = get_settings()
-    if settings.api_keys or is_loopback(address) or (without_keys and settings.without_keys):
+    keys = parse_keys(settings.api_keys)
+    if keys or is_loopback(address) or (without_keys and settings.without_keys):
         return
     raise LaunchError(
         f"{address} can be reached from other machines, and no API keys are set. Set "

@@ -270,8 +270,11 @@ class PredictionLog:
             If any contradicts what is recorded, or is of a prediction that never was;
             nothing is recorded then.
         LogUnavailableError
-            If the database cannot be written, or does not hold all answers yet.
+            If the log is switched off, or the database cannot be written, or does not hold
+            all answers yet.
         """
+        if not self.enabled:
+            raise LogUnavailableError("the prediction log is off (HOUSING_PREDICTION_LOG)")
         self.flush()
         try:
             return self._prices_written.wait_for(PATIENCE_OF_CALLERS_S, self._record, truths)

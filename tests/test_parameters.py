@@ -170,3 +170,11 @@ def test_the_limits_of_the_real_notebooks_hold_for_their_own_defaults():
         known = parameters.parameters_of(path)
         defaults = {name: ast.literal_eval(one.default) for name, one in known.items()}
         parameters.check_parameters(path, defaults)
+
+
+@pytest.mark.parametrize("source", ["n: int =", "n: int = '''3"])
+def test_parameters_that_are_no_python_are_named(tmp_path, source):
+    cell = v4.new_code_cell(source, metadata={"tags": ["parameters"]})
+    nbformat.write(v4.new_notebook(cells=[cell]), tmp_path / "x.ipynb")
+    with pytest.raises(parameters.NotebookError, match="no Python"):
+        parameters.parameters_of(tmp_path / "x.ipynb")

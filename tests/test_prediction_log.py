@@ -238,3 +238,9 @@ def test_a_strict_answer_is_not_given_while_the_database_is_away(postgres, tmp_p
     promise = log.add_now(rows("strict"))
     log.flush()
     assert isinstance(promise.exception(timeout=0), LogUnavailableError)
+
+
+def test_a_log_that_is_off_takes_no_true_price_and_says_so(tmp_path):
+    truth = Truth("a", None, 2.0, datetime.now(UTC))
+    with pytest.raises(LogUnavailableError, match="is off"):
+        PredictionLog("off", spool=tmp_path).record([truth])

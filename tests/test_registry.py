@@ -7,6 +7,7 @@ import time
 
 import numpy as np
 import pytest
+from mlflow.exceptions import MlflowException
 from sklearn.ensemble import VotingRegressor
 from stores import clear_caches, prove_on_few_more, use_root
 
@@ -261,6 +262,17 @@ def test_a_store_that_is_gone_or_cannot_be_written_holds(own, challenger, monkey
     (own / "away.db").rename(own / "mlflow.db")
     _forget_store(monkeypatch, f"sqlite:///{own / 'mlflow.db'}")
     assert registry.stage_version("production") == 1
+
+
+def test_a_registry_that_goes_away_while_it_is_read_is_named(own, monkeypatch):
+    def away(*_, **__):
+        raise MlflowException("connection refused")
+
+    monkeypatch.setattr(tracking.client(), "search_model_versions", away)
+    line = ledger.Decision("held", 1, 1, ["a test"])
+    for ask in (ledger.history, ledger.damage, lambda: ledger.append(line), registry.source_runs):
+        with pytest.raises(tracking.TrackingError, match="connection refused"):
+            ask()
 
 
 def test_there_is_no_way_back_to_a_version_that_never_stood_there(challenger):

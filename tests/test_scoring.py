@@ -220,6 +220,16 @@ def test_a_model_that_is_not_compiled_says_the_same(asked, store, districts, tmp
     pd.testing.assert_frame_equal(slow, fast, rtol=1e-5)
 
 
+def test_a_file_of_bad_rows_alone_is_in_quarantine_whoever_is_asked(
+    asked, store, districts, tmp_path
+):
+    plain = Answering(identity_of(store), PlainModel(store.registered.model))
+    source = write(districts.assign(Latitude=99.0), tmp_path / "in.csv")
+    for name, one in (("slow", plain), ("fast", asked)):
+        scored = predict(str(source), str(tmp_path / f"{name}.csv"), asked=one)
+        assert (scored.rows, scored.scored) == (50, 0)
+
+
 def test_what_is_no_csv_record_and_no_utf8_is_quarantined_as_it_stands(asked, districts, tmp_path):
     source = write(districts.drop(columns="note"), tmp_path / "in.csv")
     lines = source.read_bytes().splitlines()

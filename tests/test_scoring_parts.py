@@ -135,6 +135,17 @@ def test_from_and_to_an_object_store_the_bytes_are_the_same(
                     ("_manifest.json", "_quarantine/a.csv.csv", "a.csv")]  # fmt: skip
 
 
+def test_an_object_store_that_is_away_is_no_fault_of_the_file(asked, many, tmp_path, object_store):
+    name = object_store.put(write(many, tmp_path / "in.csv"), "away/in.csv")
+    found = sources.survey(name, "")
+    object_store.stop()
+    for read in (lambda: sources.survey(name, ""), lambda: b"".join(storage.blocks(name))):
+        with pytest.raises(storage.StorageError, match="cannot be read or written"):
+            read()
+    object_store.start()
+    assert sources.survey(name, "") == found
+
+
 def test_an_object_store_that_is_lost_costs_no_finished_part(
     asked, many, tmp_path, small_parts, object_store, monkeypatch
 ):

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from serving import running_server
 
+from housing_lib.settings import PROJECT
 from serve.schemas import EXAMPLE_DISTRICT
 
 
@@ -75,3 +76,17 @@ def test_an_open_door_without_keys_is_refused_unless_said_twice():
         assert done.returncode == 2
         assert "HOUSING_WITHOUT_KEYS" in done.stderr
         assert "Nothing was started" in done.stderr
+
+
+def test_keys_that_cannot_be_read_start_no_server_however_it_is_started(monkeypatch):
+    monkeypatch.setenv("HOUSING_API_KEYS", "bad")
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = str(free.getsockname()[1])
+    housing = [str(Path(sys.executable).with_name("housing")), "serve"]
+    uvicorn = [sys.executable, "-m", "uvicorn", "serve.app:app"]
+    for command, code in ((housing, 2), (uvicorn, 1)):
+        done = subprocess.run(
+            [*command, "--port", port], capture_output=True, text=True, timeout=60, cwd=PROJECT
+        )
+        assert done.returncode == code
+        assert "entry 1 is not name:scopes:sha256" in done.stderr

@@ -123,6 +123,8 @@ def test_a_server_that_is_away_another_machines_and_a_wrong_shift_are_refused(wo
         simulation.refuse(away, script, anywhere=False, patience_s=0)
     with pytest.raises(simulation.ScriptError, match="not on this machine"):
         simulation.refuse(Client("http://example.org"), script, anywhere=False)
+    with pytest.raises(simulation.ScriptError, match="not on this machine"):
+        simulation.refuse(Client("http://["), script, anywhere=False)
     with pytest.raises(simulation.ScriptError, match="Did you mean 'inflation'"):
         simulation.refuse(away, Script("inflaton"), anywhere=False)
     with pytest.raises(simulation.SimulationError, match="/predict/batch"):

@@ -2,9 +2,12 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pandas as pd
 import pytest
+import skops.io
+from mlflow.exceptions import MlflowException
 
 from housing_lib import connection, tracking, trust
 
@@ -81,6 +84,22 @@ def test_a_model_of_unknown_types_is_not_logged(store):
         tracking.run("tuning", "x", params={}, tags={}),
     ):
         tracking.log_model(Stranger(), rows)
+
+
+def test_a_stored_model_of_unknown_types_is_not_unpacked():
+    stored = skops.io.dumps({"one": Path("somewhere")})
+    with pytest.raises(trust.TrustError, match=r"Nothing was loaded"):
+        trust.unpack_model(stored)
+
+
+def test_an_mlflow_server_that_goes_away_is_not_taken_for_one_without_the_runs(monkeypatch):
+    class Away:
+        def get_run(self, run_id):
+            raise MlflowException("connection refused")
+
+    monkeypatch.setattr(tracking, "client", Away)
+    with pytest.raises(tracking.TrackingError, match="connection refused"):
+        tracking.finished_runs(["a"])
 
 
 def test_no_search_on_these_data_says_what_to_do(store):
