@@ -89,16 +89,17 @@ def grow(rows: pd.DataFrame, *, source: str = "bundled") -> Growth:
         good = rows["fault"] == ""
         priced = rows[good & rows[TARGET].notna()]
         fresh, conflicts = _fresh(priced, base)
+        everything = pd.concat([base, fresh[list(CONTRACT)]], ignore_index=True)
+        added = _by_part(everything, last=len(fresh))  # it may refuse, so nothing is written yet
         if len(fresh):
             _append(fresh)
-        everything = pd.concat([old, labelled()[list(CONTRACT)]], ignore_index=True)
         path = get_settings().grown / "districts.parquet"
         with atomic_path(path) as temporary:
             everything.to_parquet(temporary, index=False)
         return Growth(
             source=path,
             offered=len(rows),
-            added=_by_part(everything, last=len(fresh)),
+            added=added,
             known=len(priced) - len(fresh) - len(conflicts),
             unpriced=int((good & rows[TARGET].isna()).sum()),
             faulty=int((~good).sum()),
