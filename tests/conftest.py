@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import housing_lib.quick_schemas  # noqa: F401  # isort: skip
 
@@ -20,6 +21,7 @@ from scored import identity_of
 from serving import Server, register_another, running_server
 from stores import Store, build_store, clear_caches, prove_on_few_more, use_root
 from tiny_steps import TinySteps
+from xdist.scheduler import LoadFileScheduling
 
 from housing_lib import (
     compiling,
@@ -43,17 +45,26 @@ LONGEST_FIRST = (
     *("serve_limits", "serve_log", "openapi", "serve"),
 )
 LONGEST = "test_they_run_in_order_from_their_own_folder"
-# One worker has these, so that there is one cluster.
 ON_CLUSTER = ("monitoring", "tuning", "scoring_parts", "evaluation", "compute")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep files together, the longest first, so that no worker is left with one of them."""
+    """Begin with the longest files, so that no worker is left with one of them at the end."""
     ranks = {f"test_{name}": rank for rank, name in enumerate(LONGEST_FIRST)}
     items.sort(key=lambda item: (ranks.get(item.path.stem, len(ranks)), item.name != LONGEST))
-    for item in items:
-        name = item.path.stem.removeprefix("test_")
-        item.add_marker(pytest.mark.xdist_group("cluster" if name in ON_CLUSTER else name))
+
+
+class FilesTogether(LoadFileScheduling):
+    """A file for each worker, and those that need a cluster for one, so that there is one."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        name = Path(nodeid.partition("::")[0]).stem.removeprefix("test_")
+        return "cluster" if name in ON_CLUSTER else name
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> FilesTogether:
+    """Who says which worker runs which tests."""
+    return FilesTogether(config, log)
 
 
 @pytest.fixture(scope="session")

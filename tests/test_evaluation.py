@@ -220,6 +220,14 @@ def test_the_best_family_is_chosen_unless_the_blend_earns_its_time(split, models
     assert choice.unfitted({best: {}}, seed=0) is not choice.model
 
 
+def test_where_blocks_are_held_out_all_families_and_the_published_peer_can_stand_beside():
+    choice = Choice("xgboost", None, {}, {}, 1.0)
+    searched = {"xgboost": {"n_estimators": 20}, "ridge": {}}
+    beside = choice.for_blocks(searched, seed=0, families=True, growth=0.2)
+    assert set(beside) == {evaluation.CHAMPION, "ridge", evaluation.RAW_NAME}
+    assert set(choice.for_blocks(searched, seed=0, families=False)) == {evaluation.CHAMPION}
+
+
 def test_every_figure_of_the_model_card_is_a_logged_metric(split):
     metrics = {
         f"test_{name}{end}": 0.1234 + place / 1000

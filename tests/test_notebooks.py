@@ -108,6 +108,7 @@ def _with_smoke_budget(path, root):
     """A copy below `root` that is as quick as in a smoke run; all else is left to its defaults."""
     budget = graph.BUDGETS["smoke"]
     quick = {"n_trials": budget.trials, "growth": budget.growth}
+    quick |= {"every_family": budget.every_family}
     known = parameters.parameters_of(path)
     given = {name: value for name, value in quick.items() if name in known}
     copy = root / "notebooks" / path.name
