@@ -213,8 +213,10 @@ def rollback(
 
 
 def _tell(decision: Any) -> None:
-    reasons = "; ".join(decision.reasons)
-    say(f"version {decision.version} {decision.decision}: {reasons}.")
+    reasons, version = "; ".join(decision.reasons), f"version {decision.version}"
+    back = decision.decision == "rolled back"
+    what = f"back to {version}" if back else f"{version} {decision.decision}"
+    say(f"{what}: {reasons}.")
     if not decision.promoted:
         stays = decision.incumbent and f"stays at version {decision.incumbent}"
         out.print(f"Production {stays or 'was not changed'}.")

@@ -104,6 +104,19 @@ def crew(shared: Any = None, *, jobs: int | None = None, threads: bool = False) 
             yield processes.work
 
 
+def refuse_away() -> None:
+    """Refuse to begin where the cluster that `HOUSING_CLUSTER` names cannot be used.
+
+    Raises
+    ------
+    ClusterError
+        If it cannot be reached, or has no workers.
+    """
+    if get_settings().cluster:
+        with _cluster():
+            pass
+
+
 def _here(
     shared: Any, function: Callable[..., Any], tasks: Sequence[tuple[Any, ...]]
 ) -> Iterator[tuple[int, Any]]:

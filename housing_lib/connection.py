@@ -1,5 +1,6 @@
 """The door to the MLflow store: one client for the process, of a store that is prepared once."""
 
+import logging
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -10,7 +11,8 @@ from typing import TYPE_CHECKING, TypeVar
 
 from filelock import FileLock
 
-from housing_lib.settings import HousingError, get_settings
+from housing_lib.files import atomic_path
+from housing_lib.settings import HousingError, OutageError, get_settings
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -43,13 +45,17 @@ class TrackingError(HousingError):
     """A store that cannot be opened, or runs that are not in it."""
 
 
+class StoreAwayError(TrackingError, OutageError):
+    """A store that cannot be opened, read or written now; the same may succeed later."""
+
+
 @contextmanager
 def reaching() -> Iterator[None]:
     """Turns what MLflow raises where it cannot read or write into an error that says so.
 
     Raises
     ------
-    TrackingError
+    StoreAwayError
         If the block raised MLflow's own error or an `OSError`.
     """
     from mlflow.exceptions import MlflowException
@@ -57,7 +63,7 @@ def reaching() -> Iterator[None]:
     try:
         yield
     except (MlflowException, OSError) as error:
-        raise TrackingError(
+        raise StoreAwayError(
             f"the registry cannot be read or written: {first_line(error)}. Production stands "
             "where it stood, unless `housing history` shows a new line on it."
         ) from error
@@ -115,6 +121,8 @@ def client() -> "MlflowClient":
     """
     import mlflow
 
+    # What it says with a long traceback, the errors here say in a line.
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
     uri = get_settings().store_uri
     _refuse_broken_database(uri)
     mlflow.set_tracking_uri(uri)
@@ -122,11 +130,33 @@ def client() -> "MlflowClient":
     try:
         # Two processes that create the schema of a fresh database at once break each other.
         with FileLock(get_settings().root.resolve() / "mlflow.db.lock"):
+            _make_database(uri)
             opened = mlflow.MlflowClient(uri)
             _create_experiments(opened)
     except Exception as error:
         raise _cannot_open(uri, error) from error
     return opened
+
+
+def _make_database(uri: str) -> None:
+    """Let a file that is not there yet hold all tables, or else nothing: whoever is killed."""
+    import mlflow
+
+    if _is_absent(uri):
+        with atomic_path(_file_of(uri)) as temporary:
+            mlflow.MlflowClient(f"sqlite:///{temporary}").search_experiments(max_results=1)
+
+
+def _is_absent(uri: str) -> bool:
+    """Whether it names a file of SQLite that is not there, or with nothing in it."""
+    if not uri.startswith("sqlite:///") or "?" in uri:
+        return False
+    path = _file_of(uri)
+    return not path.exists() or (path.is_file() and not path.stat().st_size)
+
+
+def _file_of(uri: str) -> Path:
+    return Path(uri.removeprefix("sqlite:///"))
 
 
 def _refuse_broken_database(uri: str) -> None:
@@ -137,19 +167,31 @@ def _refuse_broken_database(uri: str) -> None:
         return
     try:
         get_settings().root.mkdir(parents=True, exist_ok=True)
-        with sqlalchemy.create_engine(uri).connect() as connection:
-            sqlalchemy.inspect(connection).get_table_names()
+        if not _is_absent(uri):  # to look would make an empty file
+            with sqlalchemy.create_engine(uri).connect() as connection:
+                sqlalchemy.inspect(connection).get_table_names()
     except Exception as error:
         raise _cannot_open(uri, error) from error
 
 
 def _cannot_open(uri: str, error: Exception) -> TrackingError:
     shown = uri.split("@")[-1]  # what stands before the @ is a password
-    return TrackingError(
+    kind = StoreAwayError if _may_pass(uri, error) else TrackingError
+    return kind(
         f"the MLflow store {shown} cannot be opened: {first_line(error)}\n"
         "Expected an SQLite file that can be written, a PostgreSQL database or an MLflow server; "
         "HOUSING_TRACKING_URI names another. Nothing was logged."
     )
+
+
+def _may_pass(uri: str, error: Exception) -> bool:
+    """Whether the store is away, rather than none."""
+    from mlflow.exceptions import MlflowException
+    from sqlalchemy.exc import OperationalError
+
+    is_server = uri.startswith(("http", "databricks"))
+    away = (OperationalError, OSError, *((MlflowException,) if is_server else ()))
+    return isinstance(error, away)
 
 
 def _create_experiments(opened: "MlflowClient") -> None:

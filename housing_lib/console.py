@@ -102,8 +102,11 @@ def _result(record: Mapping[str, Any]) -> str:
         return f"version {record['version']} {record['decision']}: {record['reason']}"
     if "batches" in record:
         seen = f", {record['fitted']:,} rows were fitted on" if record["fitted"] else ""
+        faulty = record.get("faulty_rows", 0)
+        seen += f", {faulty:,.0f} rows break the contract" if faulty else ""
         error = f", MAE {record['mae']:.4f}" if "mae" in record else ", no true prices yet"
-        return f"{record['batches']:,} batches{error}{seen}"
+        noun = "batch" if record["batches"] == 1 else "batches"
+        return f"{record['batches']:,} {noun}{error}{seen}"
     return ""
 
 

@@ -15,6 +15,11 @@ from housing_lib.settings import HousingError, get_settings
 
 # A later format finds no tag of its own, and compiles the model anew.
 TAG = f"compiled_{compiled.FORMAT}_sha256"
+WAY_IN = {
+    "production": "`housing run` makes and promotes one.",
+    "staging": "`housing run` makes one.",
+    "previous": "The next promotion puts today's Production there.",
+}
 SYNTHETIC_ROWS = 10_000
 
 
@@ -44,7 +49,7 @@ def standing_in(stage: str) -> Any:
     found = or_none(lambda: client().get_model_version_by_alias(name, stage))
     if found is None:
         raise registry.RegistryError(
-            f"no version of {name} stands in {stage.title()}. `housing run` makes and promotes one."
+            f"no version of {name} stands in {stage.title()}. {WAY_IN.get(stage, '')}".rstrip()
         )
     return found
 

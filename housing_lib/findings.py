@@ -18,6 +18,10 @@ ITSELF = (
     "These are the test districts themselves, which everything is compared with: nothing can have "
     "moved, and the estimate agrees by its making."
 )
+LEARNED = (
+    "stood among those that the model learned from. It knows them better than others, which "
+    "alone can make a session look changed: judge it by districts that are new to it."
+)
 TO_DO = {
     ALARM: (
         "What to do: look at the causes below. If a source sends wrong values, mend it; if the "
@@ -37,13 +41,17 @@ NAMES = {
 }
 
 
-def bottom_line(session: Session, *, family: str, stage: str, promised: float | None) -> str:
+def bottom_line(
+    session: Session, *, family: str, stage: str, promised: float | None, fitted: int = 0
+) -> str:
     """The verdict in a few sentences, in Markdown.
 
     Parameters
     ----------
     promised
         The RMSE that the version reached in its test (100,000 USD).
+    fitted
+        How many of the districts the model learned from.
     """
     verdict = session.verdict
     found = {
@@ -59,6 +67,8 @@ def bottom_line(session: Session, *, family: str, stage: str, promised: float | 
     about = f"This is about {looked}. {_quality(session, promised)} {_chance(session)}"
     if verdict.source == "test":
         about = f"{about} {ITSELF}"
+    if fitted:
+        about = f"{about} {_many(fitted, 'of these districts', 'of these districts')} {LEARNED}"
     return "\n\n".join([f"**{found}** {TO_DO[verdict.state]}", about])
 
 

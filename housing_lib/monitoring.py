@@ -202,6 +202,7 @@ def overall(session: Session) -> dict[str, float]:
     """
     valid = session.rows[session.valid]
     counts = {"rows": float(len(session.rows)), "valid_rows": float(len(valid))}
+    counts["faulty_rows"] = float((session.rows["fault"] != "").sum())
     if len(valid) < 2:
         return counts
     inside = valid[TARGET].between(valid["low"], valid["high"])

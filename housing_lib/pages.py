@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from housing_lib import charts, summary
+from housing_lib import charts, runs, summary
 from housing_lib.files import atomic_path, read_json
 from housing_lib.graph import FINISHED
 from housing_lib.rendering import TEMPLATES
@@ -110,6 +110,7 @@ def _environment() -> "Environment":
         lstrip_blocks=True,
     )
     environment.filters |= {"dollars": summary.dollars, "duration": _duration}
+    environment.filters |= {"subject": runs.subject, "outcome": runs.outcome}
     return environment
 
 
@@ -152,7 +153,8 @@ def _provenance(run: Mapping[str, Any]) -> dict[str, str]:
     elsewhere = {"id", "state", "started", "seconds", "steps", "champion", "leaderboard"}
     times = {"started": _moment(run["started"]), "took": _duration(run["seconds"])}
     told = times | {key: value for key, value in run.items() if key not in elsewhere}
-    return {key.replace("_", " "): summary.in_words(value) for key, value in told.items() if value}
+    words = {key.replace("_", " "): summary.in_words(value) for key, value in told.items()}
+    return {key: value for key, value in words.items() if value}
 
 
 def _overview(reports: Path) -> Overview:
@@ -171,7 +173,7 @@ def _overview(reports: Path) -> Overview:
 def _readable(path: Path) -> dict[str, Any]:
     """A run with all that the pages need, its folder, and its `page` if it already has one."""
     run: dict[str, Any] = read_json(path)
-    needed = {key: run[key] for key in ("id", "state", "started", "seconds", "champion")}
+    needed = {key: run[key] for key in ("id", "state", "started", "seconds", "champion", "steps")}
     if needed["champion"]:
         _ = [needed["champion"]["metrics"][name] for name in ("test_mae", "test_rmse", "test_r2")]
     folder = path.parent.name

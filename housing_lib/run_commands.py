@@ -87,6 +87,11 @@ def run(
     if resume:
         others = (trials, seed, step_timeout, timeout)
         _refuse_other_options(budget, models, source, force, only, start, *others)
+    if only and start:
+        raise HousingError(
+            "--only runs the named steps again and no other, --from all that follow one: name one "
+            "of them. Nothing was run."
+        )
     choice = Selection(force, _split(only), start)
     limits = {"step_timeout_s": step_timeout, "timeout_s": timeout}
     plan = None if resume else make_plan(budget, trials, models, source, jobs, seed, limits)
@@ -140,9 +145,11 @@ def make_plan(
     """
     from difflib import get_close_matches
 
+    from housing_lib import compute
     from housing_lib.graph import BUDGETS, Plan
     from housing_lib.processes import cores
 
+    compute.refuse_away()
     names = _families(models)
     if budget not in BUDGETS:
         near = get_close_matches(budget, BUDGETS, n=1, cutoff=0.4)

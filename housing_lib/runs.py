@@ -1,7 +1,7 @@
 """The runs of a root as their folders tell them, and who holds the root."""
 
 import platform
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, fields
 from difflib import get_close_matches
@@ -224,6 +224,20 @@ def plan_of(past: PastRun, *, jobs: int | None) -> Plan:
     return Plan(**(given | ({"jobs": jobs} if jobs else {})))
 
 
+def subject(content: Mapping[str, Any]) -> str:
+    """What a run is about: its champion, or the one notebook that it ran."""
+    steps = content["steps"]
+    alone = steps[0]["id"] if len(steps) == 1 else ""
+    return str((content.get("champion") or {}).get("title", alone))
+
+
+def outcome(content: Mapping[str, Any]) -> str:
+    """What a run came to: the gate's decision, or the verdict of monitoring; empty without one."""
+    verdicts = [step.get("record", {}).get("verdict") or {} for step in content["steps"]]
+    found = [one["state"] for one in verdicts if "state" in one]
+    return str((content.get("champion") or {}).get("decision", found[-1] if found else ""))
+
+
 def summary(run: PastRun) -> dict[str, Any]:
     """What a list of runs says of one."""
     champion = run.content.get("champion") or {}
@@ -234,9 +248,9 @@ def summary(run: PastRun) -> dict[str, Any]:
         "state": run.state,
         "seconds": run.content["seconds"],
         "steps": f"{finished} of {len(run.steps)}",
-        "champion": champion.get("title", ""),
+        "champion": subject(run.content),
         "test_rmse": metrics.get("test_rmse"),
-        "decision": champion.get("decision", ""),
+        "decision": outcome(run.content),
     }
 
 

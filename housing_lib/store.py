@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from housing_lib.settings import HousingError, get_settings
+from housing_lib.settings import OutageError, get_settings
 
 _FINISHED = (
     "SELECT run_uuid FROM runs WHERE run_uuid IN :ids "
@@ -17,7 +17,7 @@ _OPEN = (
 _VERSION = "SELECT version FROM registered_model_aliases WHERE name = :name AND alias = :alias"
 
 
-class StoreError(HousingError):
+class StoreError(OutageError):
     """A store that does not answer."""
 
 

@@ -179,7 +179,8 @@ def _origins(run: Record) -> dict[str, str]:
 def in_words(value: Any) -> str:
     """A value of a record as a person reads it."""
     if isinstance(value, Mapping):
-        return ", ".join(f"{key} {in_words(inner)}" for key, inner in value.items())
+        told = {key: in_words(inner) for key, inner in value.items()}
+        return ", ".join(f"{key} {inner}" for key, inner in told.items() if inner)
     if isinstance(value, list | tuple):
         return ", ".join(map(str, value))
     return str(value)

@@ -32,15 +32,18 @@ def verdict(choice: Choice, scores: Mapping[str, float], version: int) -> str:
 
 def blend_verdict(choice: Choice) -> str:
     """What the blend gained, what it costs, and whether it was taken, in Markdown."""
+    if len(choice.weights) == 1:
+        return f"There is no blend: with the best weights {title(choice.name)} answers alone."
     shares = ", ".join(f"{title(name)} {weight:.0%}" for name, weight in choice.weights.items())
     gain = choice.gain
     ends = f"{usd(gain['low'])} to {usd(gain['high'])}"
     side = "below" if gain["difference"] >= 0 else "above"
-    taken = "It is taken." if choice.name == BLEND else "That is not enough; it is not taken."
+    luck = "may be luck" if gain["low"] <= 0 else "is not worth the time"
+    taken = "It is taken." if choice.name == BLEND else f"The gain {luck}; it is not taken."
     return (
         f"Blend: {shares}. Its validation RMSE is {usd(abs(gain['difference']))} {side} the best "
         f"family's (95 % interval of its gain: {ends}), and a prediction takes "
-        f"{choice.slowness:.1f} times as long. {taken}"
+        f"{max(choice.slowness, 1):.1f} times as long. {taken}"
     )
 
 

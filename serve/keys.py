@@ -44,6 +44,12 @@ def new_key(name: str, scopes: Collection[str]) -> tuple[str, Key]:
     ApiKeyError
         If the name or a scope is none.
     """
+    unknown = sorted(set(scopes) - set(SCOPES))
+    if unknown or not scopes:
+        raise ApiKeyError(
+            f"found the scopes {', '.join(unknown) or 'none'}; expected some of "
+            f"{', '.join(SCOPES)}, separated by commas. No key was made."
+        )
     secret = secrets.token_urlsafe(32)
     digest = hashlib.sha256(secret.encode()).hexdigest()
     (key,) = parse_keys(f"{name}:{'+'.join(scopes)}:{digest}")

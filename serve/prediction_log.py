@@ -237,10 +237,18 @@ class PredictionLog:
 
     def _connect(self) -> Any:
         assert self._engine is not None
+        if self._ready and self._is_gone(self._engine):
+            self._engine.dispose()  # or SQLite would go on with the file that was taken away
+            self._ready = False
         if not self._ready:
             make_tables(self._engine)
             self._ready = True
         return self._engine.begin()
+
+    @staticmethod
+    def _is_gone(engine: Engine) -> bool:
+        file = engine.url.database if engine.dialect.name == "sqlite" else None
+        return bool(file) and not Path(str(file)).exists()
 
     def _insert_new(self, table: Table) -> Any:
         assert self._engine is not None

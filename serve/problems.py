@@ -60,10 +60,16 @@ def explain_actuals(body: bytes) -> RefusedError:
 def explain_query(errors: Sequence[Any]) -> RefusedError:
     """Why the parameters of an address are not those of a route, as pydantic found out."""
     problems = [
-        Problem(str(one["loc"][-1]), one["type"], _shown(one["input"]), one["msg"])
+        Problem(str(one["loc"][-1]), _fault(one["type"]), _shown(one["input"]), one["msg"])
         for one in errors
     ]
     return refuse(problems, what="address")
+
+
+def _fault(kind: str) -> str:
+    """What pydantic calls `bool_parsing`, in words."""
+    known = {"bool_parsing": "neither true nor false", "missing": "is missing"}
+    return known.get(kind, "not a number" if kind.endswith("_parsing") else kind.replace("_", " "))
 
 
 class _TwiceError(ValueError):

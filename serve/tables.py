@@ -1,6 +1,7 @@
 """Batches as CSV, Arrow or Parquet: a table of districts in, a table of predictions out."""
 
 import io
+import re
 import struct
 from collections.abc import Sequence
 from typing import Any
@@ -17,6 +18,7 @@ PARQUET = "application/vnd.apache.parquet"
 TYPES = (CSV, ARROW, PARQUET)
 # What unpacks to no more than some twenty times as much.
 TAME = ("UNCOMPRESSED", "SNAPPY")
+NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 LOW = np.array([CONTRACT[name].low for name in FEATURES])
 HIGH = np.array([CONTRACT[name].high for name in FEATURES])
 
@@ -49,7 +51,9 @@ def _read_csv(body: bytes) -> Any:
     import pyarrow as pa
     from pyarrow import csv
 
-    return csv.read_csv(pa.BufferReader(body), csv.ReadOptions(use_threads=False))
+    # A column in which one text is no number is one of texts, unknown values included.
+    unknown = csv.ConvertOptions(strings_can_be_null=True)
+    return csv.read_csv(pa.BufferReader(body), csv.ReadOptions(use_threads=False), None, unknown)
 
 
 def _read_arrow(body: bytes) -> Any:
@@ -114,8 +118,13 @@ def _numbers(table: Any) -> Floats:
     rows = np.array(values, dtype="float64").T if plain else np.full((1, 8), np.inf)
     unknown = np.isnan(rows)
     if not ((rows >= LOW) & (rows <= HIGH) | unknown).all() or unknown.all(axis=1).any():
-        raise refuse(_value_problems(values), what="table")
+        raise refuse(_value_problems([list(map(_read, one)) for one in values]), what="table")
     return np.ascontiguousarray(rows)
+
+
+def _read(value: Any) -> Any:
+    """The number that a text holds, if it is one as tables have it."""
+    return float(value) if isinstance(value, str) and NUMBER.fullmatch(value) else value
 
 
 def _value_problems(columns: Sequence[Sequence[Any]]) -> list[Problem]:

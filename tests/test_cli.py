@@ -46,6 +46,7 @@ def test_help_lists_every_command(housing, tmp_path):
         (["run", "--only", "tunning", "--models", "ridge"], "Did you mean 'tuning'?"),
         (["run", "--only", "evaluation", "--models", "ridge"], "it has not been run yet"),
         (["run", "--from", "premotion"], "Did you mean 'promotion'?"),
+        (["run", "--only", "eda", "--from", "nonsense"], "name one of them"),
         (["run", "--resume"], "nothing to resume"),
         (["run", "--resume", "--trials", "3"], "--resume goes on with what that run"),
         (["run", "--timeout", "soon"], "no length of time"),
@@ -139,6 +140,13 @@ def test_settings_that_cannot_be_used_are_all_named(housing, tmp_path, monkeypat
     assert done.returncode == 2
     assert "HOUSING_PORT: found '99999'" in done.stderr
     assert "HOUSING_SEED: found 'abc'" in done.stderr
+
+
+def test_a_cluster_that_cannot_be_used_is_told_before_anything_runs(housing, tmp_path):
+    done = housing(tmp_path, "run", "--cluster", "foo")
+    assert done.returncode == 1
+    assert "the Dask scheduler foo cannot be reached" in done.stderr
+    assert not (tmp_path / "reports").exists()
 
 
 def test_a_reports_folder_that_cannot_be_written_is_named(housing, tmp_path):

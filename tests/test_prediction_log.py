@@ -240,6 +240,17 @@ def test_a_strict_answer_is_not_given_while_the_database_is_away(postgres, tmp_p
     assert isinstance(promise.exception(timeout=0), LogUnavailableError)
 
 
+def test_a_file_that_is_taken_away_is_made_anew(tmp_path):
+    uri = f"sqlite:///{tmp_path / 'answers.db'}"
+    log = PredictionLog(uri, spool=tmp_path)
+    for name in ("before", "after"):
+        log.add(rows(name))
+        log.flush()
+        assert kept(uri, [name]) == {name}
+        for file in tmp_path.glob("answers.db*"):
+            file.unlink()
+
+
 def test_a_log_that_is_off_takes_no_true_price_and_says_so(tmp_path):
     truth = Truth("a", None, 2.0, datetime.now(UTC))
     with pytest.raises(LogUnavailableError, match="is off"):

@@ -86,6 +86,15 @@ def test_a_bad_table_is_refused_with_row_and_column(server, store, kind):
     assert problems(server.post("/predict/batch", content=b"\x00PK", headers=headers))
 
 
+def test_in_a_long_csv_the_one_bad_cell_is_named_and_no_good_one(server, store):
+    rows = pd.concat([store.test[list(FEATURES)].head(500)] * 4, ignore_index=True)
+    rows.loc[3, "AveRooms"] = np.nan
+    cells = rows.astype({"MedInc": str})
+    cells.loc[1_999, "MedInc"] = "abc"
+    (found,) = send_table(server, "text/csv", cells).json()["problems"]
+    assert (found["row"], found["field"], found["found"]) == (1_999, "MedInc", '"abc"')
+
+
 def packed_arrow(table, codec):
     """An Arrow stream that unpacks to many times its size; also its dictionary is compressed."""
     arrow = pa.Table.from_pandas(table.assign(name=pd.Categorical(["a"] * len(table))))

@@ -1,7 +1,9 @@
 """MLflow's runs: one store, prepared once, whatever comes."""
 
+import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pandas as pd
@@ -84,6 +86,21 @@ def test_a_model_of_unknown_types_is_not_logged(store):
         tracking.run("tuning", "x", params={}, tags={}),
     ):
         tracking.log_model(Stranger(), rows)
+
+
+@pytest.mark.parametrize("delay_s", [0.1, 0.4])
+def test_a_store_whose_making_was_killed_can_be_opened(delay_s, tmp_path):
+    environment = os.environ | {"HOUSING_ROOT": str(tmp_path)}
+    environment.pop("MLFLOW_TRACKING_URI", None)
+    command = [sys.executable, "-W", "ignore", "-c", OPEN]
+    process = subprocess.Popen(command, env=environment)
+    while process.poll() is None and not list(tmp_path.rglob("mlflow.db")):
+        time.sleep(0.01)
+    time.sleep(delay_s)
+    process.kill()
+    process.wait()
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
 
 
 def test_a_stored_model_of_unknown_types_is_not_unpacked():
