@@ -227,7 +227,7 @@ def plan_of(past: PastRun, *, jobs: int | None) -> Plan:
 def subject(content: Mapping[str, Any]) -> str:
     """What a run is about: its champion, or the one notebook that it ran."""
     steps = content["steps"]
-    alone = steps[0]["id"] if len(steps) == 1 else ""
+    alone = steps[0]["name"] if len(steps) == 1 else ""
     return str((content.get("champion") or {}).get("title", alone))
 
 

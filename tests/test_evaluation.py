@@ -254,3 +254,5 @@ def test_a_champion_made_of_several_families_says_how_far_it_leads():
     assert kept["title"] == "Blend"
     assert kept["runner_up"]["val_rmse_gain_usd"] == pytest.approx(1_000)
     assert "taken" in tables.blend_verdict(choice)
+    alone = Choice("xgboost", None, {"xgboost": 1.0}, gain, 1.0)
+    assert tables.blend_verdict(alone).startswith("There is no blend")

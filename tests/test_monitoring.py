@@ -180,6 +180,13 @@ def tell(session):
     return text
 
 
+def test_the_bottom_line_says_that_districts_were_learned_from(quiet):
+    told = {"family": "xgboost", "stage": "production", "promised": 0.4}
+    text = findings.bottom_line(quiet, **told, fitted=243)
+    assert "243 of these districts stood among those that the model learned from" in text
+    assert "learned from" not in findings.bottom_line(quiet, **told)
+
+
 def test_the_bottom_line_tells_the_figures(quiet):
     text = tell(quiet)
     assert text.startswith("**Quiet: ")

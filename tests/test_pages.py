@@ -210,6 +210,16 @@ def test_the_overview_lists_runs_newest_first_and_names_the_damaged(tmp_path):
     assert "torn/run.json" in words(page)
 
 
+def test_the_overview_says_of_each_run_what_it_was_and_what_it_came_to(tmp_path):
+    alarm = step("monitoring", record={"verdict": {"state": "alarm"}})
+    write_run(tmp_path, id="a", started="2026-11-21T08:00:00")
+    write_run(tmp_path, id="b", started="2026-11-22T08:00:00", champion=None, steps=[alarm])
+    write_run(tmp_path, id="c", started="2026-11-23T08:00:00", champion=None, steps=[step("eda")])
+    rows = read(pages.write_overview(tmp_path)).select("tbody tr")
+    told = [(words(row.select("td")[1]), words(row.select("td")[4])) for row in rows]
+    assert told == [("eda", "–"), ("monitoring", "alarm"), ("XGBoost", "promoted")]
+
+
 def test_the_overview_draws_the_average_error_over_time_once_there_are_two(tmp_path):
     write_run(tmp_path, id="a", started="2026-11-21T08:00:00")
     assert not read(pages.write_overview(tmp_path)).select("svg")
