@@ -26,7 +26,7 @@ def _blocks(language):
 def _lines():
     """Every `housing` command in a block, without its comment."""
     text = "\n".join(_blocks("")).replace("\\\n", "")
-    lines = [re.split(r"\s#", line)[0].rstrip("& ") for line in text.splitlines()]
+    lines = [re.split(r"\s[#>]", line)[0].rstrip("& ") for line in text.splitlines()]
     return [line for line in lines if line.startswith("housing ")]
 
 
