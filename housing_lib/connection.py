@@ -148,11 +148,13 @@ def _make_database(uri: str) -> None:
 
 
 def _is_absent(uri: str) -> bool:
-    """Whether it names a file of SQLite that is not there, or with nothing in it."""
+    """Whether it names a file of SQLite that could be there, and is not, or holds nothing."""
     if not uri.startswith("sqlite:///") or "?" in uri:
         return False
     path = _file_of(uri)
-    return not path.exists() or (path.is_file() and not path.stat().st_size)
+    if not path.exists():
+        return path.parent.is_dir()
+    return path.is_file() and not path.stat().st_size
 
 
 def _file_of(uri: str) -> Path:
