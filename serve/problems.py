@@ -68,8 +68,9 @@ def explain_query(errors: Sequence[Any]) -> RefusedError:
 
 def _fault(kind: str) -> str:
     """What pydantic calls `bool_parsing`, in words."""
-    known = {"bool_parsing": "neither true nor false", "missing": "is missing"}
-    return known.get(kind, "not a number" if kind.endswith("_parsing") else kind.replace("_", " "))
+    if kind == "bool_parsing":
+        return "neither true nor false"
+    return "not a number" if kind.endswith("_parsing") else kind.replace("_", " ")
 
 
 class _TwiceError(ValueError):
