@@ -14,7 +14,7 @@ from rich import box
 from rich.markup import escape
 from rich.table import Table
 
-from housing_lib import action_commands, monitor_command, run_commands
+from housing_lib import action_commands, monitor_command, past_commands, run_commands
 from housing_lib.settings import HousingError, get_settings, use_cluster
 from housing_lib.terminal import EXIT_HELD, Cluster, err, out, say
 from housing_lib.terminal import say_errors as _say_errors
@@ -28,6 +28,7 @@ app = typer.Typer(
     rich_markup_mode="rich",
 )
 run_commands.add_to(app)
+past_commands.add_to(app)
 monitor_command.add_to(app)
 action_commands.add_to(app)
 

@@ -51,12 +51,12 @@ def removable_mlflow_runs(old: Collection[PastRun]) -> list[str]:
     TrackingError
         If the store cannot be opened.
     """
-    from housing_lib import registry, tracking
+    from housing_lib import registry, tracked_runs
 
     kept = [run for run in past_runs() if run.id not in {one.id for one in old}]
     needed = {step.get("record", {}).get("mlflow_run") for run in kept for step in run.steps}
     needed |= registry.source_runs()
-    made = {own: trials for run in old for own, trials in tracking.runs_of(run.id).items()}
+    made = {own: trials for run in old for own, trials in tracked_runs.runs_of(run.id).items()}
     return [one for own, trials in made.items() if own not in needed for one in (*trials, own)]
 
 
@@ -68,10 +68,10 @@ def remove(old: Collection[PastRun], mlflow_runs: Collection[str] = ()) -> None:
     TrackingError
         If the store cannot be opened.
     """
-    from housing_lib import pages, tracking
+    from housing_lib import pages, tracked_runs
 
     if mlflow_runs:
-        tracking.delete_runs(mlflow_runs)
+        tracked_runs.delete_runs(mlflow_runs)
     for run in old:
         shutil.rmtree(run.folder)
     pages.write_overview(get_settings().reports)

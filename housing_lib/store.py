@@ -33,9 +33,9 @@ def finished_runs(wanted: Iterable[str]) -> set[str]:
     """
     ids = list(wanted)
     if not _is_database():
-        from housing_lib import tracking
+        from housing_lib import tracked_runs
 
-        return tracking.finished_runs(ids)
+        return tracked_runs.finished_runs(ids)
     return {row[0] for row in _rows(_FINISHED, ids=ids)}
 
 

@@ -4,10 +4,8 @@ import gc
 import json
 import os
 import tempfile
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from contextlib import contextmanager, redirect_stderr, redirect_stdout
-from functools import partial
-from io import StringIO
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,12 +13,11 @@ import pandas as pd
 
 from housing_lib import provenance
 from housing_lib.connection import EXPERIMENTS as EXPERIMENTS
-from housing_lib.connection import RETRIES, model_file, or_none, reaching
+from housing_lib.connection import RETRIES, model_file
 from housing_lib.connection import TrackingError as TrackingError
 from housing_lib.connection import client as client
 from housing_lib.data import FEATURES
 from housing_lib.parts import Part
-from housing_lib.settings import get_settings
 from housing_lib.trust import trusted_types, unpack_model
 
 if TYPE_CHECKING:
@@ -74,105 +71,6 @@ def waiting_for_server() -> Iterator[None]:
         yield
     finally:
         os.environ[RETRIES] = before
-
-
-def finished_runs(ids: Iterable[str]) -> set[str]:
-    """Those of the runs that are finished and not deleted.
-
-    Raises
-    ------
-    TrackingError
-        If the store cannot be opened, or does not answer.
-    """
-    known = {one: or_none(partial(client().get_run, one)) for one in ids}
-    wanted = ("FINISHED", "active")
-    return {
-        one
-        for one, run in known.items()
-        if run and (run.info.status, run.info.lifecycle_stage) == wanted
-    }
-
-
-def close_open_runs(pipeline_run: str) -> int:
-    """How many runs a pipeline run had left open; they are KILLED now, with their trials.
-
-    Raises
-    ------
-    TrackingError
-        If the store cannot be opened.
-    """
-    experiments = [experiment_id(kind) for kind in EXPERIMENTS]
-    still_open = client().search_runs(
-        experiments, filter_string="attributes.status = 'RUNNING'", max_results=1000
-    )
-    own = [run for run in still_open if run.data.tags.get("pipeline_run") == pipeline_run]
-    parents = {run.info.run_id for run in own}
-    trials = [run for run in still_open if run.data.tags.get("mlflow.parentRunId") in parents]
-    for run in [*trials, *own]:
-        client().set_terminated(run.info.run_id, "KILLED")
-    return len(own) + len(trials)
-
-
-@reaching()
-def runs_of(pipeline_run: str) -> dict[str, list[str]]:
-    """The MLflow runs that a pipeline run made, each with its trials, by their ids.
-
-    Raises
-    ------
-    TrackingError
-        If the store cannot be opened, read or written.
-    """
-    own = _ids(f"tags.pipeline_run = '{pipeline_run}'")
-    return {one: _ids(f"tags.mlflow.parentRunId = '{one}'") for one in own}
-
-
-def _ids(wanted: str) -> list[str]:
-    experiments = [experiment_id(kind) for kind in EXPERIMENTS]
-    found = client().search_runs(experiments, filter_string=wanted, max_results=50_000)
-    return [one.info.run_id for one in found]
-
-
-@reaching()
-def delete_runs(ids: Collection[str]) -> None:
-    """Delete runs with the models that they logged; on a database, their files as well.
-
-    An MLflow server keeps what was deleted until its own `mlflow gc`.
-
-    Raises
-    ------
-    TrackingError
-        If the store cannot be opened, read or written.
-    """
-    opened = client()
-    models = [one for one in _logged_models() if one.source_run_id in ids]
-    for model in models:
-        opened.delete_logged_model(model.model_id)
-    for one in ids:
-        opened.delete_run(one)
-    uri = get_settings().store_uri
-    if ids and not uri.startswith(("http", "databricks")):
-        _collect_garbage(uri, list(ids), [model.model_id for model in models])
-
-
-def _logged_models() -> list[Any]:
-    experiments = [experiment_id(kind) for kind in EXPERIMENTS]
-    page = client().search_logged_models(experiments)
-    found = list(page)
-    while page.token:
-        page = client().search_logged_models(experiments, page_token=page.token)
-        found += page
-    return found
-
-
-def _collect_garbage(uri: str, runs: list[str], models: list[str]) -> None:
-    # In this process, because a command line would show the store's password to everyone.
-    from mlflow.cli import gc
-
-    arguments = ["--backend-store-uri", uri, "--tracking-uri", uri, "--run-ids", ",".join(runs)]
-    # Without ids it would take all models that anybody ever deleted.
-    arguments += ["--logged-model-ids", ",".join(models)] if models else []
-    with redirect_stdout(StringIO()), redirect_stderr(StringIO()):
-        gc.main(arguments, standalone_mode=False)
 
 
 def log_trial(parent: str, trial: "Trial", *, family: str) -> None:

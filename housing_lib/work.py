@@ -87,6 +87,6 @@ def close_open_runs(run_id: str, channel: Channel) -> int:
     TrackingError
         If the store cannot be opened.
     """
-    from housing_lib import tracking
+    from housing_lib import tracked_runs
 
-    return tracking.close_open_runs(run_id)
+    return tracked_runs.close_open_runs(run_id)

@@ -14,7 +14,16 @@ from pathlib import Path
 import psutil
 import pytest
 
-from housing_lib import comparison, graph, housekeeping, pipeline, runs, store, tracking
+from housing_lib import (
+    comparison,
+    graph,
+    housekeeping,
+    pipeline,
+    runs,
+    store,
+    tracked_runs,
+    tracking,
+)
 from housing_lib.files import file_digest
 from housing_lib.graph import FINISHED, Plan, Step
 from housing_lib.journal import Journal, Run
@@ -360,7 +369,7 @@ def test_mlflow_runs_go_with_old_runs_unless_something_rests_on_them(tiny):
         step = tiny.make("logs", table, *sources, parameters={"seen": run})
         step.forced = True
         pipeline.run_steps(run, Plan((), 0), [step])
-    assert [len(trials) for trials in tracking.runs_of("first-run").values()] == [1]
+    assert [len(trials) for trials in tracked_runs.runs_of("first-run").values()] == [1]
     old = housekeeping.removable(keep=1)
     doomed = housekeeping.removable_mlflow_runs(old)
     assert {run.id for run in old} == {"first-run", "second-run"}
@@ -369,8 +378,8 @@ def test_mlflow_runs_go_with_old_runs_unless_something_rests_on_them(tiny):
     assert len(list(files)) == 3
     housekeeping.remove(old, doomed)
     assert len(list(get_settings().artifacts.rglob("x.csv"))) == 1
-    assert tracking.runs_of("first-run") == tracking.runs_of("second-run") == {}
-    assert len(tracking.runs_of("third-run")) == 1
+    assert tracked_runs.runs_of("first-run") == tracked_runs.runs_of("second-run") == {}
+    assert len(tracked_runs.runs_of("third-run")) == 1
 
 
 def test_a_store_that_does_not_answer_keeps_all_runs(tiny_done, own_root):

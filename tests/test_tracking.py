@@ -11,7 +11,7 @@ import pytest
 import skops.io
 from mlflow.exceptions import MlflowException
 
-from housing_lib import connection, tracking, trust
+from housing_lib import connection, tracked_runs, tracking, trust
 
 SLIM = """
 import sys
@@ -114,9 +114,9 @@ def test_an_mlflow_server_that_goes_away_is_not_taken_for_one_without_the_runs(m
         def get_run(self, run_id):
             raise MlflowException("connection refused")
 
-    monkeypatch.setattr(tracking, "client", Away)
+    monkeypatch.setattr(tracked_runs, "client", Away)
     with pytest.raises(tracking.TrackingError, match="connection refused"):
-        tracking.finished_runs(["a"])
+        tracked_runs.finished_runs(["a"])
 
 
 def test_no_search_on_these_data_says_what_to_do(store):
