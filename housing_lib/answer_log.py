@@ -40,7 +40,7 @@ def read_answers(
 
 
 def refuse_empty(begin: datetime | None, end: datetime | None) -> None:
-    """Raise a `DataError` if the log cannot be read, or holds nothing of the period.
+    """Refuse a log that has nothing to tell.
 
     Raises
     ------

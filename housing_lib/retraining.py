@@ -75,7 +75,7 @@ def collect(source: str, *, base: str, since: str = "", until: str = "") -> grow
 
 
 def refuse_locked(source: str) -> None:
-    """Raise a `RetrainError` if the source is the locked test districts.
+    """Refuse a source that nothing may learn from.
 
     Raises
     ------

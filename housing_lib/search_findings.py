@@ -5,7 +5,7 @@ import pandas as pd
 
 from housing_lib.families import Range, get_family
 from housing_lib.tables import usd
-from housing_lib.tuning import FEWEST_TRIALS, Search
+from housing_lib.trials import FEWEST_TRIALS, Search
 
 LITTLE = 0.002  # in 100,000 USD: by so much two trainings differ that are alike but for their seed
 

@@ -22,7 +22,7 @@ from housing_lib.trust import trusted_types, unpack_model
 
 if TYPE_CHECKING:
     from housing_lib.evaluation import Judgement
-    from housing_lib.tuning import Search, Trial
+    from housing_lib.trials import Search, Trial
 
 
 def experiment_id(kind: str) -> str:

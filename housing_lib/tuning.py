@@ -1,105 +1,35 @@
 """One Optuna study of one family: the search for its best hyperparameters."""
 
 import hashlib
-import json
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import optuna
-import pandas as pd
 from optuna.distributions import BaseDistribution, FloatDistribution, IntDistribution
 from optuna.trial import FrozenTrial, TrialState
 
-from housing_lib import compute, growing, studies
-from housing_lib.accuracy import metrics
-from housing_lib.families import Range, get_family, make_estimator, make_model
-from housing_lib.features import prepared_before
-from housing_lib.model import DistrictModel
+from housing_lib import compute, studies
+from housing_lib.families import get_family, make_estimator
 from housing_lib.parts import Part
-from housing_lib.processes import cores, one_blas_thread
+from housing_lib.processes import cores
 from housing_lib.settings import get_settings
-
-
-@dataclass(frozen=True)
-class Trial:
-    """One set of hyperparameters that was tried: how it scored, or that it was pruned."""
-
-    number: int
-    params: dict[str, Any]
-    metrics: dict[str, float]
-    state: str
-    seconds: float
-
+from housing_lib.trials import (
+    Search,
+    Trial,
+    distributions,
+    ended_trials,
+    judge_trial,
+    keep_trial,
+    plain_trial,
+    pruner_of,
+    sampler_of,
+    shipped_parameters,
+)
 
 OnTrial = Callable[[Trial], None]
-FEWEST_TRIALS = 10  # fewer say nothing of a search
-
-
-@dataclass
-class Search:
-    """A study: its trials, the best of them, and that one's fitted estimator.
-
-    `growth` is the share of its size to which the family may grow; `fitted` is
-    the number of the trial whose estimator is kept.
-    """
-
-    family: str
-    seed: int
-    growth: float
-    study: optuna.Study
-    trials: list[Trial] = field(default_factory=list)
-    estimator: Any = None
-    fitted: int | None = None
-
-    @property
-    def complete(self) -> list[Trial]:
-        """The trials that were not pruned."""
-        return [trial for trial in self.trials if trial.state == "complete"]
-
-    @property
-    def best(self) -> Trial:
-        """The trial of the lowest validation RMSE."""
-        return min(self.complete, key=lambda trial: trial.metrics["val_rmse"])
-
-    def count(self, state: str) -> int:
-        """The number of trials that ended in a state, `complete` or `pruned`."""
-        return sum(trial.state == state for trial in self.trials)
-
-    @property
-    def table(self) -> pd.DataFrame:
-        """One row a trial: number, state, seconds, validation RMSE, parameters."""
-        rows = [
-            {"trial": trial.number, "state": trial.state, "seconds": trial.seconds}
-            | trial.metrics
-            | trial.params
-            for trial in self.trials
-        ]
-        return pd.DataFrame(rows).set_index("trial")
-
-    @property
-    def importances(self) -> pd.Series:
-        """How much each hyperparameter decides of the error, largest first; together 1.
-
-        By PED-ANOVA (Watanabe et al. 2023) over the complete trials; empty where these
-        are too few, or where there is only one hyperparameter.
-        """
-        if len(self.complete) < FEWEST_TRIALS or len(get_family(self.family).space) == 1:
-            return pd.Series(dtype="float64")
-        return pd.Series(optuna.importance.get_param_importances(self.study))
-
-    def best_model(self, train: Part) -> DistrictModel:
-        """The model of raw districts with the best trial's parameters.
-
-        The same as `make_model(family, best.params, growth=growth).fit(...)` on the training
-        districts; where one seed is enough, without fitting its estimator again.
-        """
-        model = make_model(self.family, self.best.params, seed=self.seed, growth=self.growth)
-        reused = self.estimator if get_family(self.family).repeats == 1 else None
-        before = prepared_before(train)
-        return model.fit(train.districts, train.y, near_fitted=reused, prepared=before)
 
 
 def tune(
@@ -154,7 +84,7 @@ def tune(
     if abreast > 1:
         studies.refuse_shared()
     name = study_name(family, train, val, seed=seed, growth=growth, abreast=abreast)
-    search = Search(family, seed, growth, studies.open_study(name, _pruner(family)))
+    search = Search(family, seed, growth, studies.open_study(name, pruner_of(family)))
     if studies.is_shared():
         _search_together(search, train, val, n_trials, on_trial)
     elif abreast > 1 or get_settings().cluster:
@@ -184,15 +114,11 @@ def study_name(
     return f"{family}-{digest.hexdigest()[:12]}"
 
 
-def _pruner(family: str) -> optuna.pruners.BasePruner:
-    return optuna.pruners.MedianPruner(n_startup_trials=4, n_warmup_steps=_warm_up(family))
-
-
 def _search_alone(
     search: Search, train: Part, val: Part, total: int, on_trial: OnTrial | None
 ) -> None:
     for number in range(total):
-        kept = _kept(search.study)
+        kept = ended_trials(search.study)
         trial = kept[number] if number < len(kept) else _try_next(search, train, val)
         search.trials.append(trial)
         _tell(on_trial, [trial])
@@ -210,7 +136,7 @@ def _search_abreast(
     with compute.crew(shared, jobs=min(abreast, cores())) as work:
         while len(search.trials) < total:
             first = len(search.trials)
-            row = _kept(search.study)[first:total] or _try_several(
+            row = ended_trials(search.study)[first:total] or _try_several(
                 search, work, min(abreast, total - first)
             )
             search.trials += row
@@ -228,7 +154,7 @@ def _try_several(search: Search, work: compute.Work, count: int) -> list[Trial]:
         trial, reported = found[place]
         for stage, error in reported.items():
             one.report(error, stage)
-        row.append(_keep(search, one, replace(trial, number=first + place)))
+        row.append(keep_trial(search, one, replace(trial, number=first + place)))
     return row
 
 
@@ -237,11 +163,11 @@ def _try_elsewhere(
 ) -> tuple[Trial, dict[int, float]]:
     """A trial and what it reported, by a worker that knows what the trials before it reported."""
     family, seed, growth, train, val = shared
-    study = optuna.create_study(pruner=_pruner(family))
+    study = optuna.create_study(pruner=pruner_of(family))
     study.add_trials(past)
     study.enqueue_trial(params)
     asked = study.ask(distributions(family))
-    trial, _ = _judge(Search(family, seed, growth, study), train, val, asked)
+    trial, _ = judge_trial(Search(family, seed, growth, study), train, val, asked)
     return trial, study.trials[asked.number].intermediate_values
 
 
@@ -268,7 +194,7 @@ def _begin_together(search: Search, total: int) -> None:
     known = search.study.user_attrs.get(studies.TOTAL, 0)
     search.study.set_user_attr(studies.TOTAL, max(total, known))
     if not search.study.get_trials(deepcopy=False):
-        search.study.enqueue_trial(_shipped(search.family), skip_if_exists=True)
+        search.study.enqueue_trial(shipped_parameters(search.family), skip_if_exists=True)
 
 
 def _together(
@@ -279,13 +205,13 @@ def _together(
     studies.fail_lost(study)
     living = [one for one in study.get_trials(deepcopy=False) if _counts(one)]
     if len(living) < total:
-        study.sampler = _sampler(search, len(study.get_trials(deepcopy=False)))
+        study.sampler = sampler_of(search, len(study.get_trials(deepcopy=False)))
         run = partial(_run_together, search, train, val, total)
         studies.run_one(study, run, _SurplusError)
-    elif len(_kept(study)) < total:
+    elif len(ended_trials(study)) < total:
         studies.fail_unheard(study, waiting)
         time.sleep(studies.POLL_S)  # others are at the last ones, and may yet be lost
-    return _kept(study)[:total]
+    return ended_trials(study)[:total]
 
 
 def _counts(trial: FrozenTrial) -> bool:
@@ -298,8 +224,8 @@ def _run_together(search: Search, train: Part, val: Part, total: int, asked: opt
         raise _SurplusError
     for name, values in distributions(search.family).items():
         _suggest(asked, name, values)
-    trial, _ = _judge(search, train, val, asked)
-    asked.set_user_attr("trial", _plain(replace(trial, number=asked.number)))
+    trial, _ = judge_trial(search, train, val, asked)
+    asked.set_user_attr("trial", plain_trial(replace(trial, number=asked.number)))
     if trial.state == "pruned":
         raise optuna.TrialPruned
     return trial.metrics["val_rmse"]
@@ -312,102 +238,21 @@ def _suggest(asked: optuna.Trial, name: str, values: BaseDistribution) -> None:
         asked.suggest_float(name, values.low, values.high, step=values.step, log=values.log)
 
 
-def _kept(study: optuna.Study) -> list[Trial]:
-    """The trials that ended, in order."""
-    ended = study.get_trials(states=studies.ENDED)
-    return [Trial(**trial.user_attrs["trial"]) for trial in ended]
-
-
-def _warm_up(family: str) -> int:
-    # A slow learner that ends best is behind at first, so boosting is not judged too early.
-    stages = get_family(family).stages
-    return stages.end // stages.step // 5 if stages else 0
-
-
-def distributions(family: str) -> dict[str, BaseDistribution]:
-    """A family's search space in Optuna's terms.
-
-    Raises
-    ------
-    FamilyError
-        If there is no such family.
-    """
-    return {name: _distribution(values) for name, values in get_family(family).space.items()}
-
-
-def _distribution(values: Range) -> BaseDistribution:
-    if isinstance(values.low, int) and isinstance(values.high, int):
-        return IntDistribution(values.low, values.high, log=values.log, step=values.step or 1)
-    return FloatDistribution(values.low, values.high, log=values.log, step=values.step)
-
-
 def _ask(search: Search, number: int) -> optuna.Trial:
     """The next trial to run: the shipped parameters first, then what the sampler proposes."""
-    search.study.sampler = _sampler(search, number)
+    search.study.sampler = sampler_of(search, number)
     if number == 0 and not search.study.get_trials(states=(TrialState.WAITING,)):
-        search.study.enqueue_trial(_shipped(search.family))
+        search.study.enqueue_trial(shipped_parameters(search.family))
     return search.study.ask(distributions(search.family))
-
-
-def _sampler(search: Search, number: int) -> optuna.samplers.BaseSampler:
-    # One of its own for each trial, so that a search that was stopped draws the same.
-    return optuna.samplers.TPESampler(seed=(search.seed + number) % 2**32, n_startup_trials=5)
-
-
-def _shipped(family: str) -> dict[str, Any]:
-    found = get_family(family)
-    return {name: found.defaults[name] for name in found.space}
 
 
 def _try_next(search: Search, train: Part, val: Part) -> Trial:
     number = len(search.trials)
     asked = _ask(search, number)
-    trial, estimator = _judge(search, train, val, asked)
+    trial, estimator = judge_trial(search, train, val, asked)
     trial = replace(trial, number=number)
     if estimator is not None and all(
         trial.metrics["val_rmse"] < other.metrics["val_rmse"] for other in search.complete
     ):
         search.estimator, search.fitted = estimator, number
-    return _keep(search, asked, trial)
-
-
-def _judge(search: Search, train: Part, val: Part, asked: optuna.Trial) -> tuple[Trial, Any]:
-    """A trial that ended, and its estimator; None if it was pruned."""
-    with one_blas_thread():  # so that a trial is the same wherever it runs
-        return _fit_and_score(search, train, val, asked)
-
-
-def _fit_and_score(
-    search: Search, train: Part, val: Part, asked: optuna.Trial
-) -> tuple[Trial, Any]:
-    started = time.perf_counter()
-    try:
-        estimator, params = growing.fit(
-            asked, train, val, family=search.family, seed=search.seed, growth=search.growth
-        )
-    except optuna.TrialPruned:
-        seconds = time.perf_counter() - started
-        last = _last_reported(asked.study.trials[asked.number])
-        params = growing.params_of(asked, search.growth)
-        return Trial(asked.number, params, {"val_rmse": last}, "pruned", seconds), None
-    scores = metrics(train.y, estimator.predict(train.X), prefix="train_")
-    scores |= metrics(val.y, estimator.predict(val.X), prefix="val_")
-    seconds = time.perf_counter() - started
-    return Trial(asked.number, params, scores, "complete", seconds), estimator
-
-
-def _keep(search: Search, asked: optuna.Trial, trial: Trial) -> Trial:
-    asked.set_user_attr("trial", _plain(trial))
-    if trial.state == "pruned":
-        search.study.tell(asked, state=TrialState.PRUNED)
-    else:
-        search.study.tell(asked, trial.metrics["val_rmse"])
-    return trial
-
-
-def _plain(trial: Trial) -> Any:
-    return json.loads(json.dumps(asdict(trial)))
-
-
-def _last_reported(trial: FrozenTrial) -> float:
-    return trial.intermediate_values[max(trial.intermediate_values)]
+    return keep_trial(search, asked, trial)

@@ -361,7 +361,7 @@ def test_mlflow_runs_go_with_old_runs_unless_something_rests_on_them(tiny):
     begin = 'with tracking.run("tuning", "x", params={}, tags={"pipeline_run": '
     trial = "tracking.log_trial(run, Trial(0, {}, {'val_rmse': 1.0}, 'complete', 1.0), family='x')"
     sources = [
-        f"{logs}\nfrom housing_lib.tuning import Trial\n"
+        f"{logs}\nfrom housing_lib.trials import Trial\n"
         f"{begin}seen}}) as run:\n    {trial}\n    tracking.log_table(seen_table, 'x')"
     ]
     table = "import pandas as pd\nseen_table = pd.DataFrame({'a': [1]})"

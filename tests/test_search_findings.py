@@ -6,15 +6,16 @@ import optuna
 import pytest
 
 from housing_lib import data, families, features, search_findings, tuning
+from housing_lib.trials import FEWEST_TRIALS, Search, Trial
 
 
 def search_of(*errors: float, family: str = "xgboost", growth: float = 1.0, **params: float):
     """A search whose trials ended with `errors`, all with the same parameters."""
     trials = [
-        tuning.Trial(number, params, {"val_rmse": error}, "complete", 1.0)
+        Trial(number, params, {"val_rmse": error}, "complete", 1.0)
         for number, error in enumerate(errors)
     ]
-    return tuning.Search(family, 0, growth, optuna.create_study(), trials)
+    return Search(family, 0, growth, optuna.create_study(), trials)
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +26,7 @@ def searched(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("HOUSING_ROOT", str(tmp_path_factory.mktemp("root")))
         return tuning.tune(
-            "decision_tree", split["train"], split["val"], n_trials=tuning.FEWEST_TRIALS, seed=0
+            "decision_tree", split["train"], split["val"], n_trials=FEWEST_TRIALS, seed=0
         )
 
 

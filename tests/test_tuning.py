@@ -155,7 +155,7 @@ def test_pruned_trials_of_a_quick_look_are_noted_with_the_longer_steps_they_took
     split, monkeypatch
 ):
     median = optuna.pruners.MedianPruner(n_startup_trials=1, n_warmup_steps=0)
-    monkeypatch.setattr(tuning, "_pruner", lambda family: median)
+    monkeypatch.setattr(tuning, "pruner_of", lambda family: median)
     train, val = split["train"], split["val"]
     search = tuning.tune("xgboost", train, val, n_trials=5, seed=0, growth=QUICK)
     rates = [one.params["learning_rate"] for one in search.trials if one.state == "pruned"]
