@@ -12,6 +12,7 @@ import skops.io
 from mlflow.exceptions import MlflowException
 
 from housing_lib import connection, tracked_runs, tracking, trust
+from housing_lib.settings import get_settings
 
 SLIM = """
 import sys
@@ -52,7 +53,7 @@ def test_a_store_that_cannot_be_opened_is_named_at_once(own_root, content):
 
 def test_a_password_in_the_address_is_not_shown(own_root, monkeypatch):
     monkeypatch.setenv("HOUSING_TRACKING_URI", "postgresql://me:canary@127.0.0.1:1/none")
-    tracking.get_settings.cache_clear()
+    get_settings.cache_clear()
     with pytest.raises(tracking.TrackingError) as caught:
         tracking.client()
     assert "canary" not in str(caught.value)
