@@ -9,7 +9,7 @@ from IPython.display import Markdown
 from housing_lib import quality
 from housing_lib.data import TARGET
 from housing_lib.families import title
-from housing_lib.geography import regions
+from housing_lib.geography import errors_by_region, regions
 from housing_lib.monitoring import Session
 from housing_lib.tables import figure, usd
 from housing_lib.verdict import ALARM, NOT_ENOUGH, QUIET
@@ -22,6 +22,7 @@ LEARNED = (
     "stood among those that the model learned from. It knows them better than others, which "
     "alone can make a session look changed: judge it by districts that are new to it."
 )
+WITHOUT_PRICES = "No true price is known yet, so nobody can say."
 TO_DO = {
     ALARM: (
         "What to do: look at the causes below. If a source sends wrong values, mend it; if the "
@@ -135,7 +136,12 @@ def oddity_table(session: Session) -> Any:
 
 
 def first_batches(session: Session) -> Any:
-    """The first batches with where chance alone puts one of the same size, one column each."""
+    """The first batches with where chance alone puts one of the same size, one column each.
+
+    A sentence, here and in what follows, where no true price is known.
+    """
+    if session.errors.empty:
+        return Markdown(WITHOUT_PRICES)  # type: ignore[no-untyped-call]
     batches = session.batches.head(FIRST_BATCHES)
     chance = session.by_chance
     shown = pd.DataFrame(index=list(NAMES.values()))
@@ -150,6 +156,8 @@ def first_batches(session: Session) -> Any:
 
 def worst_batches(session: Session) -> Any:
     """The batches with the largest RMSE: their interval, counts, and the region of most rows."""
+    if session.errors.empty:
+        return Markdown(WITHOUT_PRICES)  # type: ignore[no-untyped-call]
     rows = session.batches.nlargest(WORST, "batch_rmse")
     chance = session.by_chance.loc["rmse", "high"]
     shown = pd.DataFrame(
@@ -170,6 +178,14 @@ def worst_batches(session: Session) -> Any:
 
 def _usual_region(session: Session, number: int) -> str:
     return str(regions(session.rows[session.batch == number]).mode().iloc[0])
+
+
+def region_table(session: Session) -> Any:
+    """What the model asks in each region, the largest error first."""
+    if session.errors.empty:
+        return Markdown(WITHOUT_PRICES)  # type: ignore[no-untyped-call]
+    table = errors_by_region(session.rows[session.valid], session.errors)
+    return table.style.format(precision=0, thousands=",")
 
 
 def version_table(session: Session) -> Any:

@@ -11,6 +11,7 @@ from typing import Any
 from housing_lib.settings import HousingError
 
 FINISHED = ("done", "reused")
+CUT_SHORT = {"waiting": "skipped", "running": "killed"}  # of a run that ends early
 # The long ones first, so that nobody waits for a straggler at the end; looking at data can wait.
 SLOWEST_FIRST = ("gradient_boosting", "random_forest", "xgboost", "decision_tree")
 

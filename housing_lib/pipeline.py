@@ -12,6 +12,7 @@ from typing import Any
 from housing_lib import notify, privacy, reuse, runs, store, work
 from housing_lib.files import file_digest
 from housing_lib.graph import (
+    CUT_SHORT,
     Plan,
     Selection,
     Step,
@@ -357,14 +358,13 @@ def run_promotion(version: int | None, channel: Channel) -> dict[str, Any]:
 def _finish(current: Run, journal: Journal) -> None:
     from housing_lib import pages
 
-    for step in current.steps.values():
-        if step.state in ("waiting", "running"):
-            step.state, step.reason = "killed", current.stopping
+    cut_short = [step for step in current.steps.values() if step.state in CUT_SHORT]
+    for step in cut_short:
+        step.state, step.reason = CUT_SHORT[step.state], current.stopping
     states = {step.state for step in current.steps.values()}
-    current.state = "done"
-    for worst in ("failed", "killed"):
-        if worst in states:
-            current.state = worst
+    current.state = "killed" if cut_short or "killed" in states else "done"
+    if "failed" in states:
+        current.state = "failed"
     if current.state != "done":
         _close_open_runs([current.id])
     journal.end()

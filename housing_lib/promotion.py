@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from housing_lib import evidence, gate, growth, guarded, ledger
-from housing_lib.connection import first_line
+from housing_lib.connection import StoreAwayError, first_line
 from housing_lib.ledger import Decision, stage_version
 from housing_lib.parts import Part, load_manifest, load_part
 from housing_lib.registry import RegistryError, load_version, proved_bytes, tags_of
@@ -158,7 +158,8 @@ def promote(version: int | None = None) -> Decision:
     except (RegistryError, ledger.LedgerError):
         raise
     except Exception as error:
-        reason = f"the registry cannot be asked or written: {first_line(error)}"
+        said = error.__cause__ if isinstance(error, StoreAwayError) else error
+        reason = f"the registry cannot be asked or written: {first_line(said or error)}"
         unknown = "`housing history` tells whether the ledger has a line on this"
         return Decision("held", version, None, [reason, unknown])
 

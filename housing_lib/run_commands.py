@@ -78,9 +78,6 @@ def run(
     from housing_lib.graph import Selection
 
     use_cluster(cluster)
-    if get_settings().cluster:
-        work = "Held-out blocks run" if get_settings().study_url else "Trials and blocks run"
-        err.print(f"{work} on {compute.where()}.", soft_wrap=True)
     if resume:
         others = (trials, seed, step_timeout, timeout)
         _refuse_other_options(budget, models, source, force, only, start, *others)
@@ -92,6 +89,9 @@ def run(
     choice = Selection(force, _split(only), start)
     limits = {"step_timeout_s": step_timeout, "timeout_s": timeout}
     plan = None if resume else make_plan(budget, trials, models, source, jobs, seed, limits)
+    if get_settings().cluster:
+        work = "Held-out blocks run" if get_settings().study_url else "Trials and blocks run"
+        err.print(f"{work} on {compute.where()}.", soft_wrap=True)
     end_like_ctrl_c()
     with console.watching(out) as watch:
         if plan is None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from housing_lib.files import read_json, remove_leftovers, write_json
-from housing_lib.graph import FINISHED, Plan
+from housing_lib.graph import CUT_SHORT, FINISHED, Plan
 from housing_lib.settings import HousingError, get_settings
 
 PACKAGES_FILE = "packages.json"
@@ -192,8 +192,8 @@ def mend() -> list[str]:
     dead = [run for run in past_runs() if run.content["state"] == "running" and not run.is_alive]
     for run in dead:
         for step in run.steps:
-            if step["state"] in ("running", "waiting"):
-                step |= {"state": "killed", "reason": "the run was killed"}
+            if ended := CUT_SHORT.get(step["state"]):
+                step |= {"state": ended, "reason": "the run was killed"}
         write_json(run.folder / "run.json", run.content | {"state": "killed"})
         (run.folder / PROCESS_FILE).unlink(missing_ok=True)
         remove_leftovers(run.folder)

@@ -4,6 +4,8 @@ import io
 import json
 import os
 import socket
+import sqlite3
+from contextlib import closing
 
 import numpy as np
 import pandas as pd
@@ -145,7 +147,7 @@ def test_settings_that_cannot_be_used_are_all_named(housing, tmp_path, monkeypat
 def test_a_cluster_that_cannot_be_used_is_told_before_anything_runs(housing, tmp_path):
     done = housing(tmp_path, "run", "--cluster", "foo")
     assert done.returncode == 1
-    assert "the Dask scheduler foo cannot be reached" in done.stderr
+    assert done.stderr.startswith("ClusterError: the Dask scheduler foo cannot be reached")
     assert not (tmp_path / "reports").exists()
 
 
@@ -192,6 +194,15 @@ def test_an_object_store_that_is_away_ends_with_1_so_that_schedulers_try_again(m
     storage._object_store.cache_clear()
     assert done.exit_code == 1
     assert "s3://bucket/districts.csv" in done.output
+
+
+def test_a_store_that_is_locked_ends_with_1_so_that_schedulers_try_again(here, empty_store):
+    with closing(sqlite3.connect(empty_store / "mlflow.db")) as held:
+        held.execute("begin exclusive")
+        done = here("history")
+    assert done.exit_code == 1
+    assert "database is locked" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_history_tells_what_was_decided(smoke):

@@ -109,6 +109,11 @@ def test_without_prices_the_error_is_estimated_and_drift_is_watched(shuffled, re
     alarm = observe(richer, registered, batch_rows=100).verdict
     assert alarm.alarming
     assert "MedInc" in {cause.what for cause in alarm.causes}
+    for table in (findings.first_batches, findings.worst_batches, findings.region_table):
+        assert "No true price is known yet" in table(found).data
+    drawn = plots.quality_grid(found.batches, found.sliding, found.by_chance)
+    assert [axes.get_ylabel() for axes in drawn.axes] == ["RMSE (dollars)", "MAE (dollars)"]
+    plt.close("all")
 
 
 def test_no_valid_row_and_no_batch_size_are_refused(shuffled, registered):
@@ -171,7 +176,8 @@ def tell(session):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         text = findings.bottom_line(session, family="xgboost", stage="production", promised=0.4)
-        for table in (findings.first_batches, findings.worst_batches, findings.version_table):
+        tables = findings.first_batches, findings.worst_batches, findings.region_table
+        for table in (*tables, findings.version_table):
             assert table(session).to_html()
         findings.cause_table(session)
         findings.oddity_table(session)

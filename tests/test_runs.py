@@ -182,7 +182,7 @@ def test_a_run_that_is_stopped_keeps_what_ran_and_leaves_no_process(tiny, own_ro
     wait_for(lambda: states(own_root)["quick"] == "done")
     process.send_signal(number)
     assert process.wait(timeout=20) == 1
-    assert states(own_root) == {"quick": "done", "hang": "killed", "later": "killed"}
+    assert states(own_root) == {"quick": "done", "hang": "killed", "later": "skipped"}
     (folder,) = own_root.glob("reports/2*")
     assert "it ran until here" in (folder / "00_hang.ipynb").read_text()
     assert "<title>FAILED" in (folder / "00_hang.html").read_text()

@@ -37,7 +37,7 @@ CHANCE = "#ECECEC"
 
 
 def quality_grid(batches: pd.DataFrame, sliding: pd.DataFrame, by_chance: pd.DataFrame) -> Figure:
-    """Each metric batch by batch, with sliding windows, over what chance alone does.
+    """Each metric that is known batch by batch, with sliding windows, over what chance alone does.
 
     Parameters
     ----------
@@ -47,8 +47,11 @@ def quality_grid(batches: pd.DataFrame, sliding: pd.DataFrame, by_chance: pd.Dat
     by_chance
         Between which values an unchanged batch lies: `low` and `high` by metric.
     """
-    figure, column = plt.subplots(len(PANELS), 1, figsize=(WIDTH, 10.5), sharex=True)
-    for axes, (name, title) in zip(column, PANELS.items(), strict=True):
+    panels = {name: title for name, title in PANELS.items() if _is_known(name, batches)}
+    size = (WIDTH, 2.1 * len(panels))
+    figure, grid = plt.subplots(len(panels), 1, figsize=size, sharex=True, squeeze=False)
+    column = grid[:, 0]
+    for axes, (name, title) in zip(column, panels.items(), strict=True):
         _draw_metric(axes, name, batches, sliding, by_chance)
         axes.set_ylabel(title)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
@@ -56,6 +59,11 @@ def quality_grid(batches: pd.DataFrame, sliding: pd.DataFrame, by_chance: pd.Dat
     column[-1].set_xlabel("batch")
     legend_above(column[0])
     return figure
+
+
+def _is_known(name: str, batches: pd.DataFrame) -> bool:
+    found = batches.filter([f"batch_{name}", f"estimated_{name}"])
+    return name == "rmse" or bool(found.notna().any(axis=None))
 
 
 def _draw_metric(
