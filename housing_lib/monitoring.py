@@ -62,9 +62,11 @@ class Session:
 
     @property
     def batch_rows(self) -> int:
-        """How many rows with a true price a batch has, usually."""
+        """How many rows with a true price a batch has, usually; all, while no price is known."""
         counts = self.batches["num_valid_rows_in_batch"]
-        return max(1, int(counts[counts > 0].median())) if (counts > 0).any() else 1
+        if not counts.any():
+            counts = self.batches["num_rows_in_batch"]
+        return max(1, int(counts[counts > 0].median()))
 
     @property
     def by_chance(self) -> pd.DataFrame:

@@ -111,6 +111,7 @@ def test_without_prices_the_error_is_estimated_and_drift_is_watched(shuffled, re
     assert "MedInc" in {cause.what for cause in alarm.causes}
     for table in (findings.first_batches, findings.worst_batches, findings.region_table):
         assert "No true price is known yet" in table(found).data
+    assert found.batch_rows == 100
     drawn = plots.quality_grid(found.batches, found.sliding, found.by_chance)
     assert [axes.get_ylabel() for axes in drawn.axes] == ["RMSE (dollars)", "MAE (dollars)"]
     plt.close("all")
