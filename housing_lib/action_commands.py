@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from housing_lib import run_commands
+from housing_lib.errors import HousingError
 from housing_lib.run_commands import Jobs, Wait
-from housing_lib.settings import HousingError, get_settings
 from housing_lib.terminal import EXIT_FAILED, EXIT_HELD, err, out, say, say_errors
 
 if TYPE_CHECKING:
@@ -62,6 +62,8 @@ def retrain(
 
 
 def _plan(source: str = "", budget: str = "", models: str = "", jobs: int | None = None) -> "Plan":
+    from housing_lib.settings import get_settings
+
     settings = get_settings()
     return run_commands.make_plan(
         budget or settings.retrain_budget,
@@ -192,6 +194,7 @@ def simulate(
     A week is ROWS districts, so `housing monitor log --batch-rows ROWS` looks at it week by week.
     """
     from housing_lib import simulation
+    from housing_lib.settings import get_settings
 
     script = simulation.Script(shift, weeks, rows, start, delay, pace, seed)
     settings = get_settings()

@@ -15,7 +15,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from housing_lib import action_commands, monitor_command, past_commands, run_commands
-from housing_lib.settings import HousingError, get_settings, use_cluster
+from housing_lib.errors import HousingError
 from housing_lib.terminal import EXIT_HELD, Cluster, err, out, say
 from housing_lib.terminal import say_errors as _say_errors
 
@@ -90,6 +90,7 @@ def tune(
     """
     from housing_lib import compute, families, parts, studies, tuning
     from housing_lib.processes import cores
+    from housing_lib.settings import get_settings, use_cluster
 
     families.get_family(family)
     use_cluster(cluster)
@@ -143,6 +144,7 @@ def predict(
     command goes on where it was, and comes to the same bytes.
     """
     from housing_lib import answering, compute, console, scoring
+    from housing_lib.settings import use_cluster
 
     use_cluster(cluster)
     goal = target or scoring.default_target(source)
@@ -248,6 +250,8 @@ def history(
 
 
 def _show_ledger(lines: Any) -> None:
+    from housing_lib.settings import get_settings
+
     name = get_settings().model_name
     shown = Table(title=f"{name}: decisions", title_justify="left", box=box.SIMPLE_HEAD)
     for heading in ("line", "when", "who", "decision", "from", "to", "why"):
@@ -270,6 +274,7 @@ def report(
 ) -> None:
     """Make a run's index page anew from its records, and every page a PDF if asked."""
     from housing_lib import pages, printing
+    from housing_lib.settings import get_settings
 
     if pdf:
         printing.find_browser()
@@ -291,6 +296,7 @@ def serve(
     ] = False,
 ) -> None:
     """Serve the Production model over HTTP."""
+    from housing_lib.settings import get_settings
     from serve.launch import launch
 
     _refuse_taken(host or get_settings().host, port or get_settings().port)
@@ -333,6 +339,7 @@ def ui(
 ) -> None:
     """Open MLflow's own page on the project's store."""
     from housing_lib import connection
+    from housing_lib.settings import get_settings
 
     _refuse_taken(LOOPBACK, port)  # MLflow asks nobody who they are
     connection.client()

@@ -14,11 +14,11 @@ import numpy.typing as npt
 from housing_lib.arrays import flatten, restore
 from housing_lib.compiled_features import Around, Own, district_matrix, place_km
 from housing_lib.contract import Floats
+from housing_lib.errors import HousingError
 from housing_lib.files import atomic_path, file_digest
 from housing_lib.forests import Forest, Mean
 from housing_lib.networks import Networks
 from housing_lib.searching import nearest
-from housing_lib.settings import HousingError
 from housing_lib.shallow import Shallow
 
 FORMAT = 8

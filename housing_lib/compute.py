@@ -18,6 +18,7 @@ from contextlib import contextmanager
 from functools import lru_cache, partial
 from typing import Any, Self
 
+from housing_lib.errors import OutageError
 from housing_lib.processes import (
     ProcessDiedError,
     cores,
@@ -25,7 +26,7 @@ from housing_lib.processes import (
     one_blas_thread,
     use_environment,
 )
-from housing_lib.settings import OutageError, get_settings
+from housing_lib.settings import get_settings
 
 Work = Callable[[Callable[..., Any], Sequence[tuple[Any, ...]]], Iterator[tuple[int, Any]]]
 ATTEMPTS = 3

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, TypeVar
 
 from filelock import FileLock
 
+from housing_lib.errors import HousingError, OutageError
 from housing_lib.files import atomic_path
-from housing_lib.settings import HousingError, OutageError, get_settings
+from housing_lib.settings import get_settings
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

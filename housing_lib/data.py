@@ -18,8 +18,9 @@ from housing_lib.contract import TARGET as TARGET
 from housing_lib.contract import USD_PER_UNIT as USD_PER_UNIT
 from housing_lib.contract import Column as Column
 from housing_lib.contract import Floats as Floats
+from housing_lib.errors import HousingError
 from housing_lib.files import file_digest
-from housing_lib.settings import HousingError, get_settings
+from housing_lib.settings import get_settings
 
 BUNDLED_SHA256 = "6c920b8ea6eae64f9e0a29ec8cc9c82ccd01d977bd1dcad4a8c15ab1fe30978a"
 PARTS = ("train", "val", "test")

@@ -10,8 +10,9 @@ import numpy as np
 from housing_lib import compiled, registry
 from housing_lib.connection import client, or_none, reaching
 from housing_lib.contract import FEATURES, Floats
+from housing_lib.errors import HousingError
 from housing_lib.files import atomic_path, file_digest
-from housing_lib.settings import HousingError, get_settings
+from housing_lib.settings import get_settings
 
 # A later format finds no tag of its own, and compiles the model anew.
 TAG = f"compiled_{compiled.FORMAT}_sha256"

@@ -7,10 +7,10 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
+from housing_lib.errors import HousingError
 from housing_lib.files import atomic_path, read_json, write_json
 from housing_lib.parameters import cells_of
 from housing_lib.privacy import hide, secret_values
-from housing_lib.settings import HousingError
 
 if TYPE_CHECKING:
     from housing_lib.processes import Channel

@@ -6,7 +6,8 @@ from difflib import get_close_matches
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from housing_lib.settings import HousingError, get_settings
+from housing_lib.errors import HousingError
+from housing_lib.settings import get_settings
 
 if TYPE_CHECKING:
     from housing_lib.model import DistrictModel

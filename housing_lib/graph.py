@@ -8,7 +8,7 @@ from graphlib import TopologicalSorter
 from pathlib import Path
 from typing import Any
 
-from housing_lib.settings import HousingError
+from housing_lib.errors import HousingError
 
 FINISHED = ("done", "reused")
 CUT_SHORT = {"waiting": "skipped", "running": "killed"}  # of a run that ends early

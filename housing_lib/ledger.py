@@ -23,7 +23,8 @@ from typing import Any
 from filelock import FileLock
 
 from housing_lib.connection import client, first_line, or_none, reaching
-from housing_lib.settings import HousingError, get_settings
+from housing_lib.errors import HousingError
+from housing_lib.settings import get_settings
 
 STAGES = ("staging", "production", "previous")
 PROMOTIONS = ("promoted", "rolled back")

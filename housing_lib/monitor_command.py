@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from housing_lib import action_commands
+from housing_lib.errors import HousingError
 from housing_lib.run_commands import conclude, run_alone
-from housing_lib.settings import HousingError, get_settings, use_cluster
 from housing_lib.terminal import EXIT_HELD, Cluster, err, out, say_errors, seconds_of
 
 if TYPE_CHECKING:
@@ -50,6 +50,7 @@ def monitor(
     serve/schedules/ has lines for cron, systemd and Airflow that run this for months.
     """
     from housing_lib import compute, parameters, registry, traffic
+    from housing_lib.settings import get_settings, use_cluster
 
     use_cluster(cluster)
     if get_settings().cluster:

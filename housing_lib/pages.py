@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from housing_lib import charts, runs, summary
+from housing_lib.errors import HousingError
 from housing_lib.files import atomic_path, read_json
 from housing_lib.graph import FINISHED
 from housing_lib.rendering import TEMPLATES
-from housing_lib.settings import HousingError
 
 if TYPE_CHECKING:
     from jinja2 import Environment

@@ -13,9 +13,10 @@ from pathlib import Path
 from types import NoneType
 from typing import Any
 
+from housing_lib.errors import HousingError
 from housing_lib.files import read_json
 from housing_lib.privacy import is_secret_name
-from housing_lib.settings import HousingError, get_settings
+from housing_lib.settings import get_settings
 
 TYPES: dict[str, type | tuple[type, ...]] = {
     "int": int,

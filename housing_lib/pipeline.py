@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from housing_lib import notify, privacy, reuse, runs, store, work
+from housing_lib.errors import HousingError, OutageError
 from housing_lib.files import file_digest
 from housing_lib.graph import (
     CUT_SHORT,
@@ -26,7 +27,7 @@ from housing_lib.graph import (
 from housing_lib.journal import Journal, Run, new_id, to_json
 from housing_lib.parameters import parameters_of
 from housing_lib.processes import Channel, call_in_process, share_cores, stop_all
-from housing_lib.settings import HousingError, OutageError, get_settings
+from housing_lib.settings import get_settings
 
 BY_HAND = "stopped by hand"
 GRACE_S = 8.0  # for a step that is stopped, to write down what it has

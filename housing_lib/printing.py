@@ -5,8 +5,8 @@ import subprocess
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from housing_lib.errors import HousingError
 from housing_lib.files import atomic_path
-from housing_lib.settings import HousingError
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
 SILENT = (

@@ -12,7 +12,8 @@ from multiprocessing.context import BaseContext
 from multiprocessing.process import BaseProcess
 from typing import Any
 
-from housing_lib.settings import HousingError, OutageError, get_settings
+from housing_lib.errors import HousingError, OutageError
+from housing_lib.settings import get_settings
 
 _living: dict[BaseProcess, Connection] = {}
 

@@ -15,8 +15,9 @@ from housing_lib.connection import (
     or_none,
     reaching,
 )
+from housing_lib.errors import HousingError
 from housing_lib.ledger import Decision, history, stage_version
-from housing_lib.settings import HousingError, get_settings
+from housing_lib.settings import get_settings
 from housing_lib.trust import unpack_model
 
 __all__ = ["Decision", "history", "stage_version"]

@@ -6,8 +6,8 @@ from pathlib import Path
 from textwrap import shorten
 from typing import Any
 
+from housing_lib.errors import HousingError
 from housing_lib.parameters import cells_of
-from housing_lib.settings import HousingError
 
 RECORD = "application/vnd.housing.result+json"
 ERROR_MARKER = "papermill-error-cell-tag"

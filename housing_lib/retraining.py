@@ -7,8 +7,9 @@ from typing import Any
 import pandas as pd
 
 from housing_lib import alarms, growth, notify, traffic
+from housing_lib.errors import HousingError
 from housing_lib.journal import Run
-from housing_lib.settings import HousingError, get_settings
+from housing_lib.settings import get_settings
 from housing_lib.verdict import Verdict
 
 BROKEN_SOURCE = "missing values"

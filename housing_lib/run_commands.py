@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from housing_lib.settings import HousingError, get_settings, use_cluster
+from housing_lib.errors import HousingError
 from housing_lib.terminal import Cluster, err, out, say, say_errors, seconds_of
 
 if TYPE_CHECKING:
@@ -71,6 +71,8 @@ def run(
 
     What was run before from the same code, data and parameters is taken from there.
     """
+    from housing_lib.settings import get_settings, use_cluster
+
     if help_notebook:
         _show_parameters(help_notebook)
         return
@@ -145,6 +147,7 @@ def make_plan(
     from housing_lib import compute
     from housing_lib.graph import BUDGETS, Plan
     from housing_lib.processes import cores
+    from housing_lib.settings import get_settings
 
     compute.refuse_away()
     names = _families(models)

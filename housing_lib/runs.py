@@ -8,9 +8,10 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
+from housing_lib.errors import HousingError
 from housing_lib.files import read_json, remove_leftovers, write_json
 from housing_lib.graph import CUT_SHORT, FINISHED, Plan
-from housing_lib.settings import HousingError, get_settings
+from housing_lib.settings import get_settings
 
 PACKAGES_FILE = "packages.json"
 PROCESS_FILE = "process.json"  # whose run it is; it is there while the run is

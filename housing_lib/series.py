@@ -11,8 +11,8 @@ import pandas as pd
 from housing_lib import compute
 from housing_lib.data import FEATURES, Floats, row_ids
 from housing_lib.decision import Chance, Decision, decide
+from housing_lib.errors import HousingError
 from housing_lib.parts import load_part
-from housing_lib.settings import HousingError
 from housing_lib.traffic import Traffic, from_table
 from housing_lib.watch import FEWEST_REFERENCE, Watch
 

@@ -8,19 +8,9 @@ from pathlib import Path
 from pydantic import AliasChoices, Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from housing_lib.errors import HousingError
+
 PROJECT = Path(__file__).resolve().parents[1]
-
-
-class HousingError(Exception):
-    """An error whose text says what was found, what was expected and what to do."""
-
-    exit_code = 2
-
-
-class OutageError(HousingError):
-    """What is needed is away or was lost: the same command may succeed later."""
-
-    exit_code = 1
 
 
 class Settings(BaseSettings):

@@ -25,8 +25,8 @@ import numpy as np
 import pandas as pd
 
 from housing_lib.data import CONTRACT, FEATURES, PRICE_CAP, Floats
+from housing_lib.errors import HousingError, OutageError
 from housing_lib.places import regions
-from housing_lib.settings import HousingError, OutageError
 
 TIMEOUT_S = 30
 START_S = 60

@@ -8,8 +8,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from housing_lib.errors import OutageError
 from housing_lib.files import atomic_path
-from housing_lib.settings import OutageError
 
 REMOTE = "s3://"
 UNREACHABLE_S = 10.0

@@ -4,7 +4,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from housing_lib.settings import OutageError, get_settings
+from housing_lib.errors import OutageError
+from housing_lib.settings import get_settings
 
 _FINISHED = (
     "SELECT run_uuid FROM runs WHERE run_uuid IN :ids "

@@ -11,7 +11,8 @@ from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 
-from housing_lib.settings import HousingError, get_settings
+from housing_lib.errors import HousingError
+from housing_lib.settings import get_settings
 
 HEARTBEAT_S, SILENT_S = 5, 30  # a machine that is not heard of for so long has lost its trial
 AWAY_S = 120.0

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from housing_lib.settings import HousingError, OutageError
+from housing_lib.errors import HousingError, OutageError
 
 EXIT_DONE, EXIT_HELD = 0, 3
 EXIT_FAILED = OutageError.exit_code

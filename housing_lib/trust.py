@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from housing_lib.settings import HousingError
+from housing_lib.errors import HousingError
 
 # skops loads these beside its own list, and nothing else: no code runs that is not named here.
 TRUSTED_TYPES = (

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from housing_lib import execution, privacy, provenance, rendering, reports
+from housing_lib.errors import HousingError
 from housing_lib.files import read_json
 from housing_lib.processes import Channel
-from housing_lib.settings import HousingError
 
 
 def run_notebook(

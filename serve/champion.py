@@ -19,8 +19,9 @@ from filelock import FileLock, Timeout
 
 from housing_lib import compiled
 from housing_lib.contract import Floats
+from housing_lib.errors import HousingError
 from housing_lib.files import atomic_path
-from housing_lib.settings import HousingError, get_settings
+from housing_lib.settings import get_settings
 
 log = logging.getLogger("uvicorn.error")
 

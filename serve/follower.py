@@ -10,7 +10,8 @@ import time
 from dataclasses import asdict
 from pathlib import Path
 
-from housing_lib.settings import HousingError, get_settings
+from housing_lib.errors import HousingError
+from housing_lib.settings import get_settings
 from serve.champion import (
     Release,
     Sighting,

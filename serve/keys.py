@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from ipaddress import ip_address
 
-from housing_lib.settings import HousingError
+from housing_lib.errors import HousingError
 
 SCOPES = ("predict", "actuals", "metrics")
 _ENTRY = re.compile(r"([A-Za-z0-9_.-]+):([a-z+]+):([0-9a-f]{64})")

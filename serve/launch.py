@@ -5,7 +5,8 @@ import tempfile
 
 import uvicorn
 
-from housing_lib.settings import HousingError, get_settings
+from housing_lib.errors import HousingError
+from housing_lib.settings import get_settings
 from serve.keys import is_loopback, parse_keys
 
 GRACE_SECONDS = 30

@@ -18,8 +18,8 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import SQLAlchemyError
 
 from housing_lib.contract import FEATURES
+from housing_lib.errors import HousingError
 from housing_lib.prediction_tables import actuals, make_tables, predictions
-from housing_lib.settings import HousingError
 from serve.patience import Patience
 from serve.priority import give_way
 from serve.spool import Row, Spool

@@ -19,6 +19,7 @@ from housing_lib.settings import PROJECT, Settings
 
 # Imports point down only: a module may import those of the floors below its own.
 FLOORS = [
+    {"errors"},
     {
         "settings",
         "files",

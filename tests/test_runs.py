@@ -35,7 +35,7 @@ import json, sys
 from housing_lib import pipeline, processes, run_commands, runs
 from housing_lib.graph import Plan, Step
 from housing_lib.journal import new_id
-from housing_lib.settings import HousingError
+from housing_lib.errors import HousingError
 
 # The first of them spares the others a slow import.
 SMALL = ["housing_lib.quick_schemas", "ipykernel.kernelapp", "papermill", "nbconvert"]
