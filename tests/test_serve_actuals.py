@@ -2,6 +2,7 @@
 
 import sqlite3
 import time
+from contextlib import closing, suppress
 
 import pytest
 from serving import district, problems
@@ -10,16 +11,14 @@ from serve.schemas import EXAMPLE_DISTRICT
 
 
 def logged(root, prediction_id):
-    """The row of the prediction log with that id, once it is there."""
-    deadline = time.monotonic() + 5
+    """The row of the prediction log with that id, once it and its table are there."""
+    path, deadline = root / "data" / "serving" / "predictions.db", time.monotonic() + 5
+    query = "select * from predictions where prediction_id = ?"
     while time.monotonic() < deadline:
-        with sqlite3.connect(root / "data" / "serving" / "predictions.db") as connection:
+        with suppress(sqlite3.OperationalError), closing(sqlite3.connect(path)) as connection:
             connection.row_factory = sqlite3.Row
-            query = "select * from predictions where prediction_id = ?"
-            row = connection.execute(query, [prediction_id]).fetchone()
-        connection.close()
-        if row:
-            return row
+            if row := connection.execute(query, [prediction_id]).fetchone():
+                return row
         time.sleep(0.1)
     return None
 

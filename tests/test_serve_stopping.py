@@ -106,8 +106,8 @@ def test_a_worker_that_is_killed_under_load_is_replaced_and_the_others_answer(ow
         assert_others_answer(server)
         for one in pressing:
             one.pause_s = 0.02  # still hundreds a second, and a core for the worker that starts
-        server.wait_for(lambda status: status == {"status": "ready", "model_version": second})
-        assert len(workers_of(server)) == 2
+        moved = {"status": "ready", "model_version": second}
+        server.wait_for(lambda status: status == moved and len(workers_of(server)) == 2)
         for one in pressing:
             one.ended.set()
             one.join()
