@@ -28,8 +28,8 @@ PUBLISHED = HERE / "published.json"
 README = HERE.parents[1] / "README.md"
 MARKS = ("<!-- scoreboard -->", "<!-- end of the scoreboard -->")
 SMALL = (
-    "At a small size what is done once, as starting processes, weighs more than in the figures that "
-    "README.md publishes: there a target can be met that is missed here. --full measures those."
+    "At a small size what is done once, as starting processes, weighs more than in the figures "
+    "that README.md publishes: a target that is missed here can be met there (--full)."
 )
 VERSIONS = ("scikit-learn", "xgboost-cpu", "optuna", "mlflow", "fastapi", "papermill")
 # What each benchmark is started with: at a small size, and for the published figures.

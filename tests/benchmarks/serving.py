@@ -214,8 +214,8 @@ def measure_batch(port, name, rows):
                connections=1, seconds=BULK_S)  # fmt: skip
     times, failures = uvloop.run(job)
     assert times
-    assert not failures
-    return 1 / statistics.median(times)
+    assert not failures or name in contenders.BATCHING, f"{failures} of {len(times)} failed"
+    return 1 / statistics.median(times) if not failures else (len(times) - failures) / BULK_S
 
 
 async def while_swapping(port, connections, seconds):
