@@ -1,5 +1,7 @@
 """What a session of monitoring found, as a reader sees it: sentences and tables in dollars."""
 
+from collections.abc import Callable
+from functools import wraps
 from typing import Any
 
 import numpy as np
@@ -135,13 +137,21 @@ def oddity_table(session: Session) -> Any:
     return found.map("{:,}".format).to_frame("rows").rename_axis(None).style
 
 
-def first_batches(session: Session) -> Any:
-    """The first batches with where chance alone puts one of the same size, one column each.
+def _of_true_prices(table: Callable[[Session], Any]) -> Callable[[Session], Any]:
+    """That table, or a sentence where no true price is known."""
 
-    A sentence, here and in what follows, where no true price is known.
-    """
-    if session.errors.empty:
+    @wraps(table)
+    def told(session: Session) -> Any:
+        if session.valid.any():
+            return table(session)
         return Markdown(WITHOUT_PRICES)  # type: ignore[no-untyped-call]
+
+    return told
+
+
+@_of_true_prices
+def first_batches(session: Session) -> Any:
+    """The first batches with where chance alone puts one of the same size, one column each."""
     batches = session.batches.head(FIRST_BATCHES)
     chance = session.by_chance
     shown = pd.DataFrame(index=list(NAMES.values()))
@@ -154,10 +164,9 @@ def first_batches(session: Session) -> Any:
     return shown.style
 
 
+@_of_true_prices
 def worst_batches(session: Session) -> Any:
     """The batches with the largest RMSE: their interval, counts, and the region of most rows."""
-    if session.errors.empty:
-        return Markdown(WITHOUT_PRICES)  # type: ignore[no-untyped-call]
     rows = session.batches.nlargest(WORST, "batch_rmse")
     chance = session.by_chance.loc["rmse", "high"]
     shown = pd.DataFrame(
@@ -180,10 +189,9 @@ def _usual_region(session: Session, number: int) -> str:
     return str(regions(session.rows[session.batch == number]).mode().iloc[0])
 
 
+@_of_true_prices
 def region_table(session: Session) -> Any:
     """What the model asks in each region, the largest error first."""
-    if session.errors.empty:
-        return Markdown(WITHOUT_PRICES)  # type: ignore[no-untyped-call]
     table = errors_by_region(session.rows[session.valid], session.errors)
     return table.style.format(precision=0, thousands=",")
 

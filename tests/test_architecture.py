@@ -158,6 +158,12 @@ def test_the_server_imports_neither_pandas_nor_scikit_learn_nor_mlflow():
     assert not {"pandas", "sklearn", "mlflow", "xgboost", "pickle5"} & set(done.stdout.split())
 
 
+def test_help_and_refusals_do_not_wait_for_what_commands_need():
+    code = "import sys, housing_lib.cli; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert not {"pydantic", "numpy", "pandas", "mlflow"} & set(done.stdout.split())
+
+
 def test_every_module_begins_with_what_it_knows():
     for path in [*LIBRARY.rglob("*.py"), *(PROJECT / "serve").glob("*.py")]:
         assert ast.get_docstring(ast.parse(path.read_text())), path

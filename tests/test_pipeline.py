@@ -263,6 +263,12 @@ def _notebook(path, *sources: str) -> str:
     return str(path)
 
 
+def test_the_graph_waits_for_what_it_needs():
+    steps = graph.make_steps(Plan(["ridge", "lasso"], 1), "run")
+    order = [step.id for step in graph.in_order(steps)]
+    assert order.index("preprocessing") < order.index("tuning-ridge") < order.index("evaluation")
+
+
 def test_the_graph_is_that_of_the_design():
     steps = {step.id: step for step in graph.make_steps(Plan(["ridge", "lasso"], 1), "run")}
     assert list(steps) == [

@@ -249,6 +249,7 @@ def _is_held_without_a_line(version):
     decision = promotion.promote(version)
     assert decision.decision == "held"
     assert "the registry cannot be asked or written" in decision.reasons[0]
+    assert "read or written" not in decision.reasons[0]  # the same again
     assert "`housing history` tells" in decision.reasons[1]
 
 

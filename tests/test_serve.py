@@ -216,7 +216,8 @@ def test_a_parameter_that_a_route_does_not_take_is_refused_as_documented(server)
     assert found["latitude"]["found"] == '"99"'
     assert found["longitude"]["problem"] == "missing"
     answer = server.post("/predict", params={"explain": "perhaps"}, json=district())
-    assert problems(answer)["explain"]["problem"] == "neither true nor false"
+    (found,) = problems(answer).values()
+    assert (found["field"], found["problem"]) == ("explain", "neither true nor false")
 
 
 def test_contributions_add_up_to_the_price(server):

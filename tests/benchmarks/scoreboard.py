@@ -57,10 +57,10 @@ def main() -> None:
         if len(found) > 1:
             every = [bar for one in found.values() for bar in one]
             Console(width=120).print(bars.table("Scoreboard", every))
-        if not chosen.full:
-            print(SMALL)
         if chosen.full:
             publish(found)
+        else:
+            print(SMALL)
     if chosen.full or chosen.readme:
         write_readme()
 

@@ -1,0 +1,90 @@
+"""Runs that there are: found, compared, resumed, and removed with what they left in MLflow."""
+
+import json
+
+import pytest
+
+from housing_lib import comparison, housekeeping, pipeline, runs, store, tracked_runs
+from housing_lib.graph import Plan
+from housing_lib.settings import get_settings
+
+
+def test_a_run_and_itself_do_not_differ(tiny_done):
+    one = runs.find("first-run")
+    assert comparison.compare(one, one) == []
+
+
+def test_what_differs_between_two_runs_is_told_by_kind(tiny_done):
+    changed = tiny_done.three(first=["reports.record(x=2)"], second=["reports.record(x=2.5)"])
+    changed[2].parameters = {"seen": "new"}
+    pipeline.run_steps("second-run", Plan((), 0, jobs=2), changed)
+    one, other = runs.find("first-run"), runs.find("second-run")
+    other.content["data_digest"] = "abc"
+    found = comparison.compare(one, other)
+    told = {(row.kind, row.name): (row.old, row.new) for row in found}
+    assert told[("data", "digest")] == ("", "abc")
+    assert told[("parameter", "seen")][1] == "new"
+    assert ("code", "notebook of first") in told
+    assert ("code", "notebook of beside") not in told
+
+
+def test_old_runs_are_removed_but_never_what_production_came_from(tiny_done, monkeypatch, housing):
+    reports = get_settings().reports
+    for number in range(4):
+        folder = reports / f"2026-01-0{number + 1}_000000"
+        folder.mkdir()
+        champion = {"version": number, "metrics": {}}
+        content = {"state": "done", "started": f"2026-01-0{number + 1}", "steps": []}
+        content |= {"champion": champion, "seconds": 1.0}
+        content["steps"] = [{"id": "evaluation", "state": "done", "origin": folder.name}]
+        (folder / "run.json").write_text(json.dumps(content))
+    monkeypatch.setattr(store, "version_in", lambda stage: 1)
+    old = housekeeping.removable(keep=2)
+    assert [run.id[:10] for run in old] == ["2026-01-03", "2026-01-01"]
+    housekeeping.remove(old)
+    left = sorted(path.parent.name[:10] for path in reports.glob("*/run.json"))
+    assert left == ["2026-01-02", "2026-01-04", "first-run"]
+
+
+@pytest.mark.usefixtures("empty_store")
+def test_mlflow_runs_go_with_old_runs_unless_something_rests_on_them(tiny):
+    logs = "from housing_lib import tracking"
+    begin = 'with tracking.run("tuning", "x", params={}, tags={"pipeline_run": '
+    trial = "tracking.log_trial(run, Trial(0, {}, {'val_rmse': 1.0}, 'complete', 1.0), family='x')"
+    sources = [
+        f"{logs}\nfrom housing_lib.trials import Trial\n"
+        f"{begin}seen}}) as run:\n    {trial}\n    tracking.log_table(seen_table, 'x')"
+    ]
+    table = "import pandas as pd\nseen_table = pd.DataFrame({'a': [1]})"
+    for run in ("first-run", "second-run", "third-run"):
+        step = tiny.make("logs", table, *sources, parameters={"seen": run})
+        step.forced = True
+        pipeline.run_steps(run, Plan((), 0), [step])
+    assert [len(trials) for trials in tracked_runs.runs_of("first-run").values()] == [1]
+    old = housekeeping.removable(keep=1)
+    doomed = housekeeping.removable_mlflow_runs(old)
+    assert {run.id for run in old} == {"first-run", "second-run"}
+    assert len(doomed) == 4
+    files = get_settings().artifacts.rglob("x.csv")
+    assert len(list(files)) == 3
+    housekeeping.remove(old, doomed)
+    assert len(list(get_settings().artifacts.rglob("x.csv"))) == 1
+    assert tracked_runs.runs_of("first-run") == tracked_runs.runs_of("second-run") == {}
+    assert len(tracked_runs.runs_of("third-run")) == 1
+
+
+def test_a_store_that_does_not_answer_keeps_all_runs(tiny_done, own_root):
+    (own_root / "mlflow.db").write_text("no database")
+    with pytest.raises(store.StoreError, match="does not answer"):
+        housekeeping.removable(keep=1)
+
+
+def test_a_run_is_found_by_the_beginning_of_its_id_and_refused_by_others(tiny_done):
+    assert runs.find("first").id == runs.find("latest").id == "first-run"
+    with pytest.raises(runs.RunError, match=r"there is no run 'third'\. Found: first-run"):
+        runs.find("third")
+
+
+def test_nothing_to_resume_is_said(tiny_done):
+    with pytest.raises(runs.RunError, match="nothing to resume: there is no run yet"):
+        pipeline.resume()
