@@ -26,12 +26,13 @@ def status(
     from housing_lib import runs as records
 
     found = records.find(name)
-    content = found.content | {"state": found.state}
+    record = found.record
     if as_json:
-        print(json.dumps(content, indent=2))
+        print(json.dumps(record, indent=2))
         return
-    out.print(console.table(content))
-    out.print(f"{found.state}, started {content['started'].replace('T', ' ')}, {found.folder}")
+    out.print(console.table(record))
+    started = record["started"].replace("T", " ")
+    out.print(f"{record['state']}, started {started}, {found.folder}")
 
 
 def logs(

@@ -40,6 +40,13 @@ class PastRun:
         return "killed" if written == "running" and not self.is_alive else written
 
     @property
+    def record(self) -> dict[str, Any]:
+        """What it wrote last, with what became of its steps if its process is gone."""
+        if self.state == self.content["state"]:
+            return self.content
+        return self.content | {"state": "killed", "steps": [*map(_cut_short, self.steps)]}
+
+    @property
     def is_alive(self) -> bool:
         """Whether the process that runs it still does."""
         return _is_alive(self.process)
@@ -62,6 +69,11 @@ class PastRun:
     def steps(self) -> list[dict[str, Any]]:
         """Its steps as `run.json` holds them."""
         return list(self.content["steps"])
+
+
+def _cut_short(step: dict[str, Any]) -> dict[str, Any]:
+    ended = CUT_SHORT.get(step["state"])
+    return step | {"state": ended, "reason": "the run was killed"} if ended else step
 
 
 def _is_alive(process: dict[str, Any]) -> bool:
@@ -190,12 +202,9 @@ def _none(damaged: Sequence[Path]) -> str:
 
 def mend() -> list[str]:
     """The ids of the runs whose process is gone; their records say now that they were killed."""
-    dead = [run for run in past_runs() if run.content["state"] == "running" and not run.is_alive]
+    dead = [run for run in past_runs() if run.state != run.content["state"]]
     for run in dead:
-        for step in run.steps:
-            if ended := CUT_SHORT.get(step["state"]):
-                step |= {"state": ended, "reason": "the run was killed"}
-        write_json(run.folder / "run.json", run.content | {"state": "killed"})
+        write_json(run.folder / "run.json", run.record)
         (run.folder / PROCESS_FILE).unlink(missing_ok=True)
         remove_leftovers(run.folder)
     return [run.id for run in dead]

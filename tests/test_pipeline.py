@@ -201,6 +201,7 @@ def test_a_killed_run_is_resumed_in_its_own_folder_with_what_is_left(
     process.wait()
     told = json.loads(housing(tmp_path, "status", "--json").stdout)
     assert told["state"] == "killed"
+    assert not {"running", "waiting"} & {step["state"] for step in told["steps"]}
     done = housing(tmp_path, "run", "--resume")
     assert done.returncode == 0, done.stdout + done.stderr
     (folder,) = tmp_path.glob("reports/2*")
