@@ -234,9 +234,9 @@ def _estimator(estimator: Any) -> Estimator:
         return from_boosters([estimator])
     if kind == "HistGradientBoostingRegressor":
         return from_histogram_boosting(estimator)
-    if kind in ("RandomForestRegressor", "ExtraTreesRegressor"):
+    if hasattr(estimator, "estimators_"):
         return from_trees(estimator.estimators_)
-    if kind == "DecisionTreeRegressor":
+    if hasattr(estimator, "tree_"):
         return from_trees([estimator])
     if hasattr(estimator, "coef_"):
         return _linear(estimator)

@@ -1,5 +1,7 @@
 """What a model looks at: permutation importance, its own measure, and contributions."""
 
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -11,6 +13,7 @@ from housing_lib.data import FEATURES, Floats
 from housing_lib.estimators import LinearStart, RankNetwork
 from housing_lib.model import FAR_COLUMNS
 from housing_lib.parts import Part
+from housing_lib.processes import cores
 
 SHUFFLED = 600  # districts are enough to rank eight columns
 EXPLAINED = 200  # districts are enough to rank the features by their contributions
@@ -85,7 +88,8 @@ def contributions(model: Any, districts: pd.DataFrame, names: list[str]) -> pd.D
         return None
     matrix = inner.transform(districts)
     share = inner.near_share(matrix)[:, None]
-    each = [_shap(one, matrix) for one in near]
+    with ThreadPoolExecutor(cores()) as pool:  # XGBoost lets go of Python while it explains
+        each = list(pool.map(partial(_shap, matrix=matrix), near))
     total = np.average(each, axis=0, weights=inner.near_weights) * share
     total[:, [*FAR_COLUMNS, -1]] += _shap(inner.far_, matrix[:, FAR_COLUMNS]) * (1 - share)
     return pd.DataFrame(total, columns=[*names, "base"])

@@ -114,7 +114,7 @@ FAMILIES: dict[str, Family] = {
     ),
     "decision_tree": Family(
         title="Decision tree",
-        estimator="sklearn.tree.DecisionTreeRegressor",
+        estimator="housing_lib.estimators.RoundedTree",
         space={
             "max_depth": Range(4, 24),
             "min_samples_leaf": Range(1, 100, log=True),
@@ -132,7 +132,7 @@ FAMILIES: dict[str, Family] = {
     ),
     "random_forest": Family(
         title="Random forest",
-        estimator="sklearn.ensemble.RandomForestRegressor",
+        estimator="housing_lib.estimators.RoundedForest",
         space={
             # Narrow looks at few districts a tree are as good as wide ones, and far quicker.
             "max_features": Range(0.03, 0.12),
@@ -168,7 +168,7 @@ FAMILIES: dict[str, Family] = {
             "max_features": 0.1,
             "max_iter": 700,
         },
-        fixed={"early_stopping": False},
+        fixed={"early_stopping": False, "max_bins": 64},
         stages=Stages("max_iter", end=1000, step=1000, patience=30),
     ),
     "xgboost": Family(

@@ -5,15 +5,12 @@ from functools import partial
 from typing import Any
 
 import optuna
-from sklearn.ensemble import (
-    ExtraTreesRegressor,
-    HistGradientBoostingRegressor,
-    RandomForestRegressor,
-)
+from sklearn.ensemble import ExtraTreesRegressor, HistGradientBoostingRegressor
 from xgboost import XGBRegressor
 from xgboost.callback import EarlyStopping, TrainingCallback
 
 from housing_lib.accuracy import metrics
+from housing_lib.estimators import RoundedForest
 from housing_lib.families import Stages, get_family, make_estimator
 from housing_lib.parts import Part
 
@@ -64,7 +61,7 @@ def fit(
 
 
 def _grow_forest(
-    forest: RandomForestRegressor | ExtraTreesRegressor,
+    forest: RoundedForest | ExtraTreesRegressor,
     fit: Fit,
     stages: Stages,
     asked: optuna.Trial,
@@ -100,7 +97,7 @@ def _grow_boosters(
 
 
 GROW: dict[type, Callable[..., int]] = {
-    RandomForestRegressor: _grow_forest,
+    RoundedForest: _grow_forest,
     ExtraTreesRegressor: _grow_forest,
     HistGradientBoostingRegressor: _grow_histograms,
     XGBRegressor: _grow_boosters,

@@ -9,6 +9,8 @@ TRUSTED_TYPES = (
     "housing_lib.estimators.LinearStart",
     "housing_lib.estimators.PercentileRegression",
     "housing_lib.estimators.RankNetwork",
+    "housing_lib.estimators.RoundedForest",
+    "housing_lib.estimators.RoundedTree",
     "housing_lib.features.DistrictColumns",
     "housing_lib.features.DistrictFeatures",
     "housing_lib.blend.BlendedModel",
