@@ -21,7 +21,7 @@ from serve import bodies, metrics, schemas
 from serve.documentation import answers, document, takes
 from serve.guard import Guard
 from serve.keys import parse_keys
-from serve.problems import explain_query
+from serve.problems import UNEXPLAINED, explain_query, refuse
 from serve.service import Service, encode
 
 PAGE = Path(__file__).with_name("page")
@@ -69,8 +69,14 @@ async def predict(
     responses=answers("Predictions", 408, 413, 415, 422, 503, table=True),
     openapi_extra=takes("Batch", table=True),
 )
-async def predict_batch(request: Request, service: Served) -> Response:
+async def predict_batch(
+    request: Request,
+    service: Served,
+    explain: Annotated[bool, Query(description="Refused: `/predict` explains one price.")] = False,
+) -> Response:
     """The prices of up to 10,000 districts, in their order; tables are answered with tables."""
+    if explain:
+        raise refuse([UNEXPLAINED], what="address")
     kind = bodies.content_type(dict(request.scope["headers"]))
     answer, request.state.model_version = await service.predict_batch(await request.body(), kind)
     return Response(answer, media_type=kind)

@@ -21,6 +21,13 @@ UNREADABLE = Problem(
     expected="JSON in UTF-8",
 )
 
+UNEXPLAINED = Problem(
+    field="explain",
+    problem="is not answered for a batch",
+    found="true",
+    expected="one district at a time, by /predict?explain=true",
+)
+
 
 class RefusedError(Exception):
     """A request that cannot be answered as it stands."""

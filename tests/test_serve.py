@@ -220,6 +220,14 @@ def test_a_parameter_that_a_route_does_not_take_is_refused_as_documented(server)
     assert (found["field"], found["problem"]) == ("explain", "neither true nor false")
 
 
+def test_a_batch_is_not_explained_and_says_so(server):
+    for body in ({"json": {"districts": [district()]}}, {"content": "MedInc\n1"}):
+        answer = server.post("/predict/batch", params={"explain": True}, **body)
+        assert problems(answer)["explain"]["expected"].endswith("/predict?explain=true")
+    answer = server.post("/predict/batch", params={"explain": 0}, json={"districts": [district()]})
+    assert len(answer.json()["predictions"]) == 1
+
+
 def test_contributions_add_up_to_the_price(server):
     answer = server.post("/predict", params={"explain": True}, json=district()).json()
     explanation = answer["explanation"]
