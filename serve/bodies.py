@@ -1,6 +1,6 @@
 """Bodies to districts and true prices, or the refusal that says all that is wrong."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import msgspec
 import numpy as np
@@ -59,8 +59,13 @@ def read_district(body: bytes) -> Floats:
     return np.array([values], dtype="float64")
 
 
-def read_batch(body: bytes, kind: str) -> Floats:
+def read_batch(body: bytes, kind: str, read_table: Callable[[bytes, str], Floats]) -> Floats:
     """The districts in a body of that content type, shape (rows, 8).
+
+    Parameters
+    ----------
+    read_table
+        From a body that is no JSON, and its content type, to districts.
 
     Raises
     ------
@@ -68,7 +73,7 @@ def read_batch(body: bytes, kind: str) -> Floats:
         If it holds anything else.
     """
     if kind in tables.TYPES:
-        return tables.read_rows(body, kind)
+        return read_table(body, kind)
     if kind != JSON:
         expected = ", ".join((JSON, *tables.TYPES))
         found = Problem("(body)", "not a kind that is read", kind[:60] or "nothing", expected)

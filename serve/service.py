@@ -15,6 +15,7 @@ from housing_lib.contract import Floats
 from housing_lib.settings import get_settings
 from serve import bodies, metrics, tables
 from serve.access_log import AccessLog
+from serve.apart import TableReader
 from serve.champion import Champion, Follower, Following, sighting_file
 from serve.explaining import explain
 from serve.leaving import leaving_slowly
@@ -50,6 +51,7 @@ class Service:
         self.access_log = AccessLog()
         self.log = PredictionLog(settings.prediction_log_uri, spool=settings.serving)
         self._together = Together(self._answer)
+        self._tables = TableReader()
         self._threads = ThreadPoolExecutor(1, "batch", give_way, (BATCH_NICENESS,))
 
     @asynccontextmanager
@@ -67,6 +69,7 @@ class Service:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         await asyncio.to_thread(self.follower.end)
+        await asyncio.to_thread(self._tables.end)
         await asyncio.to_thread(self.log.stop)
         self.access_log.write()
 
@@ -138,7 +141,7 @@ class Service:
             If the log is strict and cannot be written.
         """
         champion = self.following.current()
-        rows = await self._aside(bodies.read_batch, body, kind)
+        rows = await self._aside(bodies.read_batch, body, kind, self._tables.read)
         found: list[Prediction] = []
         for start in range(0, len(rows), CHUNK):
             found += await self._aside(_predict, champion, rows[start : start + CHUNK])

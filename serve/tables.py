@@ -41,7 +41,14 @@ def read_rows(body: bytes, kind: str) -> Floats:
         if problems:
             raise refuse(problems, what="table")
         return _numbers(table)
-    except (pa.ArrowException, OSError, ValueError, IndexError, struct.error) as error:
+    except (
+        pa.ArrowException,
+        OSError,
+        ValueError,
+        IndexError,
+        OverflowError,
+        struct.error,
+    ) as error:
         fault = (str(error).splitlines() or [""])[0][:100].encode("ascii", "replace").decode()
         found = Problem("(body)", "cannot be read", fault, f"a table as {kind}")
         raise refuse([found], what="table") from error

@@ -1,0 +1,115 @@
+"""Tables are read by a process of their own, which a malicious one may end without harm.
+
+`python -m serve.apart N`; `TableReader` starts it. What reads Arrow and Parquet is a
+large program in C++, and bytes that it did not expect can abort it. It ends when the
+other end of its connection, file descriptor N, does.
+"""
+
+import contextlib
+import logging
+import subprocess
+import sys
+from multiprocessing import Pipe
+from multiprocessing.connection import Connection
+
+import msgspec
+import numpy as np
+
+from housing_lib.contract import FEATURES, Floats
+from serve import tables
+from serve.problems import RefusedError, refuse
+from serve.schemas import Problem, Refusal
+
+log = logging.getLogger("uvicorn.error")
+
+LONGEST_S = 10.0
+FATAL = Problem(
+    field="(body)",
+    problem="cannot be read",
+    found="bytes that end or hold up what reads them",
+    expected="a table as pandas, Polars or Arrow write it",
+)
+
+
+class TableReader:
+    """Reads one table after the other, in a process that is started by the first.
+
+    Parameters
+    ----------
+    longest
+        The seconds after which a table that is not read is refused.
+    """
+
+    def __init__(self, longest: float = LONGEST_S) -> None:
+        self.longest = longest
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def read(self, body: bytes, kind: str) -> Floats:
+        """The districts in a body of one of `tables.TYPES`, shape (rows, 8).
+
+        Raises
+        ------
+        RefusedError
+            If it is no such table, or breaks the contract, or the process.
+        """
+        process = self._running()
+        try:
+            found = self._ask(body, kind)
+        except (EOFError, OSError) as error:
+            self._blame(process, error)
+            raise refuse([FATAL], what="table") from error
+        if isinstance(found, Refusal):
+            raise RefusedError(422, found)
+        return np.frombuffer(found).reshape(-1, len(FEATURES)).copy()
+
+    def _running(self) -> subprocess.Popen[bytes]:
+        if self.process is not None and self.process.poll() is None:
+            return self.process
+        self._link, theirs = Pipe()
+        number = theirs.fileno()
+        command = [sys.executable, "-m", "serve.apart", str(number)]
+        # In a group of its own: Ctrl-C is for the server, which ends this one.
+        self.process = subprocess.Popen(command, pass_fds=[number], process_group=0)
+        theirs.close()
+        return self.process
+
+    def _ask(self, body: bytes, kind: str) -> bytes | Refusal:
+        self._link.send_bytes(kind.encode())
+        self._link.send_bytes(body)
+        if not self._link.poll(self.longest):
+            raise TimeoutError(f"no table within {self.longest:g} s")
+        return msgspec.msgpack.decode(self._link.recv_bytes(), type=bytes | Refusal)
+
+    def _blame(self, process: subprocess.Popen[bytes], error: Exception) -> None:
+        if isinstance(error, TimeoutError):
+            process.kill()
+        status = process.wait()
+        if status >= 0:  # its own fault, and not that of the table
+            raise RuntimeError(f"the process that reads tables ended with {status}") from error
+        log.warning("A table was refused: what reads it ended with %d (%s)", status, error)
+
+    def end(self) -> None:
+        """End the process, if there is one."""
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait()
+
+
+def main() -> None:
+    """Read what comes, until nobody is there to send it."""
+    link = Connection(int(sys.argv[1]))
+    with contextlib.suppress(EOFError, ConnectionError):
+        while True:
+            kind, body = link.recv_bytes().decode(), link.recv_bytes()
+            link.send_bytes(msgspec.msgpack.encode(_read(body, kind)))
+
+
+def _read(body: bytes, kind: str) -> bytes | Refusal:
+    try:
+        return tables.read_rows(body, kind).tobytes()
+    except RefusedError as error:
+        return error.refusal
+
+
+if __name__ == "__main__":
+    main()
