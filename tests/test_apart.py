@@ -1,5 +1,6 @@
 """What reads tables may be ended by one of them, and the server goes on."""
 
+import io
 import signal
 import subprocess
 import sys
@@ -7,6 +8,7 @@ import threading
 import time
 
 import psutil
+import pyarrow as pa
 import pytest
 from serving import district, problems
 
@@ -49,6 +51,17 @@ def test_one_process_reads_all_tables_and_refuses_what_is_none(reader):
     assert "HouseAge" in {one.field for one in refused.value.refusal.problems}
     assert reads(reader)
     assert reader.process.pid == first
+
+
+def test_a_date_that_no_calendar_has_is_refused(reader):
+    columns = {name: [ROW[name]] for name in FEATURES}
+    table = pa.table(columns | {"HouseAge": pa.array([2**62], pa.date64())})
+    sink = io.BytesIO()
+    with pa.ipc.new_stream(sink, table.schema) as stream:
+        stream.write_table(table)
+    with pytest.raises(RefusedError) as refused:
+        reader.read(sink.getvalue(), tables.ARROW)
+    assert refused.value.refusal.problems[0].problem == "cannot be read"
 
 
 def test_a_table_that_aborts_what_reads_it_is_refused_and_the_next_one_read(reader):
