@@ -6,6 +6,8 @@ from typing import Any, cast
 
 import numpy as np
 from scipy.spatial import KDTree
+from sklearn.ensemble import ExtraTreesRegressor, RandomForestRegressor
+from sklearn.tree import DecisionTreeRegressor
 
 from housing_lib import neighbours, places
 from housing_lib.arrays import flatten, restore
@@ -234,9 +236,9 @@ def _estimator(estimator: Any) -> Estimator:
         return from_boosters([estimator])
     if kind == "HistGradientBoostingRegressor":
         return from_histogram_boosting(estimator)
-    if hasattr(estimator, "estimators_"):
+    if isinstance(estimator, RandomForestRegressor | ExtraTreesRegressor):
         return from_trees(estimator.estimators_)
-    if hasattr(estimator, "tree_"):
+    if isinstance(estimator, DecisionTreeRegressor):
         return from_trees([estimator])
     if hasattr(estimator, "coef_"):
         return _linear(estimator)

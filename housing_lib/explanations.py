@@ -13,7 +13,6 @@ from housing_lib.data import FEATURES, Floats
 from housing_lib.estimators import LinearStart, RankNetwork
 from housing_lib.model import FAR_COLUMNS
 from housing_lib.parts import Part
-from housing_lib.processes import cores
 
 SHUFFLED = 600  # districts are enough to rank eight columns
 EXPLAINED = 200  # districts are enough to rank the features by their contributions
@@ -88,7 +87,7 @@ def contributions(model: Any, districts: pd.DataFrame, names: list[str]) -> pd.D
         return None
     matrix = inner.transform(districts)
     share = inner.near_share(matrix)[:, None]
-    with ThreadPoolExecutor(cores()) as pool:  # XGBoost lets go of Python while it explains
+    with ThreadPoolExecutor() as pool:  # XGBoost lets go of Python while it explains
         each = list(pool.map(partial(_shap, matrix=matrix), near))
     total = np.average(each, axis=0, weights=inner.near_weights) * share
     total[:, [*FAR_COLUMNS, -1]] += _shap(inner.far_, matrix[:, FAR_COLUMNS]) * (1 - share)

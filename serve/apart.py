@@ -9,6 +9,7 @@ import contextlib
 import logging
 import subprocess
 import sys
+from importlib import import_module
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 
@@ -71,6 +72,7 @@ class TableReader:
         # In a group of its own: Ctrl-C is for the server, which ends this one.
         self.process = subprocess.Popen(command, pass_fds=[number], process_group=0)
         theirs.close()
+        self._link.recv_bytes()  # it has started, however long that took
         return self.process
 
     def _ask(self, body: bytes, kind: str) -> bytes | Refusal:
@@ -98,7 +100,10 @@ class TableReader:
 def main() -> None:
     """Read what comes, until nobody is there to send it."""
     link = Connection(int(sys.argv[1]))
+    for name in ("csv", "ipc", "parquet"):
+        import_module(f"pyarrow.{name}")
     with contextlib.suppress(EOFError, ConnectionError):
+        link.send_bytes(b"ready")
         while True:
             kind, body = link.recv_bytes().decode(), link.recv_bytes()
             link.send_bytes(msgspec.msgpack.encode(_read(body, kind)))

@@ -20,7 +20,6 @@ UNREADABLE = Problem(
     found="text that is not UTF-8, or is nested too deeply, or holds endless digits",
     expected="JSON in UTF-8",
 )
-
 UNEXPLAINED = Problem(
     field="explain",
     problem="is not answered for a batch",

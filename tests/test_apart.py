@@ -89,6 +89,16 @@ def test_what_reads_for_too_long_is_ended(reader):
     assert reads(reader)
 
 
+def test_a_slow_start_is_no_fault_of_the_table(tmp_path, monkeypatch):
+    slow = tmp_path / "python"
+    slow.write_text(f'#!/bin/sh\nsleep 2\nexec {sys.executable} "$@"\n')
+    slow.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(slow))
+    reader = TableReader(longest=1)
+    assert reads(reader)
+    reader.end()
+
+
 def test_a_kill_under_a_table_refuses_it(reader):
     assert reads(reader)
     reader.process.send_signal(signal.SIGSTOP)
@@ -107,9 +117,16 @@ def test_it_ends_with_the_process_that_started_it():
     ended = subprocess.run([sys.executable, "-c", script], input=CSV, stdout=subprocess.PIPE)
     assert ended.returncode == -signal.SIGKILL
     deadline = time.monotonic() + 10
-    while psutil.pid_exists(int(ended.stdout)):
+    while _runs(int(ended.stdout)):
         assert time.monotonic() < deadline
         time.sleep(0.05)
+
+
+def _runs(pid):
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 def test_the_server_goes_on_after_a_table_that_would_abort_it(server):
