@@ -274,6 +274,8 @@ def _contract_text(origin: str, problems: list[str], rows: int) -> str:
     count = f"{len(problems)} {'problem' if len(problems) == 1 else 'problems'}"
     lines = [f"{origin} breaks the contract ({count} in {rows:,} rows):"]
     lines += [f"  {problem}" for problem in problems]
+    if any(", first in row " in problem for problem in problems):
+        lines.append("Rows are counted from 0, which is the first below the header.")
     return "\n".join([*lines, "Nothing was written. data/README.md describes each column."])
 
 

@@ -58,6 +58,7 @@ def test_all_problems_are_named_at_once(districts):
     assert "MedInc      1 value below 0, first in row 3 (-1); expected 0 to 20" in text
     assert "AveRooms    1 value not a number, first in row 4 (six)" in text
     assert "MedHouseVal 1 value missing, first in row 5" in text
+    assert "Rows are counted from 0" in text
     assert "Nothing was written" in text
 
 
@@ -72,8 +73,9 @@ def test_infinite_values_and_empty_tables_break_the_contract(districts):
     endless.loc[1, "Population"] = np.inf
     with pytest.raises(data.DataError, match="Population  1 value above"):
         data.check(endless)
-    with pytest.raises(data.DataError, match="no rows"):
+    with pytest.raises(data.DataError, match="no rows") as caught:
         data.check(districts.head(0))
+    assert "Rows are counted" not in str(caught.value)
 
 
 def test_a_repeated_column_is_refused(districts):
