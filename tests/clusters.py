@@ -14,6 +14,12 @@ from housing_lib.settings import PROJECT
 
 PATHS = os.pathsep.join(str(PROJECT / folder) for folder in ("tests", "tests/benchmarks"))
 START_S = 240  # on a machine that is busy with much else
+# By default each of its processes looks at itself fifty times a second, which tests have no use for.
+AT_REST = {
+    "DASK_DISTRIBUTED__WORKER__PROFILE__ENABLED": "False",
+    "DASK_DISTRIBUTED__ADMIN__SYSTEM_MONITOR__INTERVAL": "10s",
+    "DASK_DISTRIBUTED__ADMIN__TICK__INTERVAL": "1s",
+}
 STORE_VARIABLES = ("HOUSING_TRACKING_URI", "MLFLOW_TRACKING_URI", "HOUSING_CLUSTER")
 
 
@@ -71,7 +77,7 @@ def kill_busy_worker(cluster: Cluster) -> int:
 
 def _start(*arguments: str) -> "subprocess.Popen[bytes]":
     kept = {key: value for key, value in os.environ.items() if key not in STORE_VARIABLES}
-    environment = kept | {"PYTHONPATH": PATHS, "OMP_NUM_THREADS": "1"}
+    environment = kept | AT_REST | {"PYTHONPATH": PATHS, "OMP_NUM_THREADS": "1"}
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     command = [str(Path(sys.executable).with_name("dask")), *arguments]
     return subprocess.Popen(command, env=environment, **quiet)
