@@ -14,7 +14,7 @@ from housing_lib.settings import PROJECT
 
 PATHS = os.pathsep.join(str(PROJECT / folder) for folder in ("tests", "tests/benchmarks"))
 START_S = 240  # on a machine that is busy with much else
-# By default each of its processes looks at itself fifty times a second, which tests have no use for.
+# By default its processes look at themselves fifty times a second, which no test needs.
 AT_REST = {
     "DASK_DISTRIBUTED__WORKER__PROFILE__ENABLED": "False",
     "DASK_DISTRIBUTED__ADMIN__SYSTEM_MONITOR__INTERVAL": "10s",
