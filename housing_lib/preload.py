@@ -9,6 +9,9 @@ gc.disable()  # imports make many objects and no garbage
 # matplotlib reads it when it is imported, which is here and not in the kernel.
 os.environ["MPLBACKEND"] = "module://matplotlib_inline.backend_inline"
 
+# It looks for its types in each module that is there, so it comes before the others.
+import skops.io  # isort: skip
+
 import bs4
 import git
 import ipykernel.kernelapp
@@ -18,7 +21,6 @@ import mlflow.store.model_registry.sqlalchemy_store
 import mlflow.store.tracking.sqlalchemy_store
 import nbconvert
 import papermill
-import skops.io
 import sqlalchemy.orm
 from mlflow.utils.requirements_utils import warn_dependency_requirement_mismatches
 
