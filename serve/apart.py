@@ -5,13 +5,15 @@ large program in C++, and bytes that it did not expect can abort it. It ends whe
 other end of its connection, file descriptor N, does.
 """
 
-import contextlib
 import logging
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from importlib import import_module
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
+from threading import Timer
 
 import msgspec
 import numpy as np
@@ -24,6 +26,7 @@ from serve.schemas import Problem, Refusal
 log = logging.getLogger("uvicorn.error")
 
 LONGEST_S = 10.0
+LONGEST_START_S = 60.0
 FATAL = Problem(
     field="(body)",
     problem="cannot be read",
@@ -55,7 +58,8 @@ class TableReader:
         """
         process = self._running()
         try:
-            found = self._ask(body, kind)
+            with _killed_after(self.longest, process):
+                found = self._ask(body, kind)
         except (EOFError, OSError) as error:
             self._blame(process, error)
             raise refuse([FATAL], what="table") from error
@@ -72,19 +76,16 @@ class TableReader:
         # In a group of its own: Ctrl-C is for the server, which ends this one.
         self.process = subprocess.Popen(command, pass_fds=[number], process_group=0)
         theirs.close()
-        self._link.recv_bytes()  # it has started, however long that took
+        with _killed_after(LONGEST_START_S, self.process):
+            self._link.recv_bytes()  # it has started, which is no fault of the table
         return self.process
 
     def _ask(self, body: bytes, kind: str) -> bytes | Refusal:
         self._link.send_bytes(kind.encode())
         self._link.send_bytes(body)
-        if not self._link.poll(self.longest):
-            raise TimeoutError(f"no table within {self.longest:g} s")
         return msgspec.msgpack.decode(self._link.recv_bytes(), type=bytes | Refusal)
 
     def _blame(self, process: subprocess.Popen[bytes], error: Exception) -> None:
-        if isinstance(error, TimeoutError):
-            process.kill()
         status = process.wait()
         if status >= 0:  # its own fault, and not that of the table
             raise RuntimeError(f"the process that reads tables ended with {status}") from error
@@ -97,12 +98,23 @@ class TableReader:
             self.process.wait()
 
 
+@contextmanager
+def _killed_after(seconds: float, process: "subprocess.Popen[bytes]") -> Iterator[None]:
+    """A block that a process which neither takes nor gives cannot hold up for longer."""
+    limit = Timer(seconds, process.kill)
+    limit.start()
+    try:
+        yield
+    finally:
+        limit.cancel()
+
+
 def main() -> None:
     """Read what comes, until nobody is there to send it."""
     link = Connection(int(sys.argv[1]))
     for name in ("csv", "ipc", "parquet"):
         import_module(f"pyarrow.{name}")
-    with contextlib.suppress(EOFError, ConnectionError):
+    with suppress(EOFError, ConnectionError):
         link.send_bytes(b"ready")
         while True:
             kind, body = link.recv_bytes().decode(), link.recv_bytes()

@@ -79,12 +79,13 @@ def test_a_reader_that_was_killed_meanwhile_is_no_fault_of_the_table(reader):
     assert reads(reader)
 
 
-def test_what_reads_for_too_long_is_ended(reader):
+@pytest.mark.parametrize("rows", [1, 50_000])  # more than the connection holds
+def test_what_reads_for_too_long_is_ended(reader, rows):
     assert reads(reader)
     reader.longest = 0.5
     reader.process.send_signal(signal.SIGSTOP)
     with pytest.raises(RefusedError):
-        reader.read(CSV, tables.CSV)
+        reader.read(CSV * rows, tables.CSV)
     reader.longest = 5
     assert reads(reader)
 
