@@ -21,7 +21,7 @@ from housing_lib.networks import Networks
 from housing_lib.searching import nearest
 from housing_lib.shallow import Shallow
 
-FORMAT = 8
+FORMAT = 9
 TOLERANCE = 1e-6
 
 
@@ -160,7 +160,7 @@ class Compiled:
             unknown = np.full(len(prices), np.nan)
             return Answers(prices, unknown, unknown, nearest_km, known_km)
         half = self.error.half_width(np.column_stack([prices, gaps, matrix]))
-        low, high = np.maximum(prices - half, 0), prices + half
+        low, high = np.maximum(prices - half, 0), np.maximum(prices + half, 0)
         return Answers(prices, low, high, nearest_km, known_km)
 
     def _mean(self, matrix: Floats, kilometres: Floats) -> tuple[Floats, Floats]:

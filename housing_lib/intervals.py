@@ -128,7 +128,7 @@ class CalibratedModel(RegressorMixin, BaseEstimator):
         evidence = _evidence(self.model_, self.model_.transform(X))
         half = np.interp(coverage, COVERAGES, self.quantiles_) * self._expected(evidence)
         prices = evidence[:, 0]
-        return prices, np.maximum(prices - half, 0), prices + half
+        return prices, np.maximum(prices - half, 0), np.maximum(prices + half, 0)
 
     def _draw(self, rows: int) -> npt.NDArray[np.intp]:
         _, held = train_test_split(np.arange(rows), test_size=self.held_out, random_state=self.seed)

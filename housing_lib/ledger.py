@@ -183,12 +183,19 @@ def _settle() -> list[Decision]:
     unsettled = [one for one in _as_they_counted(lines) if not one.settled]
     if not unsettled:
         return lines
-    for one in unsettled:
-        for stage in MOVES.get(one.decision, ()):
-            _move(stage, getattr(stages, stage))
+    _move_all({stage for one in unsettled for stage in MOVES.get(one.decision, ())}, stages)
     for one in unsettled:
         _mark(one)
     return _settle()  # another machine may have written meanwhile, which no lock here can prevent
+
+
+def _move_all(names: Iterable[str], stages: Stages) -> None:
+    """Move these stages, and again if a line was written meanwhile by a machine that was faster."""
+    for name in names:
+        _move(name, getattr(stages, name))
+    now = replay(_read())
+    if now != stages:
+        _move_all(names, now)
 
 
 def _mark(line: Decision) -> None:

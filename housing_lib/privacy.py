@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 SECRET_WORDS = {"secret", "token", "password", "passwd", "key", "apikey", "credential"}
+SECRET_ENDS = ("secret", "token", "password", "passwd", "apikey")  # as of PGPASSWORD
 SHORTEST = 6  # what is shorter stands in too many innocent texts
 HIDDEN = "[hidden]"
 # What a notebook's file is built of: nobody's secret, whatever somebody chose for a password.
@@ -17,11 +18,12 @@ def is_secret_name(name: str) -> bool:
 
     Examples
     --------
-    >>> is_secret_name("api_key"), is_secret_name("monkeys")
-    (True, False)
+    >>> is_secret_name("api_key"), is_secret_name("PGPASSWORD"), is_secret_name("monkeys")
+    (True, True, False)
     """
     words = re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+", name)
-    return any(word.lower().rstrip("s") in SECRET_WORDS for word in words)
+    singular = [word.lower().rstrip("s") for word in words]
+    return any(word in SECRET_WORDS or word.endswith(SECRET_ENDS) for word in singular)
 
 
 def secret_values() -> list[str]:

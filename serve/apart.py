@@ -6,6 +6,8 @@ other end of its connection, file descriptor N, does.
 """
 
 import logging
+import resource
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -13,6 +15,7 @@ from contextlib import contextmanager, suppress
 from importlib import import_module
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
+from pathlib import Path
 from threading import Timer
 
 import msgspec
@@ -27,6 +30,7 @@ log = logging.getLogger("uvicorn.error")
 
 LONGEST_S = 10.0
 LONGEST_START_S = 60.0
+MOST_MEMORY = 512 * 1024 * 1024  # for one table; a good one takes a tenth of it
 FATAL = Problem(
     field="(body)",
     problem="cannot be read",
@@ -86,7 +90,8 @@ class TableReader:
         return msgspec.msgpack.decode(self._link.recv_bytes(), type=bytes | Refusal)
 
     def _blame(self, process: subprocess.Popen[bytes], error: Exception) -> None:
-        status = process.wait()
+        with _killed_after(self.longest, process):
+            status = process.wait()
         if status >= 0:  # its own fault, and not that of the table
             raise RuntimeError(f"the process that reads tables ended with {status}") from error
         log.warning("A table was refused: what reads it ended with %d (%s)", status, error)
@@ -114,6 +119,7 @@ def main() -> None:
     link = Connection(int(sys.argv[1]))
     for name in ("csv", "ipc", "parquet"):
         import_module(f"pyarrow.{name}")
+    _limit_memory()
     with suppress(EOFError, ConnectionError):
         link.send_bytes(b"ready")
         while True:
@@ -121,11 +127,22 @@ def main() -> None:
             link.send_bytes(msgspec.msgpack.encode(_read(body, kind)))
 
 
+def _limit_memory() -> None:
+    """Let a table have so much beside what is here, where the system can tell and hold it."""
+    used = Path("/proc/self/statm")
+    if used.exists():
+        most = int(used.read_text().split()[0]) * resource.getpagesize() + MOST_MEMORY
+        resource.setrlimit(resource.RLIMIT_AS, (most, most))
+
+
 def _read(body: bytes, kind: str) -> bytes | Refusal:
+    signal.alarm(int(3 * LONGEST_S))  # ends this process, should nobody be there to do it
     try:
         return tables.read_rows(body, kind).tobytes()
     except RefusedError as error:
         return error.refusal
+    finally:
+        signal.alarm(0)
 
 
 if __name__ == "__main__":

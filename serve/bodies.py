@@ -101,7 +101,9 @@ def read_actuals(body: bytes) -> list[Truth]:
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         raise problems.explain_actuals(body) from None
     if any(
-        (one.prediction_id is msgspec.UNSET) == (one.features is msgspec.UNSET) for one in found
+        (one.prediction_id is msgspec.UNSET) == (one.features is msgspec.UNSET)
+        or not problems.is_moment(one.observed_at)
+        for one in found
     ):
         raise problems.explain_actuals(body)
     return [_truth(one) for one in found]

@@ -165,8 +165,10 @@ class Following:
             self._fault, self._refused = "", None
             log.info("Serving %s version %d (%s)", wanted.name, wanted.version, wanted.family)
         except Exception as error:
-            self._fault, self._refused = str(error), wanted
-            log.exception("Version %d cannot be taken over", wanted.version)
+            if str(error) != self._fault:
+                log.exception("Version %d cannot be taken over", wanted.version)
+            may_pass = isinstance(error.__cause__ or error, OSError)
+            self._fault, self._refused = str(error), None if may_pass else wanted
 
     @property
     def problem(self) -> str:

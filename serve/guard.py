@@ -81,11 +81,18 @@ class Call:
 
     def __init__(self, scope: Scope) -> None:
         self.started = time.perf_counter()
-        self.method, self.path = scope["method"], scope["path"]
+        self.method, self.path = scope["method"], _path(scope)
         self.headers: dict[bytes, bytes] = dict(scope["headers"])
         given = self.headers.get(b"x-request-id", b"")
         self.request_id = given if _REQUEST_ID.fullmatch(given) else os.urandom(16).hex().encode()
         self.status, self.key, self.version = 0, "", 0
+
+
+def _path(scope: Scope) -> str:
+    """The path by which the routes are found: without the prefix of a proxy before the server."""
+    path, root = str(scope["path"]), str(scope.get("root_path", ""))
+    below = path.removeprefix(root)
+    return below if below.startswith("/") else path
 
 
 class Guard:

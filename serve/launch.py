@@ -31,6 +31,7 @@ def launch(host: str | None, port: int | None, workers: int, *, without_keys: bo
     address = host or get_settings().host
     _refuse_open_door(address, without_keys)
     os.environ["HOUSING_HOST"] = address
+    get_settings.cache_clear()  # the server in this process goes by it, too
     with tempfile.TemporaryDirectory(prefix="housing-metrics-") as folder:
         if workers > 1:
             # The workers count in files of this folder, so that each can tell of all.

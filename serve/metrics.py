@@ -1,6 +1,8 @@
 """What Prometheus reads of the server."""
 
+import os
 import time
+from pathlib import Path
 from typing import Any
 
 from prometheus_client import (
@@ -12,7 +14,7 @@ from prometheus_client import (
     Histogram,
     generate_latest,
 )
-from prometheus_client.multiprocess import MultiProcessCollector
+from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 
 from serve.champion import Following
 from serve.prediction_log import PredictionLog
@@ -93,9 +95,20 @@ def page(folder: str | None) -> tuple[bytes, str]:
     """All metrics as text and its content type; of all workers, if `folder` is theirs."""
     registry: Any = REGISTRY
     if folder:
+        _forget_the_dead(Path(folder))
         registry = CollectorRegistry()
         MultiProcessCollector(registry, path=folder)  # type: ignore[no-untyped-call]
     return generate_latest(registry), CONTENT_TYPE_LATEST
+
+
+def _forget_the_dead(folder: Path) -> None:
+    """Leave what workers that are no more had last shown out of what is shown now."""
+    workers = {int(file.stem.rpartition("_")[2]) for file in folder.glob("gauge_live*.db")}
+    for worker in workers:
+        try:
+            os.kill(worker, 0)
+        except ProcessLookupError:
+            mark_process_dead(worker, str(folder))  # type: ignore[no-untyped-call]
 
 
 _counted: dict[int, Any] = {}

@@ -163,6 +163,8 @@ class PredictionLog:
             error = self._write(rows, patience) if rows else None
             self._under_way = []
             for promise in promised:
+                if not promise.set_running_or_notify_cancel():
+                    continue
                 if error is None:
                     promise.set_result(None)
                 else:
@@ -260,7 +262,10 @@ class PredictionLog:
         while not self._stop.is_set():
             self._wake.wait(FLUSH_EVERY_S)
             self._wake.clear()
-            self.flush()
+            try:
+                self.flush()
+            except Exception:  # or nothing would ever be written again
+                log.exception("The prediction log was not written")
         self.flush(PATIENCE_OF_CALLERS_S)
         if self._replaying.is_alive():
             self._replaying.join(PATIENCE_OF_CALLERS_S)
@@ -287,7 +292,7 @@ class PredictionLog:
         try:
             return self._prices_written.wait_for(PATIENCE_OF_CALLERS_S, self._record, truths)
         except ConflictError as error:
-            if error.may_pass and self._spool.rows:
+            if error.may_pass and not self._spool.is_empty:
                 raise LogUnavailableError("not all answers are in the database yet") from error
             raise
         except (SQLAlchemyError, OSError) as error:

@@ -2,16 +2,20 @@
 
 import json
 import math
+from collections import Counter
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from difflib import get_close_matches
 from typing import Any
+
+import msgspec
 
 from housing_lib.contract import CONTRACT, FEATURES
 from serve.schemas import MOST_ROWS, Problem, Refusal
 
 IDENTITY = "either prediction_id or features"
 WHEN = "a date and time with its zone, as 2026-11-23T12:00:00Z"
+NO_FEATURE = "not a feature of a district"
 LONGEST_SHOWN = 60
 MOST_PROBLEMS = 20
 UNREADABLE = Problem(
@@ -39,7 +43,7 @@ class RefusedError(Exception):
 def refuse(problems: Sequence[Problem], *, status: int = 422, what: str = "body") -> RefusedError:
     """The error that names these problems, the first of them if they are many."""
     noun = "problem" if len(problems) == 1 else "problems"
-    shown = list(problems[:MOST_PROBLEMS])
+    shown = list(map(_with_hint, problems[:MOST_PROBLEMS]))
     more = f", of which the first {len(shown)} are listed" if len(problems) > len(shown) else ""
     detail = f"{len(problems):,} {noun} in the {what}{more}; nothing was done."
     return RefusedError(status, Refusal(detail=detail, problems=shown))
@@ -102,8 +106,8 @@ def _read(body: bytes) -> tuple[Any, list[Problem]]:
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
-        names = [name for name, _ in pairs]
-        raise _TwiceError(next(name for name in names if names.count(name) > 1))
+        counts = Counter(name for name, _ in pairs)
+        raise _TwiceError(next(name for name, count in counts.items() if count > 1))
     return found
 
 
@@ -188,7 +192,8 @@ def _odd_actual(content: dict[str, Any]) -> list[Problem]:
     if not isinstance(given, str) or not 1 <= len(given) <= 64:
         problems.append(Problem("prediction_id", "not an id", _shown(given), "1 to 64 characters"))
     try:
-        aware = datetime.fromisoformat(content["observed_at"]).tzinfo is not None
+        moment = datetime.fromisoformat(content["observed_at"])
+        aware = moment.tzinfo is not None and is_moment(moment)
     except (KeyError, TypeError, ValueError):
         aware = False
     if not aware:
@@ -197,16 +202,28 @@ def _odd_actual(content: dict[str, Any]) -> list[Problem]:
     return problems
 
 
+def is_moment(given: datetime) -> bool:
+    """Whether a date and time has a year that calendars have, also in UTC."""
+    try:
+        given.astimezone(UTC)
+    except OverflowError:
+        return False
+    return True
+
+
 def _unknown_field(name: str, value: Any) -> Problem:
+    expected = f"no other names than {', '.join(FEATURES)}"
+    return Problem(_name(name), NO_FEATURE, _shown(value), expected)
+
+
+def _with_hint(problem: Problem) -> Problem:
+    """The problem with the nearest right name, which takes too long to look for in all of them."""
     by_lower = {feature.lower(): feature for feature in FEATURES}
-    near = get_close_matches(name[:LONGEST_SHOWN].lower(), by_lower, n=1)
-    hint = f"; did you mean '{by_lower[near[0]]}'?" if near else ""
-    return Problem(
-        field=_name(name),
-        problem=f"not a feature of a district{hint}",
-        found=_shown(value),
-        expected=f"no other names than {', '.join(FEATURES)}",
-    )
+    if problem.problem == NO_FEATURE:
+        for near in get_close_matches(problem.field.lower(), by_lower, n=1):
+            hint = f"{NO_FEATURE}; did you mean '{by_lower[near]}'?"
+            return msgspec.structs.replace(problem, problem=hint)
+    return problem
 
 
 def _expected(name: str) -> str:

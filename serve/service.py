@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import gc
+import logging
 import sys
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -26,7 +27,12 @@ from serve.schemas import Prediction, Predictions, Problem, Recorded, prediction
 from serve.spool import Row
 from serve.together import Together
 
+log = logging.getLogger("uvicorn.error")
+
 LOOK_EVERY_S = 0.2
+AGAIN_AFTER_S = 5.0
+# What is longer may take long to refuse, and is read aside, so that nobody waits for that.
+LONG_BODY = 16_384
 # Rows that are computed at a time, so that single requests get in between.
 CHUNK = 1024
 BATCH_NICENESS = 10
@@ -76,13 +82,23 @@ class Service:
     async def _follow(self) -> None:
         seen = 0
         while True:
-            await asyncio.to_thread(self.follower.keep)
-            with contextlib.suppress(OSError):
-                changed = sighting_file().stat().st_mtime_ns
-                if changed != seen:
-                    await self._aside(self.following.look)
-                    seen = changed
-            await asyncio.sleep(LOOK_EVERY_S)
+            try:
+                seen = await self._look(seen)
+                await asyncio.sleep(LOOK_EVERY_S)
+            except Exception:  # as when this process may open no more files
+                log.exception("Production cannot be followed; trying again")
+                await asyncio.sleep(AGAIN_AFTER_S)
+
+    async def _look(self, seen: int) -> int:
+        """When what the follower saw had changed last, and up to which it was taken over."""
+        await asyncio.to_thread(self.follower.keep)
+        metrics.observe(self.following, self.log, at_work=self.at_work)
+        with contextlib.suppress(FileNotFoundError):
+            changed = sighting_file().stat().st_mtime_ns
+            if changed != seen:
+                await self._aside(self.following.look)
+            return changed
+        return seen
 
     async def predict(self, body: bytes, headers: Headers) -> tuple[bytes, int]:
         """The answer to one district as JSON, and the version that gave it.
@@ -97,7 +113,7 @@ class Service:
             If the log is strict and cannot be written.
         """
         bodies.require_json(headers)
-        district = bodies.read_district(body)
+        district = await self._read(bodies.read_district, body)
         one, kept = await self._together.answer(district)
         if kept:
             await asyncio.shield(kept)
@@ -122,7 +138,7 @@ class Service:
         """
         champion = self.following.current()
         bodies.require_json(headers)
-        rows = bodies.read_district(body)
+        rows = await self._read(bodies.read_district, body)
         found = predictions(champion, rows, champion.answer(rows))
         found[0].explanation = await self._aside(explain, champion, rows[0])
         await self._kept(self._log_rows(rows, found), found)
@@ -148,6 +164,9 @@ class Service:
         await self._kept(await self._aside(self._log_rows, rows, found), found)
         return await self._aside(_written, found, kind), champion.release.version
 
+    async def _read(self, reader: Callable[[bytes], Value], body: bytes) -> Value:
+        return await self._aside(reader, body) if len(body) > LONG_BODY else reader(body)
+
     async def _aside(self, work: Callable[..., Value], *given: Any) -> Value:
         return await asyncio.get_running_loop().run_in_executor(self._threads, work, *given)
 
@@ -159,7 +178,7 @@ class Service:
     async def _kept(self, rows: Sequence[Row], found: Sequence[Prediction]) -> None:
         kept = self._keep(rows, found)
         if kept:
-            await kept
+            await asyncio.shield(kept)
 
     def _keep(self, rows: Sequence[Row], found: Sequence[Prediction]) -> Kept:
         """What to wait for before answering, if the log is strict."""
@@ -180,7 +199,7 @@ class Service:
             If the log cannot be written, or does not hold all answers yet.
         """
         bodies.require_json(headers)
-        truths = bodies.read_actuals(body)
+        truths = await self._read(bodies.read_actuals, body)
         try:
             new = await self._recorded(truths)
         except ConflictError as error:

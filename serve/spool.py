@@ -35,6 +35,11 @@ class Spool:
         """The rows of this process that lie here."""
         return sum(self._counts.copy().values())
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether no rows lie here, of this process or another."""
+        return not any(_size(file) for file in self._folder.glob("spool-*.jsonl"))
+
     def append(self, rows: Sequence[Row]) -> bool:
         """Whether these rows were put on the disk; if not, none of them was."""
         try:

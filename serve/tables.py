@@ -3,6 +3,7 @@
 import io
 import re
 import struct
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -37,7 +38,7 @@ def read_rows(body: bytes, kind: str) -> Floats:
     try:
         table = readers[kind](body)
         table.validate(full=True)
-        problems = _column_problems(table) + _size_problems(table.num_rows)
+        problems = _column_problems(table.column_names) + _size_problems(table.num_rows)
         if problems:
             raise refuse(problems, what="table")
         return _numbers(table)
@@ -45,6 +46,7 @@ def read_rows(body: bytes, kind: str) -> Floats:
         pa.ArrowException,
         OSError,
         ValueError,
+        MemoryError,
         IndexError,
         OverflowError,
         struct.error,
@@ -70,6 +72,7 @@ def _read_arrow(body: bytes) -> Any:
     if is_packed(body):
         raise refuse([_packed_problem("an Arrow stream that is compressed", "none")], what="table")
     with ipc.open_stream(pa.BufferReader(body)) as stream:
+        _refuse_schema(stream.schema)
         batches: list[Any] = []
         for batch in stream:
             batches.append(batch)
@@ -84,9 +87,15 @@ def _read_parquet(body: bytes) -> Any:
 
     file = parquet.ParquetFile(pa.BufferReader(body))
     # A few kilobytes can hold billions of rows, so what the file says of itself is read first.
+    _refuse_schema(file.schema_arrow)
     groups = [file.metadata.row_group(number) for number in range(file.num_row_groups)]
-    rows = max(file.metadata.num_rows, sum(group.num_rows for group in groups))
-    codecs = {group.column(k).compression for group in groups for k in range(group.num_columns)}
+    chunks = [group.column(k) for group in groups for k in range(group.num_columns)]
+    values: Counter[str] = Counter()
+    for one in chunks:
+        values[one.path_in_schema] += one.num_values
+    stated = [file.metadata.num_rows, sum(group.num_rows for group in groups)]
+    rows = max(*stated, *(values[name] for name in FEATURES))
+    codecs = {one.compression for one in chunks}
     problems = _size_problems(rows)
     if wild := codecs.difference(TAME):
         problems.append(_packed_problem(f"Parquet by {', '.join(sorted(wild))}", "none or snappy"))
@@ -104,9 +113,29 @@ def _size_problems(rows: int) -> list[Problem]:
     return [] if 1 <= rows <= MOST_ROWS else [size_problem(rows)]
 
 
-def _column_problems(table: Any) -> list[Problem]:
+def _refuse_schema(schema: Any) -> None:
+    # Before a value is read: texts of a dictionary can be a thousand times as large as the body.
+    problems = _column_problems(schema.names) or [
+        Problem(name, "not a column of numbers", str(schema.field(name).type)[:60],
+                "floats or whole numbers")
+        for name in FEATURES
+        if not _is_numeric(schema.field(name).type)
+    ]  # fmt: skip
+    if problems:
+        raise refuse(problems, what="table")
+
+
+def _is_numeric(kind: Any) -> bool:
+    import pyarrow as pa
+
+    return any(
+        is_one(kind) for is_one in (pa.types.is_floating, pa.types.is_integer, pa.types.is_null)
+    )
+
+
+def _column_problems(names: list[str]) -> list[Problem]:
     expected = f"once each of {', '.join(FEATURES)}"
-    counts = {name: table.column_names.count(name) for name in FEATURES}
+    counts = {name: names.count(name) for name in FEATURES}
     return [
         Problem(name, "column is missing" if count == 0 else "column stands there twice",
                 f"{count} of that name", expected)
@@ -116,11 +145,8 @@ def _column_problems(table: Any) -> list[Problem]:
 
 
 def _numbers(table: Any) -> Floats:
-    import pyarrow as pa
-
     columns = [table.column(name) for name in FEATURES]
-    kinds = (pa.types.is_floating, pa.types.is_integer, pa.types.is_null)
-    plain = all(any(is_one(column.type) for is_one in kinds) for column in columns)
+    plain = all(_is_numeric(column.type) for column in columns)
     values = [column.to_pylist() for column in columns]
     rows = np.array(values, dtype="float64").T if plain else np.full((1, 8), np.inf)
     unknown = np.isnan(rows)

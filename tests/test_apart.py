@@ -10,25 +10,28 @@ import time
 import psutil
 import pyarrow as pa
 import pytest
+from pyarrow import parquet
 from serving import district, problems
 
 from housing_lib.data import FEATURES
 from serve import tables
-from serve.apart import TableReader
+from serve.apart import FATAL, TableReader
 from serve.problems import RefusedError
 
-# A Parquet file whose statistics of sizes are cut: pyarrow 25 aborts when its metadata are read.
-FATAL = bytes.fromhex(
-    "504152311500151c151c2c15021500150615061c1808000000000000f83f1808000000000000f83f1600"
-    "2808000000000000f83f1808000000000000f83f1111000000020000000201000000000000f83f150419"
-    "2c35001806736368656d61150200150a2602180161001602191c191c26001c150a192506001918016115"
-    "001602169a01169a0126083c1808000000000000f83f1808000000000000f83f16002808000000000000"
-    "f83f1808000000000000f83f111100191c150015001502003c290619260002000000169a011602260816"
-    "9a01002820706172717565742d6370702d6172726f772076657273696f6e2032352e302e31191c1c0000"
-    "00ac00000050415231"
-)
 ROW = district()
 CSV = (",".join(FEATURES) + "\n" + ",".join(str(ROW[name]) for name in FEATURES)).encode()
+
+
+def fatal():
+    """A Parquet file of a column that is never missing, by its schema, but not by its statistics.
+
+    pyarrow 25 aborts when it looks at them.
+    """
+    table, sink = pa.table({name: [1.0] for name in FEATURES}), io.BytesIO()
+    parquet.write_table(table, sink, compression="none", store_schema=False)
+    optional, required = (bytes([0x25, kind, 0x18, 8]) + b"AveRooms" for kind in (2, 0))
+    assert sink.getvalue().count(optional) == 1
+    return sink.getvalue().replace(optional, required)
 
 
 @pytest.fixture
@@ -53,7 +56,7 @@ def test_one_process_reads_all_tables_and_refuses_what_is_none(reader):
     assert reader.process.pid == first
 
 
-def test_a_date_that_no_calendar_has_is_refused(reader):
+def test_a_column_of_no_numbers_is_refused_before_its_values_are_read(reader):
     columns = {name: [ROW[name]] for name in FEATURES}
     table = pa.table(columns | {"HouseAge": pa.array([2**62], pa.date64())})
     sink = io.BytesIO()
@@ -61,14 +64,30 @@ def test_a_date_that_no_calendar_has_is_refused(reader):
         stream.write_table(table)
     with pytest.raises(RefusedError) as refused:
         reader.read(sink.getvalue(), tables.ARROW)
-    assert refused.value.refusal.problems[0].problem == "cannot be read"
+    assert refused.value.refusal.problems[0].problem == "not a column of numbers"
+    assert refused.value.refusal.problems[0].field == "HouseAge"
+
+
+def test_it_may_take_no_more_memory_than_a_table_needs(reader):
+    assert reads(reader)
+    limit = psutil.Process(reader.process.pid).rlimit(psutil.RLIMIT_AS)[1]
+    assert limit < 2 * 1024**3
+
+
+def test_a_read_that_never_ends_is_ended_also_where_nobody_waits_for_it():
+    script = (
+        "import time; from serve import apart, tables; apart.LONGEST_S = 0.4;"
+        "tables.read_rows = lambda body, kind: time.sleep(60); apart._read(b'', '')"
+    )
+    assert subprocess.run([sys.executable, "-c", script]).returncode == -signal.SIGALRM
 
 
 def test_a_table_that_aborts_what_reads_it_is_refused_and_the_next_one_read(reader):
     for _ in range(2):
         with pytest.raises(RefusedError) as refused:
-            reader.read(FATAL, tables.PARQUET)
-        assert refused.value.refusal.problems
+            reader.read(fatal(), tables.PARQUET)
+        assert refused.value.refusal.problems == [FATAL]
+        assert reader.process.returncode == -signal.SIGABRT
         assert reads(reader)
 
 
@@ -131,8 +150,9 @@ def _runs(pid):
 
 
 def test_the_server_goes_on_after_a_table_that_would_abort_it(server):
-    answer = server.post("/predict/batch", content=FATAL, headers={"Content-Type": tables.PARQUET})
-    assert "(body)" in problems(answer)
+    kind = {"Content-Type": tables.PARQUET}
+    answer = server.post("/predict/batch", content=fatal(), headers=kind)
+    assert problems(answer)["(body)"]["found"] == FATAL.found
     assert server.post("/predict", json=ROW).status_code == 200
     answer = server.post("/predict/batch", content=CSV, headers={"Content-Type": tables.CSV})
     assert answer.status_code == 200

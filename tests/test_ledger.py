@@ -122,3 +122,20 @@ def test_a_server_process_keeps_the_same_promises_and_its_end_holds(server, thre
     decision = promotion.promote(1)
     assert decision.decision == "held"
     assert "the registry cannot be asked or written" in decision.reasons[0]
+
+
+def test_whoever_moves_a_stage_late_leaves_it_where_the_ledger_has_it(three, monkeypatch):
+    moves, move_stage = [], ledger._move
+
+    def roll_back_meanwhile(stage, version):
+        if not moves:
+            moves.append(stage)
+            line = ledger.replay(ledger._read()).line
+            ledger._write(ledger.Decision("rolled back", 2, 3, ["a test"], follows=line))
+            ledger._settle()
+        move_stage(stage, version)
+
+    monkeypatch.setattr(ledger, "_move", roll_back_meanwhile)
+    move(3)
+    assert registry.stage_version("production") == ledger.settle().production == 2
+    assert ledger.damage() == []

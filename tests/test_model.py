@@ -114,3 +114,12 @@ def test_a_price_near_the_limit_is_flagged(champion):
 def test_a_missing_place_is_neither_far_nor_outside(champion):
     flags = answers.answers(champion, _district(Latitude=np.nan, Longitude=np.nan))["flags"][0]
     assert flags == "imputed_Latitude imputed_Longitude"
+
+
+def test_an_interval_of_a_price_below_nothing_is_none_upside_down(districts, prices):
+    model = families.make_model("ridge", {"alpha": 1.0})
+    linear = intervals.CalibratedModel(model).fit(districts, prices)
+    poor = districts.assign(MedInc=0.5, HouseAge=1.0, AveOccup=50.0)
+    predicted, low, high = linear.predict_both(poor)
+    assert (predicted < 0).any()
+    assert (low <= high).all()

@@ -3,6 +3,7 @@
 import sqlite3
 import threading
 import time
+import uuid
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 
@@ -255,3 +256,42 @@ def test_a_log_that_is_off_takes_no_true_price_and_says_so(tmp_path):
     truth = Truth("a", None, 2.0, datetime.now(UTC))
     with pytest.raises(LogUnavailableError, match="is off"):
         PredictionLog("off", spool=tmp_path).record([truth])
+
+
+def test_a_promise_that_nobody_waits_for_any_more_costs_no_other_one(tmp_path):
+    log = PredictionLog(f"sqlite:///{tmp_path / 'answers.db'}", spool=tmp_path)
+    given_up, kept_one = log.add_now(rows("given up")), log.add_now(rows("waited for"))
+    given_up.cancel()
+    log.flush()
+    assert kept_one.result(timeout=0) is None
+
+
+def test_the_log_goes_on_after_an_error_that_nobody_expected(tmp_path, monkeypatch):
+    uri = f"sqlite:///{tmp_path / 'answers.db'}"
+    log, errors = PredictionLog(uri, spool=tmp_path), [ValueError("unexpected")]
+    write = log._write
+    monkeypatch.setattr(
+        log, "_write", lambda *given: (errors and _raise(errors.pop())) or write(*given)
+    )
+    log.add(rows("lost"))
+    log.start()
+    deadline = time.monotonic() + 10
+    while errors and time.monotonic() < deadline:
+        time.sleep(0.05)
+    log.add(rows("after"))
+    log.stop()
+    assert kept(uri, ["after"]) == {"after"}
+
+
+def _raise(error):
+    raise error
+
+
+def test_a_true_price_of_what_another_process_has_spooled_is_asked_for_again(tmp_path):
+    truth = Truth(str(uuid.UUID(int=0)), None, 2.0, datetime.now(UTC))
+    log = PredictionLog(f"sqlite:///{tmp_path / 'answers.db'}", spool=tmp_path)
+    with pytest.raises(ConflictError):
+        log.record([truth])
+    (tmp_path / "spool-1-1.jsonl").write_text("[]\n")  # of a process that lives
+    with pytest.raises(LogUnavailableError, match="not all answers"):
+        log.record([truth])

@@ -2,8 +2,11 @@
 
 import asyncio
 import json
+import os
 import re
 import socket
+import subprocess
+import sys
 import time
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -15,6 +18,7 @@ import pytest
 from serving import district, problems
 
 from housing_lib.data import CONTRACT, FEATURES, PRICE_CAP
+from serve import metrics
 from serve.guard import LARGEST_BODY, Guard
 from serve.schemas import EXAMPLE_DISTRICT
 from serve.service import Service
@@ -301,3 +305,14 @@ def test_a_failure_tells_the_caller_neither_what_failed_nor_what_was_sent(own_ro
     assert sent[0]["status"] == 500
     expected = {"detail": "the server failed", "what_to_do": "its log says why"}
     assert json.loads(sent[1]["body"]) == expected
+
+
+def test_of_workers_those_that_live_are_told_of(tmp_path):
+    tell = "from serve import metrics; metrics.log_waiting.set(7); print(flush=True); input()"
+    environment = os.environ | {"PROMETHEUS_MULTIPROC_DIR": str(tmp_path)}
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    worker = subprocess.Popen([sys.executable, "-c", tell], env=environment, **pipes)
+    worker.stdout.readline()
+    assert b"housing_log_waiting 7.0" in metrics.page(str(tmp_path))[0]
+    worker.communicate(b"\n")
+    assert b"housing_log_waiting 7.0" not in metrics.page(str(tmp_path))[0]

@@ -66,6 +66,8 @@ def test_a_true_price_of_an_unknown_prediction_is_refused_and_the_others_too(ser
         (truth(3.5), "(row)"),
         (truth(3.5, prediction_id="x", observed_at="yesterday"), "observed_at"),
         (truth(3.5, prediction_id="x", observed_at="2026-11-23"), "observed_at"),
+        (truth(3.5, prediction_id="x", observed_at="0001-01-01T00:00:00+14:00"), "observed_at"),
+        (truth(3.5, prediction_id="x", observed_at="9999-12-31T23:59:59-12:00"), "observed_at"),
         (truth(3.5, prediction_id="x", features=EXAMPLE_DISTRICT), "(row)"),
         (truth(3.5, features=EXAMPLE_DISTRICT | {"MedInc": 99}), "MedInc"),
         (truth(3.5, prediction_id="x", prise=3), "prise"),

@@ -142,3 +142,13 @@ def test_whatever_a_district_holds_its_price_is_a_number_in_its_interval(server,
     interval = found["interval"]
     assert -5 < found["predicted_median_house_value"] < 20
     assert not interval or interval["low"] <= found["predicted_median_house_value"]
+
+
+@pytest.mark.parametrize("route", ["/predict", "/predict/batch", "/actuals"])
+def test_however_many_names_a_body_holds_it_is_refused(server, route):
+    names = ",".join(f'"name{number}":0' for number in range(200_000))
+    for body in (f'{{{names},"name199999":0}}', f'{{"actuals":[{{{names}}}]}}', f"{{{names}}}"):
+        answer = server.post(route, content=body, headers=JSON)
+        assert answer.status_code == 422
+        assert len(answer.json()["problems"]) <= 20
+    assert server.get("/health/live").status_code == 200

@@ -1,5 +1,6 @@
 """The server follows Production, and nothing that breaks around it breaks an answer."""
 
+import asyncio
 import shutil
 import sqlite3
 import threading
@@ -15,6 +16,7 @@ from sklearn.linear_model import LinearRegression
 
 from housing_lib import deployment, registry, tracking
 from housing_lib.settings import get_settings
+from serve import service
 from serve.schemas import EXAMPLE_DISTRICT
 
 
@@ -199,3 +201,25 @@ def test_without_a_model_the_server_lives_and_says_the_way_out(tmp_path, variabl
             assert reason in answer.json()["detail"]
             assert "`housing run`" in answer.json()["what_to_do"]
             assert answer.headers["retry-after"] == "5"
+
+
+def test_a_worker_that_could_not_look_looks_again(own_root, monkeypatch):
+    """As when it may open no more files for a while."""
+    looked = []
+
+    def keep():
+        looked.append(len(looked))
+        if len(looked) < 3:
+            raise OSError(24, "Too many open files")
+
+    async def follow():
+        task = asyncio.create_task(one._follow())
+        while len(looked) < 4 and not task.done():
+            await asyncio.sleep(0.01)
+        task.cancel()
+
+    monkeypatch.setattr(service, "AGAIN_AFTER_S", 0.01)
+    one = service.Service()
+    monkeypatch.setattr(one.follower, "keep", keep)
+    asyncio.run(asyncio.wait_for(follow(), 30))
+    assert len(looked) >= 4

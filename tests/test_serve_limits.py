@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 from serving import running_server
 
-from housing_lib.settings import PROJECT
+from housing_lib.settings import PROJECT, get_settings
+from serve import guard, launch
 from serve.schemas import EXAMPLE_DISTRICT
 
 
@@ -54,6 +55,15 @@ def test_each_key_opens_its_own_routes_and_no_others(guarded):
     assert server.get("/").status_code == server.get("/health/ready").status_code == 200
 
 
+def test_the_prefix_of_a_proxy_opens_no_route(store, tmp_path):
+    caller, entry = new_key("predict")
+    more = ("--root-path", "/prices")
+    with running_server(store.root, tmp_path / "log", *more, HOUSING_API_KEYS=entry) as server:
+        for path in ("/model", "/metrics"):
+            assert server.get(path).status_code == 401
+        assert server.get("/model", headers={"X-API-Key": caller}).status_code == 200
+
+
 def test_half_a_body_is_given_up_and_meanwhile_others_are_told_to_wait(guarded):
     server, caller, _ = guarded
     head = f"POST /predict HTTP/1.1\r\nHost: localhost\r\nX-API-Key: {caller}\r\n"
@@ -76,6 +86,15 @@ def test_an_open_door_without_keys_is_refused_unless_said_twice():
         assert done.returncode == 2
         assert "HOUSING_WITHOUT_KEYS" in done.stderr
         assert "Nothing was started" in done.stderr
+
+
+def test_a_server_of_one_process_answers_to_its_own_address(monkeypatch):
+    monkeypatch.setenv("HOUSING_HOST", "127.0.0.1")
+    monkeypatch.setattr(launch.uvicorn, "run", lambda *_, **__: None)
+    assert b"127.0.0.7" not in guard.allowed_hosts(get_settings())
+    launch.launch("127.0.0.7", None, 1, without_keys=False)
+    assert b"127.0.0.7" in guard.allowed_hosts(get_settings())
+    get_settings.cache_clear()
 
 
 def test_keys_that_cannot_be_read_start_no_server_however_it_is_started(monkeypatch):
