@@ -44,12 +44,17 @@ def own_importances(model: Any, feature_names: list[str]) -> pd.Series | None:
     The mean where several seeds answer together; of one that starts from a line, what
     its trees say; networks say nothing. None if none says anything.
     """
-    estimators = [getattr(one, "estimator_", one) for one in model.near_estimators]
+    estimators = [_grown(one) for one in model.near_estimators]
     found = [one for one in map(_own_measure, estimators) if one is not None]
     if not found:
         return None
     series = pd.Series(np.mean(found, axis=0), index=feature_names)
     return series.sort_values(key=np.abs, ascending=False)
+
+
+def _grown(estimator: Any) -> Any:
+    """What learned, without the line that it started from, if it did."""
+    return estimator.estimator_ if isinstance(estimator, LinearStart) else estimator
 
 
 def _own_measure(estimator: Any) -> Floats | None:
@@ -83,7 +88,7 @@ def contributions(model: Any, districts: pd.DataFrame, names: list[str]) -> pd.D
     """
     inner = model.model_
     near = getattr(inner, "near_estimators", [None])
-    if not all(isinstance(getattr(one, "estimator_", one), _EXPLAINED) for one in near):
+    if not all(isinstance(_grown(one), _EXPLAINED) for one in near):
         return None
     matrix = inner.transform(districts)
     share = inner.near_share(matrix)[:, None]

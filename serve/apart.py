@@ -17,6 +17,7 @@ from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 from pathlib import Path
 from threading import Timer
+from time import monotonic
 
 import msgspec
 import numpy as np
@@ -52,20 +53,25 @@ class TableReader:
         self.longest = longest
         self.process: subprocess.Popen[bytes] | None = None
 
-    def read(self, body: bytes, kind: str) -> Floats:
+    def read(self, body: bytes, kind: str, *, again: bool = True) -> Floats:
         """The districts in a body of one of `tables.TYPES`, shape (rows, 8).
+
+        With `again`, a process that somebody killed meanwhile is no fault of the table,
+        unless it happens twice.
 
         Raises
         ------
         RefusedError
             If it is no such table, or breaks the contract, or the process.
         """
-        process = self._running()
+        began = monotonic()
         try:
-            with _killed_after(self.longest, process):
-                found = self._ask(body, kind)
+            found = self._ask(body, kind)
         except (EOFError, OSError) as error:
-            self._blame(process, error)
+            status = self._wait()
+            if again and status == -signal.SIGKILL and monotonic() < began + self.longest:
+                return self.read(body, kind, again=False)
+            self._blame(status, error)
             raise refuse([FATAL], what="table") from error
         if isinstance(found, Refusal):
             raise RefusedError(422, found)
@@ -78,20 +84,28 @@ class TableReader:
         number = theirs.fileno()
         command = [sys.executable, "-m", "serve.apart", str(number)]
         # In a group of its own: Ctrl-C is for the server, which ends this one.
-        self.process = subprocess.Popen(command, pass_fds=[number], process_group=0)
+        try:
+            self.process = subprocess.Popen(command, pass_fds=[number], process_group=0)
+        except OSError as error:
+            raise RuntimeError("what reads tables cannot be started") from error
         theirs.close()
         with _killed_after(LONGEST_START_S, self.process):
             self._link.recv_bytes()  # it has started, which is no fault of the table
         return self.process
 
     def _ask(self, body: bytes, kind: str) -> bytes | Refusal:
-        self._link.send_bytes(kind.encode())
-        self._link.send_bytes(body)
-        return msgspec.msgpack.decode(self._link.recv_bytes(), type=bytes | Refusal)
+        with _killed_after(self.longest, self._running()):
+            self._link.send_bytes(kind.encode())
+            self._link.send_bytes(body)
+            found = self._link.recv_bytes()
+        return msgspec.msgpack.decode(found, type=bytes | Refusal)
 
-    def _blame(self, process: subprocess.Popen[bytes], error: Exception) -> None:
-        with _killed_after(self.longest, process):
-            status = process.wait()
+    def _wait(self) -> int:
+        assert self.process is not None
+        with _killed_after(self.longest, self.process):
+            return self.process.wait()
+
+    def _blame(self, status: int, error: Exception) -> None:
         if status >= 0:  # its own fault, and not that of the table
             raise RuntimeError(f"the process that reads tables ended with {status}") from error
         log.warning("A table was refused: what reads it ended with %d (%s)", status, error)

@@ -74,7 +74,10 @@ async def predict_batch(
     service: Served,
     explain: Annotated[bool, Query(description="Refused: `/predict` explains one price.")] = False,
 ) -> Response:
-    """The prices of up to 10,000 districts, in their order; tables are answered with tables."""
+    """The prices of up to 10,000 districts, in their order; tables are answered with tables.
+
+    Columns of a table that are no features are left out.
+    """
     if explain:
         raise refuse([UNEXPLAINED], what="address")
     kind = bodies.content_type(dict(request.scope["headers"]))

@@ -2,6 +2,8 @@
 
 import os
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import uvicorn
 
@@ -32,10 +34,7 @@ def launch(host: str | None, port: int | None, workers: int, *, without_keys: bo
     _refuse_open_door(address, without_keys)
     os.environ["HOUSING_HOST"] = address
     get_settings.cache_clear()  # the server in this process goes by it, too
-    with tempfile.TemporaryDirectory(prefix="housing-metrics-") as folder:
-        if workers > 1:
-            # The workers count in files of this folder, so that each can tell of all.
-            os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder
+    with _counting_together(workers):
         uvicorn.run(
             "serve.app:app",
             host=address,
@@ -47,6 +46,17 @@ def launch(host: str | None, port: int | None, workers: int, *, without_keys: bo
             timeout_keep_alive=75,
             timeout_graceful_shutdown=GRACE_SECONDS,
         )
+
+
+@contextmanager
+def _counting_together(workers: int) -> Iterator[None]:
+    """A block in which several workers count in files, so that each can tell of all."""
+    if workers == 1:
+        yield
+        return
+    with tempfile.TemporaryDirectory(prefix="housing-metrics-") as folder:
+        os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder
+        yield
 
 
 def _refuse_open_door(address: str, without_keys: bool) -> None:

@@ -4,10 +4,12 @@ import asyncio
 import contextlib
 import gc
 import logging
+import signal
 import sys
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
+from multiprocessing import parent_process
 from typing import Any, TypeVar
 
 import msgspec
@@ -91,6 +93,9 @@ class Service:
 
     async def _look(self, seen: int) -> int:
         """When what the follower saw had changed last, and up to which it was taken over."""
+        parent = parent_process()
+        if parent and not parent.is_alive():
+            signal.raise_signal(signal.SIGTERM)  # whoever started the workers was killed
         await asyncio.to_thread(self.follower.keep)
         metrics.observe(self.following, self.log, at_work=self.at_work)
         with contextlib.suppress(FileNotFoundError):

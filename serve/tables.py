@@ -5,6 +5,7 @@ import re
 import struct
 from collections import Counter
 from collections.abc import Sequence
+from difflib import get_close_matches
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,8 @@ PARQUET = "application/vnd.apache.parquet"
 TYPES = (CSV, ARROW, PARQUET)
 # What unpacks to no more than some twenty times as much.
 TAME = ("UNCOMPRESSED", "SNAPPY")
-NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
+NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
+MOST_COLUMNS = 200  # among which a misspelt one is looked for
 LOW = np.array([CONTRACT[name].low for name in FEATURES])
 HIGH = np.array([CONTRACT[name].high for name in FEATURES])
 
@@ -137,11 +139,19 @@ def _column_problems(names: list[str]) -> list[Problem]:
     expected = f"once each of {', '.join(FEATURES)}"
     counts = {name: names.count(name) for name in FEATURES}
     return [
-        Problem(name, "column is missing" if count == 0 else "column stands there twice",
-                f"{count} of that name", expected)
+        Problem(name, "column stands there twice", f"{count} of that name", expected)
+        if count
+        else Problem(name, "column is missing", _nearest(name, names), expected)
         for name, count in counts.items()
         if count != 1
-    ]  # fmt: skip
+    ]
+
+
+def _nearest(name: str, names: list[str]) -> str:
+    """The column that may be meant, among those at the beginning of a table."""
+    others = {one.strip().lower(): one for one in names[:MOST_COLUMNS] if one not in FEATURES}
+    near = get_close_matches(name.lower(), others, n=1)
+    return f"a column {others[near[0]][:60]!r}" if near else "none of that name"
 
 
 def _numbers(table: Any) -> Floats:
@@ -157,7 +167,8 @@ def _numbers(table: Any) -> Floats:
 
 def _read(value: Any) -> Any:
     """The number that a text holds, if it is one as tables have it."""
-    return float(value) if isinstance(value, str) and NUMBER.fullmatch(value) else value
+    text = value.decode("utf-8", "replace") if isinstance(value, bytes) else value
+    return float(text) if isinstance(text, str) and NUMBER.fullmatch(text.strip()) else text
 
 
 def _value_problems(columns: Sequence[Sequence[Any]]) -> list[Problem]:

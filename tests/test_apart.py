@@ -117,14 +117,33 @@ def test_a_slow_start_is_no_fault_of_the_table(tmp_path, monkeypatch):
     reader = TableReader(longest=1)
     assert reads(reader)
     reader.end()
+    patient = TableReader(longest=20)
+    threading.Timer(0.7, lambda: patient.process.kill()).start()
+    assert reads(patient)
+    patient.end()
 
 
-def test_a_kill_under_a_table_refuses_it(reader):
+def test_a_kill_under_a_table_is_no_fault_of_it(reader):
     assert reads(reader)
     reader.process.send_signal(signal.SIGSTOP)
     threading.Timer(0.5, reader.process.kill).start()
-    with pytest.raises(RefusedError):
-        reader.read(CSV, tables.CSV)
+    assert reads(reader)
+
+
+def test_a_table_under_which_it_is_killed_twice_is_refused(reader, monkeypatch):
+    killed = []
+
+    def start():
+        killed.append(running())
+        killed[-1].kill()
+        return killed[-1]
+
+    running = reader._running
+    with monkeypatch.context() as patch:
+        patch.setattr(reader, "_running", start)
+        with pytest.raises(RefusedError):
+            reader.read(CSV, tables.CSV)
+    assert len(killed) == 2
     assert reads(reader)
 
 

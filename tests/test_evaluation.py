@@ -173,6 +173,10 @@ def test_importances_of_its_own_are_the_mean_of_the_seeds(split, models):
     assert found.max() == pytest.approx(both.max() / 2)
     slopes = explanations.own_importances(models["ridge"], features.feature_names())
     assert set(slopes) == set(np.ravel(models["ridge"].near_.coef_))
+    forest = families.make_model("random_forest", {"n_estimators": 5})
+    forest.fit(split["val"].districts, split["val"].y)
+    impurity = explanations.own_importances(forest, features.feature_names())
+    assert set(impurity) == set(forest.near_.feature_importances_)
 
 
 def test_every_baseline_answers_for_every_district(split):

@@ -116,6 +116,16 @@ def test_a_worker_that_is_killed_under_load_is_replaced_and_the_others_answer(ow
         assert old <= logged(root)
 
 
+def test_workers_end_with_whoever_started_them_however_that_ended(own_store, tmp_path):
+    with running_server(own_store[0], tmp_path / "log", "--workers", "2") as server:
+        assert_others_answer(server)
+        below = psutil.Process(server.process.pid).children(recursive=True)
+        assert sum(map(is_worker, below)) == 2
+        server.process.kill()
+        _, alive = psutil.wait_procs(below, timeout=30)
+        assert not any(map(is_worker, alive))
+
+
 def assert_others_answer(server):
     """Assert that twenty new connections in a row are answered, soon."""
     deadline, answered = time.monotonic() + 20, 0

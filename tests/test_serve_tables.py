@@ -12,6 +12,7 @@ from serving import district, problems
 
 from housing_lib.data import FEATURES
 from serve.schemas import MOST_ROWS
+from serve.tables import ARROW
 
 
 def batch(rows):
@@ -161,3 +162,31 @@ def test_a_kind_of_body_that_is_not_read_is_refused(server):
     answer = server.post("/predict/batch", content=b"<x/>", headers=headers)
     assert answer.status_code == 415
     assert "text/csv" in answer.json()["problems"][0]["expected"]
+
+
+@pytest.mark.parametrize("kind", ["application/vnd.apache.parquet", ARROW])
+@pytest.mark.parametrize("made", ["str", "category"])
+def test_a_column_of_texts_is_refused_by_its_type(server, store, kind, made):
+    rows = store.test[list(FEATURES)].head(5)
+    texts = rows.assign(MedInc=rows["MedInc"].astype("str").astype(made))
+    found = problems(send_table(server, kind, texts))
+    assert set(found) == {"MedInc"}
+    assert found["MedInc"]["problem"] == "not a column of numbers"
+
+
+@pytest.mark.parametrize("bad", ["\u0663", "fou\ufffdr", "4 5"])
+def test_of_a_column_in_csv_the_one_bad_cell_is_named(server, store, bad):
+    rows = store.test[list(FEATURES)].head(30).astype({"MedInc": object})
+    rows.loc[rows.index[25], "MedInc"] = bad
+    header, cells = rows.to_csv(index=False).split("\n", 1)
+    body = f"{header}\n{cells.replace(',', ', ')}".encode()
+    for content in (body, body.replace("fou\ufffdr".encode(), b"fou\xe9r")):
+        kind = {"Content-Type": "text/csv"}
+        found = server.post("/predict/batch", content=content, headers=kind).json()["problems"]
+        assert [(one["field"], one["row"]) for one in found] == [("MedInc", 25)]
+
+
+def test_a_column_that_is_misspelt_is_pointed_at(server, store):
+    rows = store.test[list(FEATURES)].head(2).rename(columns={"MedInc": "medinc "})
+    found = problems(send_table(server, "text/csv", rows))
+    assert found["MedInc"]["found"] == "a column 'medinc '"
