@@ -183,13 +183,14 @@ def _settle() -> list[Decision]:
     unsettled = [one for one in _as_they_counted(lines) if not one.settled]
     if not unsettled:
         return lines
-    _move_all({stage for one in unsettled for stage in MOVES.get(one.decision, ())}, stages)
+    moved = [stage for one in unsettled for stage in MOVES.get(one.decision, ())]
+    _move_all(list(dict.fromkeys(moved)), stages)
     for one in unsettled:
         _mark(one)
     return _settle()  # another machine may have written meanwhile, which no lock here can prevent
 
 
-def _move_all(names: Iterable[str], stages: Stages) -> None:
+def _move_all(names: Sequence[str], stages: Stages) -> None:
     """Move these stages, and again if a line was written meanwhile by a machine that was faster."""
     for name in names:
         _move(name, getattr(stages, name))

@@ -83,8 +83,8 @@ class TableReader:
         self._link, theirs = Pipe()
         number = theirs.fileno()
         command = [sys.executable, "-m", "serve.apart", str(number)]
-        # In a group of its own: Ctrl-C is for the server, which ends this one.
         try:
+            # In a group of its own: Ctrl-C is for the server, which ends this one.
             self.process = subprocess.Popen(command, pass_fds=[number], process_group=0)
         except OSError as error:
             raise RuntimeError("what reads tables cannot be started") from error

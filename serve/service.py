@@ -94,7 +94,7 @@ class Service:
     async def _look(self, seen: int) -> int:
         """When what the follower saw had changed last, and up to which it was taken over."""
         parent = parent_process()
-        if parent and not parent.is_alive():
+        if parent and not parent.is_alive() and not self.leaving:
             signal.raise_signal(signal.SIGTERM)  # whoever started the workers was killed
         await asyncio.to_thread(self.follower.keep)
         metrics.observe(self.following, self.log, at_work=self.at_work)

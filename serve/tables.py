@@ -156,12 +156,15 @@ def _nearest(name: str, names: list[str]) -> str:
 
 def _numbers(table: Any) -> Floats:
     columns = [table.column(name) for name in FEATURES]
-    plain = all(_is_numeric(column.type) for column in columns)
     values = [column.to_pylist() for column in columns]
-    rows = np.array(values, dtype="float64").T if plain else np.full((1, 8), np.inf)
+    if not all(_is_numeric(column.type) for column in columns):
+        values = [list(map(_read, one)) for one in values]
+        if problems := _value_problems(values):
+            raise refuse(problems, what="table")
+    rows = np.array(values, dtype="float64").T
     unknown = np.isnan(rows)
     if not ((rows >= LOW) & (rows <= HIGH) | unknown).all() or unknown.all(axis=1).any():
-        raise refuse(_value_problems([list(map(_read, one)) for one in values]), what="table")
+        raise refuse(_value_problems(values), what="table")
     return np.ascontiguousarray(rows)
 
 

@@ -190,3 +190,14 @@ def test_a_column_that_is_misspelt_is_pointed_at(server, store):
     rows = store.test[list(FEATURES)].head(2).rename(columns={"MedInc": "medinc "})
     found = problems(send_table(server, "text/csv", rows))
     assert found["MedInc"]["found"] == "a column 'medinc '"
+
+
+def test_numbers_that_are_written_unusually_are_numbers(server, store):
+    rows = store.test[list(FEATURES)].head(3)
+    signed = send_table(server, "text/csv", rows.assign(HouseAge=[" +5", "5.", "05"]))
+    plain = send_table(server, "text/csv", rows.assign(HouseAge=5))
+    prices = [
+        pd.read_csv(io.BytesIO(one.content))["predicted_median_house_value"]
+        for one in (signed, plain)
+    ]
+    pd.testing.assert_series_equal(*prices)
