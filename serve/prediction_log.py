@@ -178,7 +178,7 @@ class PredictionLog:
             if self._rows_written.is_tried:
                 raise TimeoutError("no answer yet")
             self._rows_written.wait_for(patience, self._insert, rows)
-        except (SQLAlchemyError, OSError) as error:
+        except Exception as error:  # whatever it is, the rows are kept
             return self._put_aside(rows, error)
         self.problem = ""
         return None
@@ -209,7 +209,7 @@ class PredictionLog:
             for file in self._spool.files():
                 self._insert(self._spool.read(file))
                 self._spool.forget(file)
-        except (SQLAlchemyError, OSError) as error:
+        except Exception as error:
             self._note(error)
         else:
             self.problem = ""

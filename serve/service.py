@@ -92,7 +92,7 @@ class Service:
                 await asyncio.sleep(AGAIN_AFTER_S)
 
     async def _look(self, seen: int) -> int:
-        """When what the follower saw had changed last, and up to which it was taken over."""
+        """The time of the follower's last news, after taking over what is not `seen` yet."""
         parent = parent_process()
         if parent and not parent.is_alive() and not self.leaving:
             signal.raise_signal(signal.SIGTERM)  # whoever started the workers was killed

@@ -266,25 +266,25 @@ def test_a_promise_that_nobody_waits_for_any_more_costs_no_other_one(tmp_path):
     assert kept_one.result(timeout=0) is None
 
 
-def test_the_log_goes_on_after_an_error_that_nobody_expected(tmp_path, monkeypatch):
+def test_an_error_that_nobody_expected_costs_no_row_and_leaves_no_promise_open(
+    tmp_path, monkeypatch
+):
     uri = f"sqlite:///{tmp_path / 'answers.db'}"
-    log, errors = PredictionLog(uri, spool=tmp_path), [ValueError("unexpected")]
-    write = log._write
-    monkeypatch.setattr(
-        log, "_write", lambda *given: (errors and _raise(errors.pop())) or write(*given)
-    )
-    log.add(rows("lost"))
+    log = PredictionLog(uri, spool=tmp_path)
+
+    def fail(rows):
+        raise ValueError("unexpected")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(log, "_insert", fail)
+        promise = log.add_now(rows("under an error"))
+        log.flush()
+    assert isinstance(promise.exception(timeout=0), LogUnavailableError)
     log.start()
-    deadline = time.monotonic() + 10
-    while errors and time.monotonic() < deadline:
-        time.sleep(0.05)
-    log.add(rows("after"))
+    log.add(rows("after it"))
     log.stop()
-    assert kept(uri, ["after"]) == {"after"}
-
-
-def _raise(error):
-    raise error
+    both = {"under an error", "after it"}
+    assert kept(uri, sorted(both)) == both
 
 
 def test_a_true_price_of_what_another_process_has_spooled_is_asked_for_again(tmp_path):

@@ -15,8 +15,9 @@ from serving import QUICK, gauge, move_production, predict, running_server
 from sklearn.linear_model import LinearRegression
 
 from housing_lib import deployment, registry, tracking
+from housing_lib.compiled import CompileError
 from housing_lib.settings import get_settings
-from serve import service
+from serve import champion, service
 from serve.schemas import EXAMPLE_DISTRICT
 
 
@@ -223,3 +224,21 @@ def test_a_worker_that_could_not_look_looks_again(own_root, monkeypatch):
     monkeypatch.setattr(one.follower, "keep", keep)
     asyncio.run(asyncio.wait_for(follow(), 30))
     assert len(looked) >= 4
+
+
+def test_a_load_that_fails_in_passing_is_tried_again_and_one_of_a_bad_file_is_not(monkeypatch):
+    release = champion.Release("name", 1, "Production", "ridge", "", "", "digest")
+    monkeypatch.setattr(champion, "read_sighting", lambda: champion.Sighting(release))
+    tried = []
+
+    def load(wanted):
+        tried.append(wanted)
+        passing = OSError(24, "Too many open files") if len(tried) == 1 else ValueError("damaged")
+        raise CompileError("cannot be read") from passing
+
+    monkeypatch.setattr(champion, "load_champion", load)
+    following = champion.Following()
+    for _ in range(4):
+        following.look()
+    assert len(tried) == 2
+    assert following.problem == "cannot be read"
