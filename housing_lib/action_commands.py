@@ -68,7 +68,7 @@ def _plan(source: str = "", budget: str = "", models: str = "", jobs: int | None
     return run_commands.make_plan(
         budget or settings.retrain_budget,
         None,
-        models or settings.retrain_models,
+        models or settings.retrain_models or None,
         source or settings.retrain_source,
         jobs,
         None,

@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from functools import lru_cache, partial
 from typing import Any, Self
 
-from housing_lib.errors import OutageError
+from housing_lib.errors import HousingError, OutageError
 from housing_lib.processes import (
     ProcessDiedError,
     cores,
@@ -34,7 +34,11 @@ CONNECT_S = 10
 
 
 class ClusterError(OutageError):
-    """A cluster that cannot be used."""
+    """A cluster that cannot be used now."""
+
+
+class ClusterAddressError(HousingError):
+    """An address that no cluster can have."""
 
 
 def where(jobs: int | None = None) -> str:
@@ -112,6 +116,8 @@ def refuse_away() -> None:
     ------
     ClusterError
         If it cannot be reached, or has no workers.
+    ClusterAddressError
+        If there can be none at that address.
     """
     if get_settings().cluster:
         with _cluster():
@@ -278,7 +284,8 @@ def _cluster() -> Iterator[Any]:
             address, timeout=CONNECT_S, set_as_default=False
         )
     except (OSError, ValueError) as error:
-        raise ClusterError(
+        kind = ClusterAddressError if isinstance(error, ValueError) else ClusterError
+        raise kind(
             f"the Dask scheduler {address} cannot be reached: {error}. Expected an address as "
             "tcp://scheduler:8786 in HOUSING_CLUSTER. Nothing was run."
         ) from None

@@ -93,9 +93,10 @@ def grow(rows: pd.DataFrame, *, source: str = "bundled") -> Growth:
         added = _by_part(everything, last=len(fresh))  # it may refuse, so nothing is written yet
         if len(fresh):
             _append(fresh)
-        path = get_settings().grown / "districts.parquet"
-        with atomic_path(path) as temporary:
-            everything.to_parquet(temporary, index=False)
+        path, grew = get_settings().grown / "districts.parquet", len(everything) - len(old)
+        if grew:
+            with atomic_path(path) as temporary:
+                everything.to_parquet(temporary, index=False)
         return Growth(
             source=path,
             offered=len(rows),
@@ -104,7 +105,7 @@ def grow(rows: pd.DataFrame, *, source: str = "bundled") -> Growth:
             unpriced=int((good & rows[TARGET].isna()).sum()),
             faulty=int((~good).sum()),
             conflicts=conflicts,
-            labelled=len(everything) - len(old),
+            labelled=grew,
         )
 
 

@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 from housing_lib import records, storage
 from housing_lib.answering import Answered, Answering
 from housing_lib.contract import USD_PER_UNIT, Floats
+from housing_lib.data import DataError
 from housing_lib.files import file_digest
 from housing_lib.records import Batch, Mask
 from housing_lib.sources import Part, Source, ending
@@ -73,6 +74,8 @@ def score(asked: Answering, part: Part, places: Places) -> Receipt:
 
     Raises
     ------
+    DataError
+        If the file is damaged where this part lies.
     StorageError
         If a place cannot be read or written.
     """
@@ -89,8 +92,18 @@ def score(asked: Answering, part: Part, places: Places) -> Receipt:
 
 
 def _batches(part: Part, as_csv: bool) -> Iterator[Batch]:
-    with storage.reaching(part.source.name):
-        yield from records.read(part, as_table=not as_csv)
+    name = part.source.name
+    try:
+        with storage.reaching(name):
+            yield from records.read(part, as_table=not as_csv)
+    except storage.StorageError as error:
+        fault = error.__cause__
+        if storage.is_remote(name) or getattr(fault, "errno", None):
+            raise
+        raise DataError(  # what Parquet's reader found wrong, not the system
+            f"{name} is damaged: {str(fault).splitlines()[0].rstrip('.')}. Expected a whole "
+            "Parquet file; write or fetch it again. What is finished of other files is kept."
+        ) from fault
 
 
 def open_text(path: Path) -> TextIO:

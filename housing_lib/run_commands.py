@@ -43,7 +43,9 @@ def run(
     trials: Annotated[
         int | None, typer.Option(min=1, help="trials a family, instead of the budget's")
     ] = None,
-    models: Annotated[str, typer.Option(help="families, separated by commas (default: all)")] = "",
+    models: Annotated[
+        str | None, typer.Option(help="families, separated by commas (default: all)")
+    ] = None,
     source: Annotated[
         str, typer.Option(help="bundled, sklearn, or a CSV or Parquet file")
     ] = "bundled",
@@ -103,8 +105,8 @@ def run(
     conclude(finished)
 
 
-def _refuse_other_options(budget: str, models: str, source: str, *others: Any) -> None:
-    if (budget, models, source) != ("standard", "", "bundled") or any(
+def _refuse_other_options(budget: str, models: str | None, source: str, *others: Any) -> None:
+    if (budget, models, source) != ("standard", None, "bundled") or any(
         other not in (None, False, "") for other in others
     ):
         raise HousingError(
@@ -129,7 +131,7 @@ def _split(names: str) -> list[str]:
 def make_plan(
     budget: str,
     trials: int | None,
-    models: str,
+    models: str | None,
     source: str,
     jobs: int | None,
     seed: int | None,
@@ -178,10 +180,10 @@ def _checked(source: str) -> str:
     return found
 
 
-def _families(models: str) -> list[str]:
+def _families(models: str | None) -> list[str]:
     from housing_lib.families import FAMILIES, FamilyError, get_family
 
-    if not models:
+    if models is None:
         return list(FAMILIES)
     names = _split(models)
     if not names:

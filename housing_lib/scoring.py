@@ -207,7 +207,7 @@ def predict(
     Raises
     ------
     DataError
-        If a file is not what it should be; nothing is written then.
+        If a file is not what it should be; no prediction is written then.
     StorageError
         If a place cannot be reached; what is finished is kept for the next attempt.
     ProcessDiedError
@@ -221,7 +221,12 @@ def predict(
         places = [job.places(part) for part in parts]
         size = sum(source.size for source in job.sources)
         few = jobs or worth_starting(size, each=WORTH_A_PROCESS)
-        receipts = _receipts(job, parts, places, few, on_progress)
+        try:
+            receipts = _receipts(job, parts, places, few, on_progress)
+        except DataError:
+            if not storage.files_below(job.staging):
+                storage.remove(job.staging)
+            raise
         return _finish(job, places, receipts)
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 
-from housing_lib.families import Range, get_family
+from housing_lib.families import Family, Range, Stages, get_family
 from housing_lib.tables import usd
 from housing_lib.trials import FEWEST_TRIALS, Search
 
@@ -35,6 +35,48 @@ def describe_space(family: str, *, growth: float = 1.0) -> pd.DataFrame:
 
 def _written(name: str, value: float, growth: float = 1.0) -> str:
     return f"{value / growth if name == 'learning_rate' else value:.4g}"
+
+
+def describe_search(family: str) -> str:
+    """How a family's trials grow and end, and what becomes of the best one, in Markdown.
+
+    Raises
+    ------
+    FamilyError
+        If there is no such family.
+    """
+    found = get_family(family)
+    told = [_growing(found.stages), *_more_than_a_trial(found)]
+    return " ".join(sentence for sentence in told if sentence)
+
+
+def _growing(stages: Stages | None) -> str:
+    if stages is None:
+        return "A trial is a single fit."
+    told = []
+    if stages.patience:
+        told.append(f"stops growing once {stages.patience} more bring nothing better")
+    if stages.step < stages.end:
+        told.append("is cut short (pruned) where it falls behind the median of those before it")
+    return f"A trial grows up to {stages.end:,} trees; it {', and '.join(told)}."
+
+
+def _more_than_a_trial(family: Family) -> list[str]:
+    """What the best trial's model has beside the trial's estimator, a sentence each."""
+    start = ", every other of them on what a line leaves" if family.start is not None else ""
+    networks = (
+        f", and {family.networks} small neural networks learn the same" if family.networks else ""
+    )
+    return [
+        f"The best trial's model is more than the trial: it is fitted with {family.repeats} seeds"
+        f"{start}{networks}; it answers with their weighted mean."
+        if family.repeats > 1
+        else "",
+        "Beside it stands one of the same kind that sees no neighbours; the farther the nearest "
+        "known districts are, the more that one counts."
+        if family.far
+        else "",
+    ]
 
 
 def describe_params(search: Search) -> pd.DataFrame:

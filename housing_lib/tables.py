@@ -112,11 +112,9 @@ def worst_table(found: pd.DataFrame) -> Any:
     money = {"MedHouseVal": "true price ($)", "predicted": "predicted ($)", "error": "error ($)"}
     kept = ["MedInc", "AveRooms", "Population", "AveOccup", "Latitude", "Longitude"]
     shown = found.rename(columns=money)[[*money.values(), *kept]].reset_index(drop=True)
-    columns: Any = list(money.values())
-    shown[columns] = shown[columns] * USD_PER_UNIT
     shown.index += 1
-    formats: Any = dict.fromkeys([*columns, "Population"], "{:,.0f}")
-    formats |= {name: "{:.2f}" for name in kept if name != "Population"}
+    formats: Any = dict.fromkeys(money.values(), _dollars) | {"Population": "{:,.0f}"}
+    formats |= {name: _to_hundredths for name in kept if name != "Population"}
     return shown.style.format(formats)
 
 
@@ -197,7 +195,7 @@ def leaderboard_records(board: pd.DataFrame, *, linear: Sequence[str]) -> list[d
 
 def usd(value: float) -> str:
     """A price difference in 100,000 USD, written in dollars."""
-    return f"{value * USD_PER_UNIT:,.0f} dollars"
+    return f"{_dollars(value)} dollars"
 
 
 def describe_fit(scores: Mapping[str, float]) -> Any:
@@ -226,7 +224,11 @@ def figure(metric: str, value: float) -> str:
 
 
 def _dollars(value: float) -> str:
-    return f"{value * USD_PER_UNIT:,.0f}"
+    return f"{value * USD_PER_UNIT:z,.0f}".replace("-", "−")
+
+
+def _to_hundredths(value: float) -> str:
+    return f"{value:z.2f}".replace("-", "−")
 
 
 def _ends(low: float, high: float) -> str:

@@ -41,6 +41,7 @@ def test_help_lists_every_command(housing, tmp_path):
         (["run", "--trials", "0"], "Invalid value for '--trials'"),
         (["run", "--jobs", "0"], "Invalid value for '--jobs'"),
         (["run", "--seed", "-5"], "Invalid value for '--seed'"),
+        (["run", "--models", ""], "'' names no family; expected some of linear_regression"),
         (["run", "--models", ","], "names no family; expected some of linear_regression"),
         (["run", "--trials", "many"], "Invalid value for '--trials'"),
         (["run", "--trails", "3"], "--trials"),
@@ -146,8 +147,8 @@ def test_settings_that_cannot_be_used_are_all_named(housing, tmp_path, monkeypat
 
 def test_a_cluster_that_cannot_be_used_is_told_before_anything_runs(housing, tmp_path):
     done = housing(tmp_path, "run", "--cluster", "foo")
-    assert done.returncode == 1
-    assert done.stderr.startswith("ClusterError: the Dask scheduler foo cannot be reached")
+    assert done.returncode == 2
+    assert done.stderr.startswith("ClusterAddressError: the Dask scheduler foo cannot be reached")
     assert not (tmp_path / "reports").exists()
 
 

@@ -108,3 +108,9 @@ def test_one_retraining_at_a_time(own_root):
         retraining.alone(),
     ):
         pass
+
+
+def test_where_nothing_joins_nothing_is_written(fresh):
+    grown = growth.grow(fresh.assign(MedHouseVal=np.nan))
+    assert (grown.labelled, grown.unpriced) == (0, 100)
+    assert not grown.source.exists()

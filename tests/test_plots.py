@@ -18,6 +18,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from housing_lib import data, exploration, geography, plots
+from housing_lib.plots.style import DollarTicks
 
 
 @pytest.fixture(autouse=True)
@@ -257,7 +258,7 @@ def test_effects_are_written_in_words():
     axes = plots.shift_bars(SHIFTS, level=3.4)
     words = [text.get_text() for text in axes.texts]
     assert "+0.40 spreads" in words
-    assert "-10.0% of rows" in words
+    assert "−10.0% of rows" in words
     assert axes.get_title(loc="left").startswith("2 of 5")
 
 
@@ -273,6 +274,26 @@ def test_alarms_are_ringed_in_the_history():
 )
 def test_prices_are_written_in_dollars(price, text):
     assert plots.dollars(price) == text
+
+
+@pytest.mark.parametrize(
+    ("prices", "texts"),
+    [
+        ([0, 1, 2.5], ["$0", "$100k", "$250k"]),
+        ([0.4119, 0.412, 0.4121], ["$41.19k", "$41.20k", "$41.21k"]),
+        ([-0.005, 0, 0.005], ["−$0.5k", "$0", "$0.5k"]),
+    ],
+)
+def test_ticks_of_an_axis_have_as_many_decimals(prices, texts):
+    assert DollarTicks().format_ticks(prices) == texts
+
+
+@pytest.mark.parametrize(
+    ("shift", "text"), [(-1e-4, "0.00 spreads"), (1e-4, "0.00 spreads"), (-0.3, "−0.30 spreads")]
+)
+def test_a_shift_of_nothing_has_no_side(shift, text):
+    shown = plots.shift_bars(SHIFTS.assign(effect=shift).head(1), level=3.4)
+    assert [one.get_text() for one in shown.texts] == [text]
 
 
 def test_a_dollar_sign_is_never_read_as_mathematics(districts):

@@ -5,7 +5,8 @@ import pyarrow.parquet as pq
 import pytest
 from scored import refused, write
 
-from housing_lib.data import FEATURES
+from housing_lib import scoring
+from housing_lib.data import FEATURES, DataError
 
 
 def parquet_of(columns):
@@ -94,3 +95,15 @@ def test_all_columns_that_are_missing_are_named_at_once(asked, districts, tmp_pa
     text = refused(write(bad, tmp_path / "in.csv"), tmp_path / "out.csv", asked)
     assert "MedInc      missing column; is it 'medinc'?" in text
     assert "Latitude    missing column" in text
+
+
+def test_a_parquet_file_with_damaged_pages_is_at_fault_itself(asked, districts, tmp_path):
+    source = tmp_path / "in.parquet"
+    districts.to_parquet(source, compression="snappy", index=False)
+    content = bytearray(source.read_bytes())
+    content[4:200] = b"\xff" * 196  # the first page; the footer, which tells of it, is whole
+    source.write_bytes(content)
+    with pytest.raises(DataError, match=r"in\.parquet is damaged: .+Expected a whole Parquet"):
+        scoring.predict(str(source), str(tmp_path / "out.parquet"), asked=asked)
+    assert not (tmp_path / "out.parquet").exists()
+    assert [one.name for one in tmp_path.rglob("*")] == ["in.parquet"]

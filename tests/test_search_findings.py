@@ -42,6 +42,31 @@ def test_a_quick_look_shows_its_longer_steps():
     assert table.loc["max_depth", "to"] == "10"
 
 
+@pytest.mark.parametrize(
+    ("family", "words"),
+    [
+        ("ridge", "A trial is a single fit."),
+        (
+            "random_forest",
+            "A trial grows up to 100 trees; it is cut short (pruned) where it falls behind the "
+            "median of those before it.",
+        ),
+        (
+            "gradient_boosting",
+            "A trial grows up to 1,000 trees; it stops growing once 30 more bring nothing better.",
+        ),
+    ],
+)
+def test_a_search_is_described_as_its_family_is_searched(family, words):
+    assert search_findings.describe_search(family) == words
+
+
+def test_what_the_best_model_has_beside_a_trial_is_told():
+    told = search_findings.describe_search("xgboost")
+    assert "fitted with 2 seeds, every other of them on what a line leaves, and 2 small" in told
+    assert "one of the same kind that sees no neighbours" in told
+
+
 def test_the_importances_of_hyperparameters_share_the_whole(searched):
     found = searched.importances
     assert set(found.index) == set(families.FAMILIES["decision_tree"].space)

@@ -5,12 +5,18 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.collections import Collection
-from matplotlib.ticker import FuncFormatter
 
 from housing_lib.data import CONTRACT, TARGET, Floats
 from housing_lib.geography import city_name
 from housing_lib.places import CITIES
-from housing_lib.plots.style import BELOW_TO_ABOVE, INK, LOW_TO_HIGH, PRICE, dollars, new_axes
+from housing_lib.plots.style import (
+    BELOW_TO_ABOVE,
+    INK,
+    LOW_TO_HIGH,
+    PRICE,
+    DollarTicks,
+    new_axes,
+)
 
 
 def price_map(districts: pd.DataFrame) -> Axes:
@@ -67,7 +73,7 @@ def _map_axes(districts: pd.DataFrame) -> Axes:
 def _colour_bar(drawn: Collection, axes: Axes, label: str, *, extend: str = "neither") -> None:
     figure = axes.get_figure(root=True)
     assert figure is not None
-    written = FuncFormatter(lambda value, _: dollars(value))
+    written = DollarTicks()
     bar = figure.colorbar(drawn, ax=axes, label=label, shrink=0.7, format=written, extend=extend)
     if bar.solids is not None:
         bar.solids.set_alpha(1)

@@ -160,7 +160,11 @@ def _named(kind: str, name: str) -> str:
 
 
 def _effect(kind: str, effect: float) -> str:
-    return f"{effect:+z.1%} of rows" if kind in ("missing", "place") else f"{effect:+z.2f} spreads"
+    of_rows = kind in ("missing", "place")
+    moved = f"{effect:+.1%}" if of_rows else f"{effect:+.2f}"
+    if not moved.strip("+-0.%"):
+        moved = moved[1:]  # nothing has no side
+    return f"{moved.replace('-', '−')} {'of rows' if of_rows else 'spreads'}"
 
 
 def session_history(history: pd.DataFrame) -> Axes:

@@ -90,9 +90,27 @@ def new_panels(count: int, *, across: int, height: float) -> tuple[Figure, list[
     return figure, list(grid.flat[:count])
 
 
+class DollarTicks(FuncFormatter):
+    """Prices in 100,000 USD as dollars, all ticks of an axis with as many decimals."""
+
+    def __init__(self) -> None:
+        super().__init__(lambda value, _: dollars(value))
+
+    def format_ticks(self, values: Iterable[float]) -> list[str]:
+        """The ticks as they are written, with the fewest decimals that tell them apart."""
+        thousands = np.array(list(values)) * USD_PER_UNIT / 1_000
+        exact = (n for n in range(3) if np.allclose(thousands, thousands.round(n), atol=1e-6))
+        decimals = next(exact, 3)
+        return [_thousands(value, decimals) for value in thousands.round(decimals)]
+
+
+def _thousands(value: float, decimals: int) -> str:
+    return f"{'−' if value < 0 else ''}${abs(value):,.{decimals}f}k" if value else "$0"
+
+
 def in_dollars(axis: Axis) -> None:
     """Write the values of an axis, in 100,000 USD, as dollars."""
-    axis.set_major_formatter(FuncFormatter(lambda value, _: dollars(value)))
+    axis.set_major_formatter(DollarTicks())
 
 
 def logarithmic(axis: XAxis | YAxis) -> None:
