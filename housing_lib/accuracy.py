@@ -13,6 +13,7 @@ from housing_lib.gains import LEVEL, draws, tails
 from housing_lib.parts import Part
 
 METRICS = ("rmse", "mae", "mse", "r2")
+FEW_ROWS = 20_000  # whose resamples are kept, in 320 MB at most
 
 
 def metrics(prices: Floats, predicted: Floats, *, prefix: str = "") -> dict[str, float]:
@@ -70,14 +71,16 @@ def rmse_interval(errors: Floats, *, seed: int) -> tuple[float, float]:
 
 def _resampled_means(*columns: Floats, seed: int) -> Floats:
     """The means of columns over resampled districts, shape (columns, resamples)."""
-    means: Floats = np.vstack(columns) @ _draws(len(columns[0]), seed)
+    table, rows = np.vstack(columns), len(columns[0])
+    drawn = _kept_draws(rows, seed) if rows <= FEW_ROWS else draws(rows, seed)
+    means: Floats = np.hstack([table @ counts.T for counts in drawn]) / rows
     return means
 
 
 @lru_cache(maxsize=1)
-def _draws(rows: int, seed: int) -> Floats:
-    """How often each district is drawn in each resample, as a share, shape (rows, resamples)."""
-    return np.vstack(list(draws(rows, seed))).T / rows
+def _kept_draws(rows: int, seed: int) -> list[Floats]:
+    """How often each district is drawn in each resample, in pieces; all metrics share them."""
+    return list(draws(rows, seed))
 
 
 def score_models(

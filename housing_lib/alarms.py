@@ -79,7 +79,16 @@ def read() -> list[Alert]:
 
 
 def _is_whole(alert: Any) -> bool:
-    return isinstance(alert, dict) and {"id", "raised_at", "sentence", "action"} <= set(alert)
+    if not isinstance(alert, dict) or not {"id", "raised_at", "sentence", "action"} <= set(alert):
+        return False
+    action = alert["action"]
+    return isinstance(action, dict) and ("decision" not in action or _is_time(action.get("when")))
+
+
+def _is_time(text: Any) -> bool:
+    with suppress(TypeError, ValueError):
+        return datetime.fromisoformat(text).tzinfo is not None
+    return False
 
 
 def _keep(alert: Alert) -> tuple[bool, list[str]]:

@@ -12,10 +12,15 @@ import sqlalchemy
 from sqlalchemy import func, select
 
 from housing_lib.data import FEATURES, TARGET, DataError, row_ids
+from housing_lib.errors import OutageError
 from housing_lib.prediction_tables import actuals, predictions
 from housing_lib.settings import get_settings
 
 ROWS_A_READ = 50_000
+
+
+class LogAwayError(DataError, OutageError):
+    """A prediction log that does not answer now."""
 
 
 def read_answers(
@@ -71,7 +76,9 @@ def _connection() -> Iterator[Any]:
         with engine.connect() as connection:
             yield connection
     except sqlalchemy.exc.SQLAlchemyError as error:
-        raise _unreadable(uri, str(error).splitlines()[0]) from error
+        away = isinstance(error, sqlalchemy.exc.OperationalError) and "no such" not in str(error)
+        kind = LogAwayError if away else DataError
+        raise kind(_unreadable(uri, str(error).splitlines()[0])) from error
     finally:
         engine.dispose()
 
@@ -88,11 +95,11 @@ def _refuse_missing(uri: str) -> None:
     # SQLite would create the file that it does not find.
     url = sqlalchemy.engine.make_url(uri)
     if url.drivername.startswith("sqlite") and not Path(url.database or "").is_file():
-        raise _unreadable(uri, "there is no such file")
+        raise DataError(_unreadable(uri, "there is no such file"))
 
 
-def _unreadable(uri: str, reason: str) -> DataError:
-    return DataError(
+def _unreadable(uri: str, reason: str) -> str:
+    return (
         f"the prediction log {_shown(uri)} cannot be read: {reason}. Expected the database that "
         "`housing serve` writes; HOUSING_PREDICTION_LOG names another. Nothing was run."
     )

@@ -185,8 +185,8 @@ def _until_done(
     """The results as they end; what was `lost` with its workers is asked of new ones."""
     left = set(range(len(tasks)))
     for _ in range(ATTEMPTS):
-        futures = {submit(tasks[one]): one for one in sorted(left)}
         try:
+            futures = {submit(tasks[one]): one for one in sorted(left)}
             for future in as_completed(futures):
                 result = future.result()
                 left.discard(futures[future])

@@ -105,12 +105,14 @@ def restore_bundled() -> None:
     """
     path = get_settings().raw_csv
     command = ["git", "-C", str(path.parent), "checkout", "--", path.name]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
+    try:
+        subprocess.run(command, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError) as error:
+        reason = str(getattr(error, "stderr", "") or error).strip()
         raise DataError(
-            f"{path} cannot be restored: {done.stderr.strip()}. Nothing was changed. "
+            f"{path} cannot be restored: {reason}. Nothing was changed. "
             "data/README.md says how to rebuild it."
-        )
+        ) from error
 
 
 def read_table(path: Path) -> pd.DataFrame:

@@ -15,6 +15,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from housing_lib.data import Floats
+from housing_lib.gains import pieces
 from housing_lib.watch import Sums, Watch
 
 ENOUGH_ROWS = 100
@@ -56,26 +57,31 @@ class Chance:
     def _largest(self, rows: int) -> Floats:
         if rows not in self._drawn:
             rng = np.random.default_rng([self._seed, rows])
-            total = len(self._watch.reference)
-            scores = self._watch.scores
-            known = np.isfinite(scores)
-            filled = np.where(known, scores, np.float32(0))
-            drawn = _counts(rng, rows, total)
-            every = None if known.all() else known.astype(np.float32)
-            sums = Sums(
-                (drawn @ filled).astype(float),
-                _known(drawn, every, filled),
-                np.full(DRAWS, float(rows)),
-            )
-            anew = _counts(rng, total, total)
-            means = (anew @ filled) / np.maximum(_known(anew, every, filled), 1)
-            self._drawn[rows] = np.sort(self._watch.shift(sums, of=means).largest)
+            drawn = Sums(*_drawn(rng, rows, self._watch.scores), np.full(DRAWS, float(rows)))
+            anew, known = _drawn(rng, len(self._watch.reference), self._watch.scores)
+            means = anew / np.maximum(known, 1)
+            self._drawn[rows] = np.sort(self._watch.shift(drawn, of=means).largest)
         return self._drawn[rows]
 
 
-def _counts(rng: np.random.Generator, rows: int, total: int) -> npt.NDArray[np.float32]:
+def _drawn(
+    rng: np.random.Generator, rows: int, scores: npt.NDArray[np.float32]
+) -> tuple[Floats, Floats]:
+    """The sums of scores over `rows` drawn from them, and how many were known, a row a draw."""
+    is_known = np.isfinite(scores)
+    filled = np.where(is_known, scores, np.float32(0))
+    every = None if is_known.all() else is_known.astype(np.float32)
+    sums, known = [], []
+    for draws in pieces(DRAWS, max(rows, len(scores))):
+        counts = _counts(rng, draws, rows, len(scores))
+        sums.append((counts @ filled).astype(float))
+        known.append(_known(counts, every, filled))
+    return np.concatenate(sums), np.concatenate(known)
+
+
+def _counts(rng: np.random.Generator, draws: int, rows: int, total: int) -> npt.NDArray[np.float32]:
     """How often each of `total` rows is drawn into each of the draws of `rows`."""
-    drawn = rng.integers(total, size=(DRAWS, rows), dtype=np.int32)
+    drawn = rng.integers(total, size=(draws, rows), dtype=np.int32)
     counts = [np.bincount(one, minlength=total) for one in drawn]
     return np.asarray(counts, dtype=np.float32)
 

@@ -71,6 +71,7 @@ class _Log:
     def __enter__(self) -> "_Log":
         if self.path:
             self.path.parent.mkdir(parents=True, exist_ok=True)
+            self.path.unlink(missing_ok=True)  # it may be another run's too, whose step was taken
             self.file = self.path.open("w", encoding="utf-8")
         return self
 

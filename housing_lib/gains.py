@@ -11,6 +11,7 @@ from housing_lib.summary import dollars
 
 RESAMPLES = 2_000
 LEVEL = 0.95
+MOST_AT_ONCE = 10_000_000  # numbers drawn, so that any number of rows fits into memory
 _CHUNK = 500
 Mask = npt.NDArray[np.bool_]
 
@@ -76,8 +77,13 @@ def _falls(weights: Floats, table: Floats) -> Floats:
 def draws(rows: int, seed: int) -> Iterable[Floats]:
     """How often each row is drawn, `RESAMPLES` times, in pieces that fit into memory."""
     rng = np.random.default_rng(seed)
-    starts = np.arange(_CHUNK)[:, None] * rows
-    for _ in range(RESAMPLES // _CHUNK):
-        drawn = rng.integers(0, rows, (_CHUNK, rows)) + starts
-        counts = np.bincount(drawn.ravel(), minlength=_CHUNK * rows)
-        yield counts.reshape(_CHUNK, rows).astype(float)
+    for count in pieces(RESAMPLES, rows, most=_CHUNK):
+        drawn = rng.integers(0, rows, (count, rows)) + np.arange(count)[:, None] * rows
+        counts = np.bincount(drawn.ravel(), minlength=count * rows)
+        yield counts.reshape(count, rows).astype(float)
+
+
+def pieces(total: int, rows: int, *, most: int = RESAMPLES) -> Iterable[int]:
+    """The sizes of pieces in which `total` draws of some rows fit into memory."""
+    size = max(1, min(most, MOST_AT_ONCE // max(rows, 1)))
+    return [min(size, total - start) for start in range(0, total, size)]

@@ -12,6 +12,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from filelock import FileLock
 
@@ -85,7 +86,9 @@ def grow(rows: pd.DataFrame, *, source: str = "bundled") -> Growth:
     """
     with _lock():
         old = acquire(source)
-        base = pd.concat([old, labelled()[list(CONTRACT)]], ignore_index=True)
+        joined = labelled()[list(CONTRACT)]
+        joined = joined[~np.isin(row_ids(joined), row_ids(old))]  # a source may hold them already
+        base = pd.concat([old, joined], ignore_index=True)
         good = rows["fault"] == ""
         priced = rows[good & rows[TARGET].notna()]
         fresh, conflicts = _fresh(priced, base)

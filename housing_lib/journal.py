@@ -1,10 +1,8 @@
 """A run while it is one, and its record: `run.json` is its truth, `events.jsonl` tells it live."""
 
-import getpass
 import json
 import os
 import platform
-import sys
 import time
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
@@ -15,7 +13,7 @@ from typing import Any
 
 from housing_lib import provenance
 from housing_lib.files import write_json
-from housing_lib.graph import Plan, Step
+from housing_lib.graph import Plan, Selection, Step
 from housing_lib.runs import PACKAGES_FILE, PROCESS_FILE, reports_folder
 from housing_lib.settings import get_settings
 from housing_lib.terminal import EXIT_DONE, EXIT_FAILED, EXIT_HELD
@@ -28,10 +26,13 @@ class Run:
     id: str
     plan: Plan
     steps: dict[str, Step]
+    choice: Selection = field(default_factory=Selection)
     state: str = "running"
     stopping: str = ""
     untold: list[str] = field(default_factory=list)
     started: float = field(default_factory=time.time)
+    resumed: float = field(default_factory=time.time)
+    spent: float = 0.0  # seconds, before it was resumed
     seconds: float = 0.0
 
     @property
@@ -84,7 +85,7 @@ class Journal:
 
     def keep(self) -> None:
         """Write `run.json` and new events, if anything changed."""
-        self.run.seconds = time.time() - self.run.started
+        self.run.seconds = self.run.spent + time.time() - self.run.resumed
         for step in self.run.steps.values():
             self._tell_of(step)
         content = to_json(self.run)
@@ -146,6 +147,7 @@ def to_json(current: Run) -> dict[str, Any]:
         "seconds": round(current.seconds, 1),
         "data_digest": current.record_of("preprocessing").get("data_digest", ""),
         "parameters": current.parameters,
+        "choice": asdict(current.choice),
         "steps": [_step_json(step) for step in current.steps.values()],
         "champion": current.champion,
         "leaderboard": current.record_of("evaluation").get("leaderboard", []),
@@ -172,7 +174,7 @@ def _this_process() -> dict[str, Any]:
         "pid": os.getpid(),
         "created": psutil.Process().create_time(),
         "host": platform.node(),
-        "user": getpass.getuser(),
-        "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]])[:500],
+        "user": provenance.user(),
+        "command": provenance.command(),
         "since": datetime.now().isoformat(timespec="seconds"),
     }

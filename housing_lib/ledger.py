@@ -8,22 +8,20 @@ are made to agree with the lines afterwards: whoever is stopped in between,
 the next one who looks finishes it.
 """
 
-import getpass
 import hashlib
 import json
-import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import reduce
 from itertools import accumulate
-from pathlib import Path
 from typing import Any
 
 from filelock import FileLock
 
+from housing_lib import provenance
 from housing_lib.connection import client, first_line, or_none, reaching
-from housing_lib.errors import HousingError
+from housing_lib.errors import OutageError
 from housing_lib.settings import get_settings
 
 STAGES = ("staging", "production", "previous")
@@ -33,8 +31,8 @@ _LOCK_TIMEOUT_S = 60
 _PAGE = 1_000
 
 
-class LedgerError(HousingError):
-    """Stages that could not be made to agree with the ledger."""
+class LedgerError(OutageError):
+    """Stages that could not be made to agree with the ledger yet."""
 
 
 @dataclass(frozen=True)
@@ -270,8 +268,8 @@ def _write(decision: Decision) -> int:
         "reasons": json.dumps(decision.reasons),
         "evidence": json.dumps(decision.evidence),
         "evidence_sha256": _digest(decision.evidence),
-        "who": getpass.getuser(),
-        "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]])[:500],
+        "who": provenance.user(),
+        "command": provenance.command(),
         "settled": "false",
     }
     written = client().create_model_version(

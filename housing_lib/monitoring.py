@@ -167,9 +167,10 @@ def _evidence(judged: Series, batches: pd.DataFrame) -> dict[str, float]:
     if judged.decision is not None and judged.decision.enough:
         found["p_value"] = judged.decision.p_value
         found["unusual_batches"] = float((batches["p_value"] <= FALSE_ALARMS).sum())
-    weights = batches["num_rows_in_batch"]
-    estimated = batches["estimated_rmse"]
-    found["estimated_rmse"] = float(np.sqrt(np.average(estimated**2, weights=weights)))
+    known = batches[batches["estimated_rmse"].notna()]
+    if len(known):
+        squares, weights = known["estimated_rmse"] ** 2, known["num_rows_in_batch"]
+        found["estimated_rmse"] = float(np.sqrt(np.average(squares, weights=weights)))
     for name, table in (("rmse", judged.rows), ("reference_rmse", judged.reference)):
         kept = table.loc[quality.scored(table), ["predicted", TARGET]]
         errors = (kept["predicted"] - kept[TARGET]).to_numpy()
@@ -207,6 +208,8 @@ def overall(session: Session) -> dict[str, float]:
     counts["faulty_rows"] = float((session.rows["fault"] != "").sum())
     if len(valid) < 2:
         return counts
-    inside = valid[TARGET].between(valid["low"], valid["high"])
-    more = {"bias": float(session.errors.mean()), "coverage": float(inside.mean())}
+    wide = valid[valid["low"].notna()]
+    inside = wide[TARGET].between(wide["low"], wide["high"])
+    more = {"bias": float(session.errors.mean())}
+    more |= {"coverage": float(inside.mean())} if len(wide) else {}
     return metrics(valid[TARGET].to_numpy(), valid["predicted"].to_numpy()) | more | counts

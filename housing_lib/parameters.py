@@ -255,7 +255,8 @@ def _limit_fault(value: Any, parameter: Parameter) -> str:
 def _is_there(value: str, parameter: Parameter) -> bool:
     path = Path(value).expanduser().absolute()
     if parameter.limits.startswith("files"):  # a folder, a glob, or one in an object store
-        return "://" in value or any(Path(path.anchor).glob(str(path.relative_to(path.anchor))))
+        found = Path(path.anchor).glob(str(path.relative_to(path.anchor)))
+        return "://" in value or path.exists() or any(found)
     return path.is_file()
 
 

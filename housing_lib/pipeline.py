@@ -66,7 +66,7 @@ def run(
         run_id = new_id()
         steps = select(make_steps(plan, run_id), choice)
         refuse_impossible(steps)  # another run may have changed it meanwhile
-        return run_steps(run_id, plan, steps, watch=watch)
+        return run_steps(run_id, plan, steps, choice=choice, watch=watch)
 
 
 def resume(
@@ -84,8 +84,11 @@ def resume(
     runs.unfinished()  # before anything is written
     with runs.holding_root(wait=wait_for_others):
         past = runs.unfinished()
-        plan = runs.plan_of(past, jobs=jobs)
-        return run_steps(past.id, plan, make_steps(plan, past.id), watch=watch)
+        plan, choice = runs.plan_of(past, jobs=jobs), runs.choice_of(past)
+        steps = select(make_steps(plan, past.id), choice)
+        for step in steps:  # what it was asked to run again, and did, is taken from itself
+            step.forced = step.forced and step.id not in runs.done_in(past)
+        return run_steps(past.id, plan, steps, choice=choice, past=past, watch=watch)
 
 
 def run_one(
@@ -120,12 +123,20 @@ def run_one(
         return run_steps(run_id, plan, [step], watch=watch)
 
 
-def run_steps(run_id: str, plan: Plan, steps: Sequence[Step], *, watch: Watcher = ignore) -> Run:
-    """A finished run of some steps.
+def run_steps(
+    run_id: str,
+    plan: Plan,
+    steps: Sequence[Step],
+    *,
+    choice: Selection = Selection(),  # noqa: B008 (it is frozen)
+    past: runs.PastRun | None = None,
+    watch: Watcher = ignore,
+) -> Run:
+    """A finished run of some steps, which were chosen by `choice`.
 
     A failed step stops only what needs it; the others go on. Ctrl-C and time
     limits end what is running and keep what is done. `watch` is called whenever
-    something may have changed.
+    something may have changed. A run that is resumed goes on where its `past` ended.
 
     Raises
     ------
@@ -134,7 +145,9 @@ def run_steps(run_id: str, plan: Plan, steps: Sequence[Step], *, watch: Watcher 
     RunError
         If its folder cannot be made.
     """
-    current = Run(run_id, plan, {step.id: step for step in steps})
+    current = Run(run_id, plan, {step.id: step for step in steps}, choice)
+    if past:
+        current.started, current.spent = runs.time_of(past)
     runs.make_folder(current.folder)
     journal = Journal(current)
     share_cores(jobs=plan.jobs)
@@ -228,7 +241,7 @@ def _execute(current: Run, journal: Journal, watch: Watcher) -> None:
 
 def _refuse_overtime(current: Run) -> None:
     limit = current.plan.timeout_s
-    if limit and time.time() - current.started > limit:
+    if limit and time.time() - current.resumed > limit:
         current.stopping = f"the run took longer than {limit:g} seconds"
         raise KeyboardInterrupt
 
@@ -272,6 +285,7 @@ def _reuse_or_run(current: Run, step: Step, archive: reuse.Archive) -> str:
     found, why = (None, "asked for") if step.forced else archive.find(step)
     if found:
         reuse.take(found, step, current.folder)
+        step.record = _as_it_stands(step)
         if step.notebook and _page_is_old(found, step, current.folder):
             _write_page_again(found, step, current)
         return _state_of_taken(found, step, current)
@@ -287,10 +301,25 @@ def _reuse_or_run(current: Run, step: Step, archive: reuse.Archive) -> str:
     return "done"
 
 
+def _as_it_stands(step: Step) -> dict[str, Any]:
+    """What a step recorded; of a promotion not its decision, if Production was moved since."""
+    record = step.record
+    if record.get("decision") != "promoted":
+        return record
+    now = store.version_in("production")
+    if now == record["version"]:
+        return record
+    version, stands = record["version"], f"version {now}" if now else "none"
+    told = f"run {step.origin} promoted version {version}, and {stands} stands in Production now"
+    kept = {name: value for name, value in record.items() if name != "decision"}
+    return kept | {"reason": f"{told}; `housing promote {version}` asks the gate again"}
+
+
 def _state_of_taken(found: reuse.Finished, step: Step, current: Run) -> str:
     if found.run.id != current.id:
         return "reused"
-    step.reason, step.seconds = "", float(found.step["seconds"])  # of this run, before it resumed
+    step.reason, step.why = found.step["reason"], found.step.get("why", "")
+    step.seconds = float(found.step["seconds"])  # of this run, before it resumed
     return str(found.step["state"])
 
 

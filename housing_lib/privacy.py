@@ -2,8 +2,13 @@
 
 import os
 import re
+import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
+
+from housing_lib.errors import HousingError
+from housing_lib.settings import get_settings
 
 SECRET_WORDS = {"secret", "token", "password", "passwd", "key", "apikey", "credential"}
 SECRET_ENDS = ("secret", "token", "password", "passwd", "apikey")  # as of PGPASSWORD
@@ -27,15 +32,23 @@ def is_secret_name(name: str) -> bool:
 
 
 def secret_values() -> list[str]:
-    """The secrets in this process's environment, longest first.
+    """The secrets in this process's environment, settings and command, longest first.
 
     They are the values of variables with a secret name, and passwords in addresses.
     """
-    named = [value for name, value in os.environ.items() if is_secret_name(name)]
-    addresses = " ".join(os.environ.values())
+    known = os.environ | _settings()
+    named = [value for name, value in known.items() if is_secret_name(name)]
+    addresses = " ".join([*known.values(), *sys.argv])
     in_addresses = re.findall(r"://[^/@:\s]*:([^/@\s]+)@", addresses)
     found = {value for value in [*named, *in_addresses] if len(value) >= SHORTEST}
     return sorted(found, key=len, reverse=True)
+
+
+def _settings() -> dict[str, str]:
+    """The settings, some of which `.env` may name."""
+    with suppress(HousingError):  # whoever uses them says what is wrong with them
+        return {name: str(value) for name, value in get_settings().model_dump().items()}
+    return {}
 
 
 def hide(content: Any, secrets: list[str]) -> Any:

@@ -1,14 +1,19 @@
 """Who made something, from which code, with which packages."""
 
 import getpass
+import os
 import platform
 import subprocess
+import sys
 from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, distributions, version
+from pathlib import Path
 
 from housing_lib.files import file_digest
+from housing_lib.privacy import hide, secret_values
 from housing_lib.settings import PROJECT
 
+MOST_TYPED = 500  # characters of a command
 MODEL_PACKAGES = {
     "numpy": ("numpy",),
     "pandas": ("pandas",),
@@ -44,10 +49,24 @@ def packages() -> dict[str, str]:
     return dict(sorted(found.items(), key=lambda item: item[0].lower()))
 
 
+def user() -> str:
+    """The name of whoever runs this process; in a container that knows no names, the number."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return str(os.getuid())
+
+
+def command() -> str:
+    """What was typed to start this, without secrets."""
+    typed = " ".join([Path(sys.argv[0]).name, *sys.argv[1:]])
+    return str(hide(typed, secret_values()))[:MOST_TYPED]
+
+
 def describe() -> dict[str, str]:
     """User, commit, versions and lock file's digest, as tags and footers show them."""
     return {
-        "user": getpass.getuser(),
+        "user": user(),
         "commit": commit(),
         "versions": " ".join([f"python=={platform.python_version()}", *requirements()]),
         "lock_file": lock_digest(),

@@ -14,6 +14,7 @@ from scipy.stats import t as student
 from sklearn.isotonic import IsotonicRegression
 
 from housing_lib.data import TARGET
+from housing_lib.gains import pieces
 
 METRICS = ("rmse", "mae", "bias", "r2_score", "coverage")
 CONFIDENCE = 0.95
@@ -134,7 +135,9 @@ def by_chance(reference: pd.DataFrame, *, size: int, seed: int = 0) -> pd.DataFr
         return pd.DataFrame(np.nan, index=list(METRICS), columns=["low", "high"])
     each = sums_of(judged, np.arange(len(judged)), count=len(judged), centre=0.0)
     even = np.full(len(judged), 1 / len(judged))
-    drawn = rng.multinomial(size, even, size=CHANCES) @ each.to_numpy()
+    table = each.to_numpy()
+    counts = pieces(CHANCES, len(judged))
+    drawn = np.concatenate([rng.multinomial(size, even, size=one) @ table for one in counts])
     tail = (1 - CONFIDENCE) / 2
     reached = metrics_of(pd.DataFrame(drawn, columns=list(SUMS)))[list(METRICS)]
     return reached.quantile([tail, 1 - tail]).T.set_axis(["low", "high"], axis="columns")

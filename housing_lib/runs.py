@@ -1,20 +1,23 @@
 """The runs of a root as their folders tell them, and who holds the root."""
 
 import platform
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, fields
+from datetime import datetime
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 from housing_lib.errors import HousingError
 from housing_lib.files import read_json, remove_leftovers, write_json
-from housing_lib.graph import CUT_SHORT, FINISHED, Plan
+from housing_lib.graph import CUT_SHORT, FINISHED, Plan, Selection
 from housing_lib.settings import get_settings
 
 PACKAGES_FILE = "packages.json"
 PROCESS_FILE = "process.json"  # whose run it is; it is there while the run is
+HOLDER = "run {run} ({command}), process {pid} of {user} on {host} since {since}"
 
 
 class RunError(HousingError):
@@ -141,11 +144,11 @@ def make_folder(folder: Path) -> Path:
 
 
 def _who_holds() -> str:
-    alive = [run for run in past_runs() if run.is_alive]
+    alive = [(run.id, run.process) for run in past_runs() if run.is_alive]
     told = [
-        f"run {run.id} ({run.process['command']}), process {run.process['pid']} of "
-        f"{run.process['user']} on {run.process['host']} since {run.process['since']}"
-        for run in alive
+        HOLDER.format_map(defaultdict(lambda: "?", process) | {"run": run_id})
+        for run_id, process in alive
+        if process
     ]
     return (
         f"{get_settings().root} is held by {told[0] if told else 'another run that just starts'}. "
@@ -234,6 +237,22 @@ def plan_of(past: PastRun, *, jobs: int | None) -> Plan:
     return Plan(**(given | ({"jobs": jobs} if jobs else {})))
 
 
+def time_of(past: PastRun) -> tuple[float, float]:
+    """When a run started, and the seconds that it took."""
+    started = datetime.fromisoformat(past.content["started"]).timestamp()
+    return started, float(past.content["seconds"])
+
+
+def choice_of(past: PastRun) -> Selection:
+    """Which of its steps a run was asked to run again."""
+    return Selection(**past.content.get("choice", {}))
+
+
+def done_in(past: PastRun) -> set[str]:
+    """The steps that a run finished itself."""
+    return {step["id"] for step in past.steps if step["state"] == "done"}
+
+
 def subject(content: Mapping[str, Any]) -> str:
     """What a run is about: its champion, or the one notebook that it ran."""
     steps = content["steps"]
@@ -287,5 +306,6 @@ def log_of(run: PastRun, name: str) -> Path:
 def is_running(run: PastRun, log: Path) -> bool:
     """Whether a step may still write to its log."""
     now = PastRun(run.folder, read_json(run.folder / "run.json"))
-    own = [step for step in now.steps if log.stem.partition("_")[2] == step["id"]]
+    names = (log.stem, log.stem.partition("_")[2])
+    own = [step for step in now.steps if step["id"] in names]
     return now.state == "running" and any(step["state"] == "running" for step in own)

@@ -75,6 +75,7 @@ def _log_run(
         "model_version": str(verdict.model_version),
         "period_first": verdict.first,
         "period_last": verdict.last,
+        "batches_last": str(session.batches["last"].max()),
         "state": verdict.state,
     }
     name = f"version-{verdict.model_version}"
@@ -109,11 +110,12 @@ def _digests(session: Session) -> dict[str, tuple[str, str]]:
     Of the same source, and of sessions that did not end before this one begins.
     """
     found: dict[str, tuple[str, str]] = {}
-    verdict = session.verdict
+    begins = str(session.batches["first"].min())  # of all versions, as what is logged
     for run in reversed(_runs()):
         tags = run.data.tags
-        reaches = not session.traffic.timed or tags.get("period_last", "") >= verdict.first
-        if tags.get("source") == verdict.source and reaches:
+        ended = max(tags.get("period_last", ""), tags.get("batches_last", ""))
+        reaches = not session.traffic.timed or ended >= begins
+        if tags.get("source") == session.verdict.source and reaches:
             logged = _read_digests(run.info.run_id)
             found |= {key: (digest, run.info.run_id) for key, digest in logged.items()}
     return found

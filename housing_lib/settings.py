@@ -11,6 +11,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from housing_lib.errors import HousingError
 
 PROJECT = Path(__file__).resolve().parents[1]
+PLACES = ("root", "tracking_uri", "prediction_log")
 
 
 class Settings(BaseSettings):
@@ -29,6 +30,7 @@ class Settings(BaseSettings):
     model_name: str = "california-housing"
     tracking_uri: str = Field(
         default="",
+        repr=False,
         validation_alias=AliasChoices("HOUSING_TRACKING_URI", "MLFLOW_TRACKING_URI"),
     )
     study_url: str = Field(default="", repr=False)
@@ -51,8 +53,8 @@ class Settings(BaseSettings):
     prediction_log: str = Field(default="", repr=False)
     strict_log: bool = False
 
-    notify_url: str = ""
-    notify_command: str = ""
+    notify_url: str = Field(default="", repr=False)
+    notify_command: str = Field(default="", repr=False)
 
     retrain_source: str = "bundled"
     retrain_budget: str = "standard"
@@ -132,7 +134,7 @@ def get_settings() -> Settings:
         If a variable holds what it cannot; all of them are named.
     """
     try:
-        return Settings()
+        return _settled(Settings())
     except ValidationError as error:
         wrong = [
             f"  HOUSING_{str(one['loc'][0]).upper()}: found {one['input']!r}; {one['msg']}"
@@ -140,6 +142,28 @@ def get_settings() -> Settings:
         ]
         lines = ["settings that cannot be used:", *wrong, "README.md lists them. Nothing was run."]
         raise HousingError("\n".join(lines)) from None
+
+
+def _settled(found: Settings) -> Settings:
+    """The same settings, with places that mean the same from any folder.
+
+    Processes that are started from here may work in another one, as notebooks do.
+    """
+    given = {name: getattr(found, name) for name in PLACES}
+    settled = {name: _absolute(value) for name, value in given.items()}
+    for name in PLACES:
+        if settled[name] != given[name]:
+            os.environ[f"HOUSING_{name.upper()}"] = str(settled[name])
+    return found.model_copy(update=settled)
+
+
+def _absolute(place: Path | str) -> Path | str:
+    """A folder, or the address of a file of SQLite, that begins at the root of all folders."""
+    if isinstance(place, Path):
+        return place.expanduser().absolute()
+    name = place.removeprefix("sqlite:///")
+    is_relative = name != place and name and not name.startswith(("/", ":", "file:"))
+    return f"sqlite:///{Path(name).expanduser().absolute()}" if is_relative else place
 
 
 def use_cluster(address: str) -> None:

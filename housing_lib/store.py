@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from housing_lib.errors import OutageError
+from housing_lib.errors import HousingError, OutageError
 from housing_lib.settings import get_settings
 
 _FINISHED = (
@@ -20,6 +20,10 @@ _VERSION = "SELECT version FROM registered_model_aliases WHERE name = :name AND 
 
 class StoreError(OutageError):
     """A store that does not answer."""
+
+
+class StoreAddressError(HousingError):
+    """An address that no store can have."""
 
 
 def finished_runs(wanted: Iterable[str]) -> set[str]:
@@ -78,20 +82,19 @@ def _rows(query: str, **values: Any) -> list[Any]:
     from sqlalchemy import bindparam, text
 
     uri = get_settings().store_uri
-    if uri.startswith("sqlite") and not Path(sqlalchemy.make_url(uri).database or "").exists():
-        return []  # and asking would make an empty one
     several: list[Any] = [bindparam(name, expanding=True) for name in values if name == "ids"]
-    engine = sqlalchemy.create_engine(uri)
     try:
+        if uri.startswith("sqlite") and not Path(sqlalchemy.make_url(uri).database or "").exists():
+            return []  # and asking would make an empty one
+        engine = sqlalchemy.create_engine(uri, poolclass=sqlalchemy.NullPool)
         with engine.connect() as connection:
             return list(connection.execute(text(query).bindparams(*several), values).all())
-    except sqlalchemy.exc.SQLAlchemyError as error:
+    except (sqlalchemy.exc.SQLAlchemyError, ImportError) as error:
         if "no such table" in str(error) or "does not exist" in str(error):
             return []
-        reason = str(error).splitlines()[0]
-        raise StoreError(
-            f"the MLflow store does not answer: {reason}\n"
+        is_wrong = isinstance(error, (sqlalchemy.exc.ArgumentError, ImportError))
+        raise (StoreAddressError if is_wrong else StoreError)(
+            f"the MLflow store does not answer: {str(error).splitlines()[0]}\n"
+            "Expected an SQLite file, a PostgreSQL database or an MLflow server; "
             "HOUSING_TRACKING_URI names another. Nothing was run."
         ) from None
-    finally:
-        engine.dispose()

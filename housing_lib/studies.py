@@ -2,16 +2,19 @@
 
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any, TypeVar
 
 import optuna
+from filelock import FileLock, Timeout
 from optuna.exceptions import StorageInternalError
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 
-from housing_lib.errors import HousingError
+from housing_lib.errors import HousingError, OutageError
 from housing_lib.settings import get_settings
 
 HEARTBEAT_S, SILENT_S = 5, 30  # a machine that is not heard of for so long has lost its trial
@@ -33,6 +36,10 @@ class StudyError(HousingError):
     """Trials that cannot be kept, or a study that is not there."""
 
 
+class StudiesAwayError(StudyError, OutageError):
+    """A database of trials that does not answer now."""
+
+
 def is_shared() -> bool:
     """Whether trials lie in a database, where other machines can join a search."""
     return bool(get_settings().study_url)
@@ -52,10 +59,40 @@ def open_study(name: str, pruner: Any) -> optuna.Study:
         pruner=pruner,
         load_if_exists=True,
     )
-    if not is_shared():  # nobody else works on it, so what seems to run was killed
+    if not is_shared():  # nobody else works on it (see `alone`), so what seems to run was killed
         for stale in study.get_trials(states=(TrialState.RUNNING,)):
             study.tell(stale.number, state=TrialState.FAIL)
     return study
+
+
+@contextmanager
+def alone(name: str) -> Iterator[None]:
+    """Be the only one on this machine at a study that others cannot join, when they are done.
+
+    Raises
+    ------
+    StudyError
+        If the folder of studies cannot be written.
+    """
+    if is_shared():
+        yield
+        return
+    try:
+        lock = FileLock(_folder() / f".{name}.lock")
+        with suppress(Timeout):
+            lock.acquire(timeout=0)
+        if not lock.is_locked:
+            print("Another process is at this very search; waiting for its end.", flush=True)
+            lock.acquire()
+    except OSError as error:
+        raise StudyError(
+            f"trials cannot be kept in {get_settings().studies}: {error.strerror}. "
+            "HOUSING_ROOT names another place. Nothing was run."
+        ) from error
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def total_to_join(name: str) -> int:
@@ -117,9 +154,13 @@ def patiently(work: Callable[[], Found]) -> Found:
 
 
 def _journal(name: str) -> BaseStorage:
+    return _quietly(JournalStorage, JournalFileBackend(str(_folder() / f"{name}.log")))
+
+
+def _folder() -> Path:
     folder = get_settings().studies
     folder.mkdir(parents=True, exist_ok=True)
-    return _quietly(JournalStorage, JournalFileBackend(str(folder / f"{name}.log")))
+    return folder
 
 
 def _database() -> BaseStorage:
@@ -207,9 +248,12 @@ def database_url(url: str) -> str:
 
 
 def _cannot_use(error: Exception) -> StudyError:
+    import sqlalchemy
+
     shown = get_settings().study_url.split("@")[-1]  # what stands before the @ is a password
     reason = str(error.__cause__ or error).splitlines()[0]
-    return StudyError(
+    is_wrong = isinstance(error, (ImportError, sqlalchemy.exc.ArgumentError))
+    return (StudyError if is_wrong else StudiesAwayError)(
         f"the database of trials {shown} cannot be used: {reason}\n"
         "Expected a PostgreSQL database in HOUSING_STUDY_URL. `make setup` brings its driver, "
         "elsewhere pip install -e '.[postgres]' in Housing's folder. "

@@ -84,13 +84,14 @@ def tune(
     if abreast > 1:
         studies.refuse_shared()
     name = study_name(family, train, val, seed=seed, growth=growth, abreast=abreast)
-    search = Search(family, seed, growth, studies.open_study(name, pruner_of(family)))
-    if studies.is_shared():
-        _search_together(search, train, val, n_trials, on_trial)
-    elif abreast > 1 or get_settings().cluster:
-        _search_abreast(search, train, val, n_trials, abreast, on_trial)
-    else:
-        _search_alone(search, train, val, n_trials, on_trial)
+    with studies.alone(name):
+        search = Search(family, seed, growth, studies.open_study(name, pruner_of(family)))
+        if studies.is_shared():
+            _search_together(search, train, val, n_trials, on_trial)
+        elif abreast > 1 or get_settings().cluster:
+            _search_abreast(search, train, val, n_trials, abreast, on_trial)
+        else:
+            _search_alone(search, train, val, n_trials, on_trial)
     if search.estimator is None or search.best.number != search.fitted:
         search.estimator = make_estimator(family, search.best.params, seed=seed)
         search.estimator.fit(train.X, train.y)
@@ -117,8 +118,8 @@ def study_name(
 def _search_alone(
     search: Search, train: Part, val: Part, total: int, on_trial: OnTrial | None
 ) -> None:
+    kept = ended_trials(search.study)
     for number in range(total):
-        kept = ended_trials(search.study)
         trial = kept[number] if number < len(kept) else _try_next(search, train, val)
         search.trials.append(trial)
         _tell(on_trial, [trial])

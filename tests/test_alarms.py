@@ -198,3 +198,17 @@ def test_without_labels_an_alarm_stays_raised_and_says_why_nothing_was_done(own_
     alarms.raise_alarm(VERDICT, Path("x"))
     action_commands.answer(VERDICT, "log")
     assert "cannot be read" in alarms.read()[0]["action"]["declined"]
+
+
+@pytest.mark.parametrize(
+    "action", [None, "held", {"decision": "held"}, {"decision": "held", "when": 7}]
+)
+def test_an_alarm_whose_action_cannot_be_read_is_left_out(own_root, action):
+    alerts = get_settings().alerts
+    alerts.parent.mkdir(parents=True)
+    told = {"id": "a", "raised_at": "2026-01-01T00:00:00+00:00", "sentence": "odd"}
+    alerts.write_text(json.dumps([told | {"action": action}, told | {"action": {}}]))
+    assert [one["action"] for one in alarms.read()] == [{}]
+    assert alarms.answered_within(7) is None
+    alarms.note_answer(decision="held")
+    assert alarms.read()[-1]["action"]["decision"] == "held"

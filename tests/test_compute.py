@@ -1,5 +1,8 @@
 """Work is done wherever there is room, with the same results, and survives its workers."""
 
+import time
+from multiprocessing import active_children
+
 import pytest
 from benchmarks import accuracy
 from clusters import always_die, both_die, die_once, fail, times
@@ -73,3 +76,15 @@ def test_without_a_cluster_at_the_address_the_error_says_so(monkeypatch):
     with pytest.raises(compute.ClusterError, match="cannot be reached"):
         results(times, 1, 2)
     get_settings.cache_clear()
+
+
+def test_workers_that_die_between_two_rounds_are_replaced():
+    with compute.crew(7, jobs=2) as work:
+        assert dict(work(times, [(1,), (2,)])) == {0: 7, 1: 14}
+        workers = [one for one in active_children() if one.name.startswith("SpawnProcess")]
+        assert len(workers) >= 1
+        for one in workers:
+            one.kill()
+            one.join()
+        time.sleep(0.2)  # until the pool has seen it
+        assert dict(work(times, [(3,)])) == {0: 21}

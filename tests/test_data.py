@@ -167,3 +167,9 @@ def test_the_data_sheet_agrees_with_the_contract():
             name
         )
     assert str(data.PRICE_CAP) in sheet
+
+
+def test_without_git_the_bundled_file_is_not_restored_and_it_is_said(monkeypatch):
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(data.DataError, match=r"cannot be restored: .*git"):
+        data.restore_bundled()

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from housing_lib import data, decision, places, series
+from housing_lib import data, decision, gains, places, series
 from housing_lib.causes import ranked_causes
 from housing_lib.watch import WATCHED, Sums, Watch
 
@@ -176,3 +176,23 @@ def test_answers_that_nobody_can_compare_are_not_judged(rows, chance):
 def test_too_few_reference_rows_are_refused(rows):
     with pytest.raises(ValueError, match="found 199 reference rows"):
         Watch(pd.DataFrame(rows.head(199)))
+
+
+def test_however_many_rows_there_are_the_draws_fit_into_memory(monkeypatch):
+    whole = np.concatenate(list(gains.draws(30, 0)))
+    assert gains.pieces(5, 3) == [5]
+    monkeypatch.setattr(gains, "MOST_AT_ONCE", 3_000)
+    assert max(gains.pieces(gains.RESAMPLES, 30)) == 100
+    pieces = list(gains.draws(30, 0))
+    assert {len(one) for one in pieces} == {100}
+    np.testing.assert_array_equal(np.concatenate(pieces), whole)
+
+
+def test_chance_drawn_in_pieces_is_the_same(monkeypatch):
+    scores = np.random.default_rng(0).normal(size=(50, 3)).astype(np.float32)
+    scores[::7, 1] = np.nan
+    whole = decision._drawn(np.random.default_rng(1), 20, scores)
+    monkeypatch.setattr(gains, "MOST_AT_ONCE", 5_000)
+    pieces = decision._drawn(np.random.default_rng(1), 20, scores)
+    for one, other in zip(whole, pieces, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-5)

@@ -102,3 +102,9 @@ def test_services_are_found_under_the_names_that_others_call():
 def test_no_secret_stands_in_them():
     for name, value in re.findall(r"(\w*(?:PASSWORD|SECRET|KEYS?)\w*): (\S+)", COMPOSE):
         assert value.startswith("${"), name
+
+
+def test_no_secret_and_no_district_of_an_installation_enters_an_image():
+    ignored = (PROJECT / "serve" / "Containerfile.dockerignore").read_text().split()
+    last_taken = max(place for place, rule in enumerate(ignored) if rule.startswith("!"))
+    assert {"**/.env", "data/grown", "data/serving"} <= set(ignored[last_taken:])

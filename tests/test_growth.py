@@ -114,3 +114,11 @@ def test_where_nothing_joins_nothing_is_written(fresh):
     grown = growth.grow(fresh.assign(MedHouseVal=np.nan))
     assert (grown.labelled, grown.unpriced) == (0, 100)
     assert not grown.source.exists()
+
+
+def test_a_source_that_holds_labelled_districts_already_does_not_grow_by_them(fresh):
+    grown = growth.grow(fresh)
+    rows = len(data.acquire(str(grown.source)))
+    again = growth.grow(fresh, source=str(grown.source))
+    assert (again.known, sum(again.added.values())) == (100, 0)
+    assert len(data.acquire(str(grown.source))) == rows

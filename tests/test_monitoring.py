@@ -3,6 +3,7 @@
 import warnings
 from dataclasses import asdict, replace
 from datetime import timedelta
+from types import SimpleNamespace
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -10,7 +11,17 @@ import pandas as pd
 import pytest
 from logged import use_log
 
-from housing_lib import batches, data, findings, monitoring, plots, series, traffic, verdict
+from housing_lib import (
+    batches,
+    data,
+    findings,
+    monitoring,
+    plots,
+    quality,
+    series,
+    traffic,
+    verdict,
+)
 from housing_lib.registry import RegistryError
 from housing_lib.settings import get_settings
 
@@ -262,3 +273,24 @@ def test_a_classifier_tells_strangers_and_no_likes(shuffled, registered):
 def test_rows_that_a_model_was_fitted_on_are_counted(store):
     assert series.fitted_rows(store.test) == 0
     assert series.fitted_rows(data.acquire()) == 20_640 - len(store.test)
+
+
+def test_a_batch_of_which_nothing_can_be_estimated_costs_no_figure_of_the_session():
+    answered = pd.DataFrame({"predicted": [1.0], data.TARGET: [1.5], "fault": [""]})
+    judged = SimpleNamespace(decision=None, rows=answered, reference=answered)
+    sizes = {"num_rows_in_batch": 10, "num_valid_rows_in_batch": [10, 10, 0]}
+    batches = pd.DataFrame({"estimated_rmse": [0.5, 0.5, np.nan], **sizes})
+    assert monitoring._evidence(judged, batches)["estimated_rmse"] == 0.5
+    batches["estimated_rmse"] = np.nan
+    assert "estimated_rmse" not in monitoring._evidence(judged, batches)
+
+
+def test_answers_without_an_interval_are_no_misses_of_it():
+    rng = np.random.default_rng(0)
+    rows = pd.DataFrame({"predicted": rng.random(50), data.TARGET: rng.random(50), "fault": ""})
+    rows = rows.assign(low=np.nan, high=np.nan)
+    valid, errors = quality.scored(rows), rows["predicted"] - rows[data.TARGET]
+    session = SimpleNamespace(rows=rows, valid=valid, errors=errors)
+    assert "coverage" not in monitoring.overall(session)
+    rows.loc[:9, ["low", "high"]] = [0.0, 2.0]
+    assert monitoring.overall(session)["coverage"] == 1.0

@@ -1,7 +1,9 @@
 """Runs that there are: found, compared, resumed, and removed with what they left in MLflow."""
 
 import json
+import platform
 
+import psutil
 import pytest
 
 from housing_lib import comparison, housekeeping, pipeline, runs, store, tracked_runs
@@ -88,3 +90,32 @@ def test_a_run_is_found_by_the_beginning_of_its_id_and_refused_by_others(tiny_do
 def test_nothing_to_resume_is_said(tiny_done):
     with pytest.raises(runs.RunError, match="nothing to resume: there is no run yet"):
         pipeline.resume()
+
+
+def test_who_holds_the_root_is_told_as_far_as_it_is_known(tiny_done, monkeypatch):
+    folder = get_settings().reports / "first-run"
+    monkeypatch.setattr(runs.PastRun, "is_alive", True)
+    (folder / runs.PROCESS_FILE).write_text(json.dumps({"pid": 7, "host": "far"}))
+    told = runs._who_holds()
+    assert "held by run first-run (?), process 7 of ? on far since ?." in told
+    (folder / runs.PROCESS_FILE).unlink()  # it ended in the meantime
+    assert "another run that just starts" in runs._who_holds()
+
+
+def test_a_step_whose_notebook_has_no_number_is_followed_too(tiny_done):
+    folder = get_settings().reports / "first-run"
+    content = json.loads((folder / "run.json").read_text())
+    content |= {"state": "running", "steps": [{"id": "foo", "state": "running"}]}
+    (folder / "run.json").write_text(json.dumps(content))
+    process = psutil.Process()
+    alive = {"pid": process.pid, "created": process.create_time(), "host": platform.node()}
+    (folder / runs.PROCESS_FILE).write_text(json.dumps(alive))
+    assert runs.is_running(runs.find("first-run"), folder / "foo.log")
+
+
+@pytest.mark.parametrize("address", ["foo://x", "./mlruns", "file:///tmp/mlruns"])
+def test_an_address_that_is_no_stores_is_said_to_be_wrong(own_root, monkeypatch, address):
+    monkeypatch.setenv("HOUSING_TRACKING_URI", address)
+    get_settings.cache_clear()
+    with pytest.raises(store.StoreAddressError, match="HOUSING_TRACKING_URI names another"):
+        store.version_in("production")

@@ -1,8 +1,11 @@
 """What reads like a secret is known by its name, and its value is cut out of whatever is kept."""
 
+import os
+
 import pytest
 
-from housing_lib import privacy
+from housing_lib import privacy, provenance
+from housing_lib.settings import get_settings
 
 
 @pytest.mark.parametrize(
@@ -36,3 +39,20 @@ def test_the_form_of_a_notebook_survives_an_unlucky_password():
     output = {"output_type": "stream", "name": "stdout", "text": "a stream of words"}
     hidden = privacy.hide(output, ["stream"])
     assert hidden == output | {"text": "a [hidden] of words"}
+
+
+def test_passwords_in_settings_and_in_the_command_are_secrets(monkeypatch):
+    settings = get_settings().model_copy(update={"notify_url": "https://me:of-the-hook@hook/"})
+    monkeypatch.setattr(privacy, "get_settings", lambda: settings)
+    typed = ["/bin/housing", "monitor", "postgresql://me:of-the-log@db/log", "--act"]
+    monkeypatch.setattr("sys.argv", typed)
+    assert {"of-the-hook", "of-the-log"} <= set(privacy.secret_values())
+    assert provenance.command() == "housing monitor postgresql://me:[hidden]@db/log --act"
+
+
+def test_a_user_without_a_name_is_a_number(monkeypatch):
+    def fail():
+        raise KeyError("getpwuid(): uid not found: 4711")
+
+    monkeypatch.setattr("getpass.getuser", fail)
+    assert provenance.user() == str(os.getuid())

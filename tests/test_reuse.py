@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from housing_lib import graph, pipeline, runs
+from housing_lib import graph, pipeline, runs, store
 from housing_lib.graph import Plan, Selection, Step, StepError
 from housing_lib.journal import Run, new_id
 from housing_lib.settings import get_settings
@@ -150,3 +150,62 @@ def test_a_run_says_what_its_steps_were_made_of(tiny_done):
     (first, *_) = content["steps"]
     assert {"code", "lock file", "python", "module reports"} <= set(first["made_of"])
     assert len(first["key"]) == 16
+
+
+def resumable(monkeypatch, tiny, **broken):
+    """Runs of the graph are runs of the three small steps from here on."""
+    monkeypatch.setattr(pipeline, "make_steps", lambda plan, run: tiny.three(**broken))
+
+
+@pytest.mark.parametrize(
+    ("choice", "before", "after"),
+    [
+        (Selection(only=["second"]), {"first": "reused"}, ["second"]),
+        (Selection(start="second"), {"first": "reused", "beside": "reused"}, ["second"]),
+        (Selection(force=True), {"first": "done", "beside": "done"}, ["second"]),
+    ],
+)
+def test_a_resumed_run_does_what_it_was_asked_for_and_no_more(
+    tiny_done, monkeypatch, choice, before, after
+):
+    resumable(monkeypatch, tiny_done, second=["1 / 0"])
+    failed = pipeline.run(Plan(("ridge",), 0), choice=choice)
+    assert states(failed) == before | {"second": "failed"}
+    told = {name: failed.steps[name].reason for name in before}
+    _ = tiny_done.executed
+    resumable(monkeypatch, tiny_done)
+    done = pipeline.resume()
+    assert tiny_done.executed == after
+    assert states(done) == before | {"second": "done"}
+    assert {name: done.steps[name].reason for name in before} == told
+    assert int(done.started) == int(failed.started)
+    assert done.seconds > failed.seconds
+
+
+def test_a_promotion_that_is_taken_says_what_stands_now(own_root, tiny, monkeypatch):
+    def promoted():
+        decided = {"decision": "promoted", "version": 3, "reason": "better"}
+        return [tiny.make("promotion", recorded=decided)]
+
+    first = run(promoted())
+    monkeypatch.setattr(store, "version_in", lambda stage: 3)
+    assert run(promoted()).steps["promotion"].record["decision"] == "promoted"
+    monkeypatch.setattr(store, "version_in", lambda stage: 2)
+    taken = run(promoted()).steps["promotion"]
+    assert taken.state == "reused"
+    assert "decision" not in taken.record
+    assert taken.record["reason"].startswith(
+        f"run {first.id} promoted version 3, and version 2 stands in Production now"
+    )
+
+
+def test_what_a_resumed_step_prints_is_not_written_into_another_runs_log(tiny_done):
+    log = get_settings().reports / "first-run" / "00_beside.log"
+    taken = run(tiny_done.three())
+    before = log.read_text()
+    assert (taken.folder / log.name).samefile(log)
+    steps = tiny_done.three()
+    steps[2] = tiny_done.make("beside", "print('anew')")
+    pipeline.run_steps(taken.id, Plan((), 0), steps)
+    assert log.read_text() == before
+    assert "anew" in (taken.folder / log.name).read_text()

@@ -1,5 +1,6 @@
 """The history of monitoring: a run a session, a step a batch, nothing logged twice."""
 
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -81,3 +82,15 @@ def test_a_source_with_a_quote_in_its_name_is_a_source(rows, observe, empty_stor
 
 def test_the_history_of_nothing_is_empty(empty_store):
     assert sessions.history().empty
+
+
+def test_what_other_versions_answered_before_is_not_logged_again(rows, observe, empty_store):
+    begin = traffic.moment("2026-03-01")
+    timed = rows.assign(answered_at=[begin + timedelta(days=n // 200) for n in range(len(rows))])
+    timed["answered_at"] = timed["answered_at"].astype("datetime64[us, UTC]")
+    first = sessions.log(observe(timed.head(400), batch_hours=24), params=PARAMS, tags={})
+    session = observe(timed, batch_hours=24)
+    last_day = str(session.batches["first"].iloc[-1])  # on which another version took over
+    judged = replace(session, verdict=replace(session.verdict, first=last_day))
+    again = sessions.log(judged, params=PARAMS, tags={})
+    assert (first.fresh, again.fresh, again.known) == (2, 1, 2)

@@ -4,6 +4,7 @@ import multiprocessing
 import time
 from zlib import crc32
 
+import optuna
 import pytest
 from databases import running_postgres
 
@@ -158,3 +159,18 @@ def test_a_database_that_is_not_there_is_named_without_its_password(own_root, mo
     with pytest.raises(studies.StudyError, match=r"127\.0\.0\.1:9/none cannot be used") as caught:
         studies.open_study("any", None)
     assert "secret" not in str(caught.value)
+
+
+def test_two_searches_of_the_same_wait_for_each_other(own_root, split, capfd):
+    other = beside(search, split, 6)
+    deadline = time.monotonic() + 60
+    while not list(own_root.glob("data/studies/ridge-*.log")):
+        assert time.monotonic() < deadline, "the other one did not begin"
+        time.sleep(0.01)
+    found = search(split, 6)
+    other.join()
+    assert other.exitcode == 0
+    assert [trial.number for trial in found.trials] == list(range(6))
+    (study,) = optuna.get_all_study_names(found.study._storage)
+    assert len(found.study.trials) == 6, study
+    assert "waiting for its end" in capfd.readouterr().out
