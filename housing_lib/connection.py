@@ -166,7 +166,7 @@ def _refuse_broken_database(uri: str) -> None:
     # MLflow itself tries for minutes before it says that a database cannot be opened.
     import sqlalchemy
 
-    if uri.startswith(("http", "databricks")):
+    if get_settings().store_is_server:
         return
     try:
         get_settings().root.mkdir(parents=True, exist_ok=True)
@@ -179,7 +179,7 @@ def _refuse_broken_database(uri: str) -> None:
 
 def _cannot_open(uri: str, error: Exception) -> TrackingError:
     shown = uri.split("@")[-1]  # what stands before the @ is a password
-    kind = StoreAwayError if _may_pass(uri, error) else TrackingError
+    kind = StoreAwayError if _may_pass(error) else TrackingError
     return kind(
         f"the MLflow store {shown} cannot be opened: {first_line(error)}\n"
         "Expected an SQLite file that can be written, a PostgreSQL database or an MLflow server; "
@@ -187,14 +187,13 @@ def _cannot_open(uri: str, error: Exception) -> TrackingError:
     )
 
 
-def _may_pass(uri: str, error: Exception) -> bool:
+def _may_pass(error: Exception) -> bool:
     """Whether the store is away, rather than none."""
     from mlflow.exceptions import MlflowException
     from sqlalchemy.exc import OperationalError
 
-    is_server = uri.startswith(("http", "databricks"))
-    away = (OperationalError, OSError, *((MlflowException,) if is_server else ()))
-    return isinstance(error, away)
+    of_servers = (MlflowException,) if get_settings().store_is_server else ()
+    return isinstance(error, (OperationalError, OSError, *of_servers))
 
 
 def _create_experiments(opened: "MlflowClient") -> None:

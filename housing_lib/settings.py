@@ -100,8 +100,7 @@ class Settings(BaseSettings):
     @property
     def prediction_log_uri(self) -> str:
         """The database of served predictions: the one named, or SQLite under `root`."""
-        uri = self.prediction_log or f"sqlite:///{self.serving / 'predictions.db'}"
-        return re.sub("^postgres(ql)?://", "postgresql+psycopg://", uri)
+        return database_url(self.prediction_log or f"sqlite:///{self.serving / 'predictions.db'}")
 
     @property
     def reports(self) -> Path:
@@ -122,6 +121,16 @@ class Settings(BaseSettings):
     def store_uri(self) -> str:
         """The address of the MLflow store: the one named, or SQLite under `root`."""
         return self.tracking_uri or f"sqlite:///{self.root.resolve() / 'mlflow.db'}"
+
+    @property
+    def store_is_server(self) -> bool:
+        """Whether the MLflow store is a server, rather than a database."""
+        return self.store_uri.startswith(("http", "databricks"))
+
+
+def database_url(url: str) -> str:
+    """A database's address with the PostgreSQL driver that we install."""
+    return re.sub("^postgres(ql)?://", "postgresql+psycopg://", url)
 
 
 @lru_cache(maxsize=1)

@@ -37,7 +37,7 @@ def finished_runs(wanted: Iterable[str]) -> set[str]:
         If the MLflow server cannot be opened.
     """
     ids = list(wanted)
-    if not _is_database():
+    if get_settings().store_is_server:
         from housing_lib import tracked_runs
 
         return tracked_runs.finished_runs(ids)
@@ -52,7 +52,7 @@ def has_open_runs(pipeline_run: str) -> bool:
     StoreError
         If the store does not answer.
     """
-    return not _is_database() or bool(_rows(_OPEN, run=pipeline_run))
+    return get_settings().store_is_server or bool(_rows(_OPEN, run=pipeline_run))
 
 
 def version_in(stage: str) -> int | None:
@@ -65,16 +65,12 @@ def version_in(stage: str) -> int | None:
     TrackingError
         If the MLflow server does not answer.
     """
-    if not _is_database():
+    if get_settings().store_is_server:
         from housing_lib import registry
 
         return registry.stage_version(stage)
     rows = _rows(_VERSION, name=get_settings().model_name, alias=stage)
     return int(rows[0][0]) if rows else None
-
-
-def _is_database() -> bool:
-    return not get_settings().store_uri.startswith(("http", "databricks"))
 
 
 def _rows(query: str, **values: Any) -> list[Any]:

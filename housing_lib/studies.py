@@ -15,7 +15,7 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 
 from housing_lib.errors import HousingError, OutageError
-from housing_lib.settings import get_settings
+from housing_lib.settings import database_url, get_settings
 
 HEARTBEAT_S, SILENT_S = 5, 30  # a machine that is not heard of for so long has lost its trial
 AWAY_S = 120.0
@@ -238,13 +238,6 @@ def _quietly(work: Callable[..., Found], *arguments: Any, **options: Any) -> Fou
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         return work(*arguments, **options)
-
-
-def database_url(url: str) -> str:
-    """A database's address with the PostgreSQL driver that we install."""
-    scheme, colon, rest = url.partition("://")
-    driver = "postgresql+psycopg" if scheme in ("postgresql", "postgres") else scheme
-    return f"{driver}{colon}{rest}"
 
 
 def _cannot_use(error: Exception) -> StudyError:

@@ -84,9 +84,9 @@ def delete_runs(ids: Collection[str]) -> None:
         opened.delete_logged_model(model.model_id)
     for one in ids:
         opened.delete_run(one)
-    uri = get_settings().store_uri
-    if ids and not uri.startswith(("http", "databricks")):
-        _collect_garbage(uri, list(ids), [model.model_id for model in models])
+    settings = get_settings()
+    if ids and not settings.store_is_server:
+        _collect_garbage(settings.store_uri, list(ids), [model.model_id for model in models])
 
 
 def _logged_models() -> list[Any]:
