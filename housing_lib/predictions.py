@@ -1,10 +1,11 @@
 """One part of a table: its predictions and its quarantine, each a file that is whole or absent."""
 
+import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import compress
+from itertools import compress, takewhile
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -33,6 +34,7 @@ ADDED = (
     "model_version",
 )
 QUARANTINED = ("quarantined_from", "quarantined_at", "quarantined_because")
+FIELD = r'(?>"(?:[^"]|"")*+"[^,]*+|[^,]*+),'  # of a CSV record that has more of them
 
 
 class Receipt(msgspec.Struct, frozen=True):
@@ -131,11 +133,22 @@ def _quarantined(part: Part, batch: Batch) -> Iterator[str]:
     if not batch.faults:
         return
     texts, unit = records.as_texts(batch), "line" if part.source.is_csv else "row"
+    told_before = reasons_before(part.source)
     for row, reasons in sorted(batch.faults.items()):
         told: list[str] = []
         where = f"{unit} {batch.places[row]}"
         records.write_records(told, [(part.source.relative, where, "; ".join(reasons))])
-        yield f"{told[0]},{texts[row]}\n"
+        yield f"{told[0]},{_after(told_before, texts[row])}\n"
+
+
+def reasons_before(source: Source) -> int:
+    """How many first columns of a file say why its rows were in quarantine before."""
+    return sum(1 for _ in takewhile(QUARANTINED.__contains__, source.columns))
+
+
+def _after(fields: int, text: str) -> str:
+    """A CSV record as it stands there, without its first fields."""
+    return re.sub(rf"\A(?:{FIELD}){{{fields}}}", "", text) if fields else text
 
 
 @contextmanager
@@ -158,7 +171,7 @@ def join(source: Source, parts: Sequence[Places], target: str) -> str:
     """
     with storage.writing(target) as joined:
         if ending(target) == ".csv":
-            _join_texts(joined, [*_heading(source), *ADDED], [one.output for one in parts])
+            _join_texts(joined, [_heading(source), *ADDED], [one.output for one in parts])
         else:
             _join_tables(joined, parts)
         return file_digest(joined)
@@ -173,15 +186,16 @@ def join_quarantine(source: Source, parts: Sequence[Places], target: str) -> str
         If it cannot be written.
     """
     with storage.writing(target) as joined:
-        _join_texts(joined, [*QUARANTINED, *_heading(source)], [one.quarantine for one in parts])
+        own = _after(reasons_before(source), _heading(source))
+        _join_texts(joined, [*QUARANTINED, own], [one.quarantine for one in parts])
         return file_digest(joined)
 
 
-def _heading(source: Source) -> list[str]:
+def _heading(source: Source) -> str:
     """The names of a file's columns, as they stand in its first line."""
     told: list[str] = []
     records.write_records(told, [source.columns])
-    return [source.header.rstrip("\r\n") or told[0]]
+    return source.header.rstrip("\r\n") or told[0]
 
 
 def _join_texts(joined: Path, heading: list[str], names: list[str]) -> None:

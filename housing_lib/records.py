@@ -20,7 +20,7 @@ NUMBERS = (*FEATURES, TARGET)
 # What pandas reads as a missing value, too.
 MISSING = ("", "NA", "N/A", "n/a", "#N/A", "#NA", "NaN", "nan", "-nan", "-NaN", "NULL", "null",
            "None", "<NA>")  # fmt: skip
-NUMBER = r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$"
+NUMBER = r"^[+-]?((\d+\.?\d*|\.\d+)([eE][+-]?\d+)?|(?i:inf(inity)?))$"
 LOW = np.array([CONTRACT[name].low for name in FEATURES])
 HIGH = np.array([CONTRACT[name].high for name in FEATURES])
 
@@ -158,14 +158,24 @@ def _numbers(texts: Any, name: str, faults: Faults) -> Floats:
     known = pc.if_else(pc.is_in(texts, pa.array(MISSING, texts.type)), None, texts)
     try:
         numbers = known.cast(pa.float64())
+        usual = not pc.any(pc.is_nan(numbers)).as_py()  # Arrow takes Nan and nan(1) for numbers
     except pa.ArrowInvalid:
-        fits = pc.match_substring_regex(known, NUMBER)
-        for row in np.flatnonzero(pc.invert(fits).fill_null(False)).tolist():
-            faults.setdefault(row, []).append(f"{name} not a number")
-        plain = pc.utf8_ltrim(pc.if_else(fits, known, None), "+")
-        numbers = plain.cast(pa.float64())
-    values: Floats = numbers.to_numpy(zero_copy_only=False)
+        usual = False
+    values: Floats = (numbers if usual else _usual(known, name, faults)).to_numpy(
+        zero_copy_only=False
+    )
     return values
+
+
+def _usual(known: Any, name: str, faults: Faults) -> Any:
+    """The numbers in texts of which some are none, which are faults."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    fits = pc.match_substring_regex(known, NUMBER)
+    for row in np.flatnonzero(pc.invert(fits).fill_null(False)).tolist():
+        faults.setdefault(row, []).append(f"{name} not a number")
+    return pc.utf8_ltrim(pc.if_else(fits, known, None), "+").cast(pa.float64())
 
 
 def _csv_batches(part: Part, as_table: bool) -> Iterator[Batch]:

@@ -3,13 +3,13 @@
 import codecs
 import csv
 import hashlib
-import io
 from collections.abc import Iterator
 from dataclasses import dataclass
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
+from glob import escape
 from itertools import pairwise
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -19,10 +19,13 @@ from housing_lib.data import DataError
 from housing_lib.storage import BLOCK, absolute, files_below, kind_of, open_file
 
 ENDINGS = (".csv", ".parquet")
+MARKS = "*?["  # what makes a name a glob
 PART_ROWS = 250_000
 PART_BYTES = 16_000_000
 MOST_HEADER = 1_000_000
 NOTHING = "Nothing was written."
+QUOTE = ord('"')
+OPENING = np.isin(np.arange(256), list(b",\r\n"))  # bytes after which a field begins
 
 
 @dataclass(frozen=True)
@@ -95,24 +98,29 @@ def find_files(source: str) -> tuple[str, list[str]]:
     if kind == "file":
         name = absolute(source)
         return name.rpartition("/")[0], [name]
-    fixed = _fixed_part(source)
-    if not kind and fixed == source:
+    fixed, rest = split_glob(source)
+    if not kind and not rest:
         raise DataError(f"{source}: there is no such file or folder. {NOTHING}")
     base = absolute(source if kind else fixed)
-    pattern = "" if kind else absolute(source)
+    pattern = "" if kind else f"{escape(base.rstrip('/'))}/{rest}"
     names = [name for name in files_below(base) if _counts(name, base, pattern)]
     if not names:
         raise DataError(f"{source}: found no .csv or .parquet file there. {NOTHING}")
     return base, names
 
 
-def _fixed_part(source: str) -> str:
-    fixed: list[str] = []
-    for piece in source.split("/"):
-        if any(mark in piece for mark in "*?["):
-            return "/".join(fixed) or ("/" if source.startswith("/") else ".")
-        fixed.append(piece)
-    return source
+def split_glob(source: str) -> tuple[str, str]:
+    """The folder above the first part of a name that is a glob, and the rest from there on.
+
+    The rest is empty for a name that is none. What is there under a name with
+    brackets is meant itself.
+    """
+    pieces = source.split("/")
+    for place, piece in enumerate(pieces):
+        upper, whole = "/".join(pieces[:place]), "/".join(pieces[: place + 1])
+        if any(mark in piece for mark in MARKS) and not Path(whole).exists():
+            return upper or ("/" if place else "."), "/".join(pieces[place:])
+    return source, ""
 
 
 def _counts(name: str, base: str, pattern: str) -> bool:
@@ -156,37 +164,78 @@ def _blocks(file: Any, digest: Any) -> Iterator[bytes]:
 
 
 def _survey_csv(name: str, base: str) -> Source:
-    digest, at, lines, inside = hashlib.sha256(), 0, 0, False
-    cuts: list[int] = []
-    before: list[int] = []
+    digest, inside, last = hashlib.sha256(), False, ord("\n")
     with open_file(name) as file:
-        header, columns, first = _read_header(file)
+        header, columns, at = _read_header(file)
         file.seek(0)
-        for block in _blocks(file, digest):
-            quoted, inside = _quoted(block, inside)
+        head = file.read(at)
+        digest.update(head)
+        lines = head.count(b"\n")
+        cuts, before = [at], [lines]
+        for block in _whole_runs(_blocks(file, digest)):
             breaks = np.flatnonzero(np.frombuffer(block, "u1") == ord("\n"))
-            whole = breaks if quoted is None else breaks[~quoted[breaks]]
-            for end in _ends(whole + at + 1, first if not cuts else cuts[-1]):
+            quoted, inside = _quoted(block, breaks, last, inside)
+            for end in _ends(breaks[~quoted] + at + 1, cuts[-1]):
                 cuts.append(end)
                 before.append(lines + int(np.searchsorted(breaks + at, end)))
-            lines, at = lines + len(breaks), at + len(block)
-    ends = [first, *(cut for cut in cuts if first < cut < at), at]
-    numbers = [
-        header.count("\n"),
-        *(n for cut, n in zip(cuts, before, strict=True) if first < cut < at),
-    ]
-    whole_cuts = tuple(ends) if first < at else (first,)
+            lines, at, last = lines + len(breaks), at + len(block), block[-1]
+    ends = [cut for cut in cuts if cut < at]
+    whole_cuts = (*ends, at) if ends else (at,)
     return Source(name, _relative(name, base), digest.hexdigest(), at, columns, header,
-                  whole_cuts, tuple(numbers))  # fmt: skip
+                  whole_cuts, tuple(before[: max(1, len(ends))]))  # fmt: skip
 
 
-def _quoted(block: bytes, inside: bool) -> tuple[Any, bool]:
-    """Which bytes stand between quotes (None where none does), and whether the last one does."""
-    if b'"' not in block and not inside:
-        return None, False
-    marks = np.cumsum(np.frombuffer(block, "u1") == ord('"')) + inside
-    quoted = marks % 2 == 1
-    return quoted, bool(quoted[-1])
+def _whole_runs(blocks: Iterator[bytes]) -> Iterator[bytes]:
+    """The same bytes, cut so that quotes in a row are never parted."""
+    held = b""
+    for block in blocks:
+        whole = held + block
+        kept = whole.rstrip(b'"')
+        held = whole[len(kept) :]
+        if kept:
+            yield kept
+    if held:
+        yield held
+
+
+def _quoted(block: bytes, places: Any, last: int, inside: bool) -> tuple[Any, bool]:
+    """Which places stand between quotes, and whether the end does, as `csv` reads them.
+
+    Parameters
+    ----------
+    last
+        The byte before the block.
+    inside
+        Whether the block begins between quotes.
+    """
+    values = np.frombuffer(block, "u1")
+    marks = np.flatnonzero(values == QUOTE) if b'"' in block else np.array([], "i8")
+    openers = marks[int(inside) :: 2]
+    ahead = values[openers - 1]
+    if len(openers) and not openers[0]:
+        ahead[0] = last
+    if not (OPENING[ahead] | (ahead == QUOTE)).all():
+        return _quoted_oddly(values, marks, places, last, inside)
+    quoted = (np.searchsorted(marks, places) + inside) % 2 == 1
+    return quoted, (len(marks) + inside) % 2 == 1
+
+
+def _quoted_oddly(
+    values: Any, marks: Any, places: Any, last: int, inside: bool
+) -> tuple[Any, bool]:
+    """The same where quotes stand within values too, as in `5" pipe`.
+
+    Two quotes in a row change nothing. One opens a field at its beginning, and closes
+    one that is open; anywhere else it is a character like others.
+    """
+    firsts = np.flatnonzero(np.diff(marks, prepend=-2) > 1)
+    runs, odd = marks[firsts], np.diff(firsts, append=len(marks)) % 2 == 1
+    ahead = values[runs - 1]
+    ahead[0] = ahead[0] if runs[0] else last
+    turns = np.cumsum(odd & OPENING[ahead])
+    closed = np.maximum.accumulate(np.where(odd & ~OPENING[ahead], turns, -int(inside)))
+    after = np.concatenate([[inside], (turns - closed) % 2 == 1])
+    return after[np.searchsorted(runs, places)], bool(after[-1])
 
 
 def _ends(ends: Any, last: int) -> Iterator[int]:
@@ -202,14 +251,13 @@ def _read_header(file: Any) -> tuple[str, tuple[str, ...], int]:
     head = file.read(MOST_HEADER)
     start = len(codecs.BOM_UTF8) if head.startswith(codecs.BOM_UTF8) else 0
     start += len(head[start:]) - len(head[start:].lstrip())
-    lines = io.BytesIO(head[start:])
-    raw = lines.readline()
-    while raw.count(b'"') % 2 and (line := lines.readline()):
-        raw += line
-    text = raw.decode("utf-8")
+    breaks = np.flatnonzero(np.frombuffer(head[start:], "u1") == ord("\n"))
+    quoted, _ = _quoted(head[start:], breaks, ord("\n"), False)
+    stop = start + int(breaks[~quoted][0]) + 1 if not quoted.all() else len(head)
+    text = head[start:stop].decode("utf-8")
     if not text:
         raise ValueError("it is empty")
-    return text, tuple(next(csv.reader([text]))), start + len(raw)
+    return text, tuple(next(csv.reader([text]))), stop
 
 
 def _survey_parquet(name: str, base: str) -> Source:

@@ -15,7 +15,7 @@ def identity_of(store):
 
 def write(table, path):
     """The path, after the table was written to it."""
-    path.parent.mkdir(exist_ok=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
     if path.suffix == ".csv":
         table.to_csv(path, index=False)
     else:

@@ -76,6 +76,7 @@ FLOORS = [
     {"reuse", "housekeeping", "comparison", "work", "deployment"},
     {"promotion", "answering"},
     {"predictions"},
+    {"targets"},
     {"scoring"},
     {"pipeline", "preload", "retraining"},
     {"console"},

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,14 +11,16 @@ import pytest
 from mlflow import MlflowClient
 from scored import identity_of, write
 
+from housing_lib import scoring
 from housing_lib.answering import Answering, PlainModel, answering
 from housing_lib.answers import answers
 from housing_lib.compiled import CompileError
 from housing_lib.data import CONTRACT, FEATURES
 from housing_lib.files import file_digest
-from housing_lib.predictions import ADDED
-from housing_lib.scoring import default_target, predict
+from housing_lib.predictions import ADDED, QUARANTINED
+from housing_lib.scoring import predict
 from housing_lib.settings import get_settings
+from housing_lib.targets import default_target
 
 
 @pytest.mark.parametrize("target_suffix", [".csv", ".parquet"])
@@ -103,6 +106,18 @@ def test_predictions_go_to_their_own_folder_by_default():
     assert default_target("elsewhere/new.parquet") == f"{folder}/new_predictions.parquet"
     assert default_target("s3://bucket/months/*.csv") == f"{folder}/months_predictions"
     assert default_target("*.csv") == f"{folder}/districts_predictions"
+    assert default_target("months/2026-0?.csv") == f"{folder}/2026-0_predictions"
+    assert default_target("months/[ab].csv") == f"{folder}/months_predictions"
+
+
+def test_what_is_there_under_a_name_with_brackets_is_meant_itself(
+    asked, districts, tmp_path, monkeypatch
+):
+    source = write(districts, tmp_path / "br[1]" / "new[2].csv")
+    assert Path(default_target(str(source))).name == "new[2]_predictions.csv"
+    monkeypatch.chdir(source.parent)
+    for number, name in enumerate(["*.csv", f"{source.parent}/*.csv"]):
+        assert predict(name, str(tmp_path / f"out{number}"), asked=asked).rows == 50
 
 
 def test_a_damaged_compiled_file_is_named_and_not_answered_around(own_store, monkeypatch, tmp_path):
@@ -149,6 +164,46 @@ def test_corrected_rows_can_be_scored_from_the_quarantine_file(asked, districts,
     (tmp_path / "corrected.csv").write_text(text)
     again = predict(str(tmp_path / "corrected.csv"), str(tmp_path / "rest.csv"), asked=asked)
     assert (again.rows, again.quarantined) == (1, 0)
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
+def test_a_row_that_fails_again_has_its_newest_reasons_alone(asked, districts, tmp_path, suffix):
+    bad = districts.assign(Latitude=[99.0] * 3 + [*districts["Latitude"][3:]])
+    bad["id"] = [f'a, "{number}"' for number in range(50)]
+    first = predict(
+        str(write(bad, tmp_path / "in.csv")), str(tmp_path / "out.csv"), asked=asked
+    ).quarantine[0]
+    half = pd.read_csv(first).assign(Latitude=[37.0, 99.0, 99.0])
+    half.loc[2, "quarantined_because"] = 'who, "knows"'
+    source = write(half, tmp_path / f"half{suffix}")
+    second = predict(str(source), str(tmp_path / "half_out.csv"), asked=asked).quarantine[0]
+    kept = pd.read_csv(second)
+    assert list(kept.columns) == [*QUARANTINED, *bad.columns]
+    assert set(kept["quarantined_from"]) == {source.name}
+    assert list(kept["id"]) == list(bad["id"][1:3])
+    right = write(kept.assign(Latitude=37.0), tmp_path / "right.csv")
+    assert predict(str(right), str(tmp_path / "right_out.csv"), asked=asked).scored == 2
+
+
+def test_what_counts_as_missing_does_not_depend_on_other_rows(asked, districts, tmp_path):
+    texts = districts.astype({"HouseAge": str})
+    texts.loc[[5, 7, 8], "HouseAge"] = ["infinity", "Nan", "nan(1)"]
+    expected = {f"HouseAge above {CONTRACT['HouseAge'].high:g}": 1, "HouseAge not a number": 2}
+    for others in range(2):
+        source = write(texts, tmp_path / f"in{others}.csv")
+        scored = predict(str(source), str(tmp_path / f"out{others}.csv"), asked=asked)
+        assert scored.reasons == expected
+        texts.loc[9, "HouseAge"] = "old"
+        expected["HouseAge not a number"] += 1
+
+
+def test_blank_lines_before_the_header_count(asked, districts, tmp_path):
+    source = write(
+        districts.assign(Latitude=[99.0, *districts["Latitude"][1:]]), tmp_path / "a.csv"
+    )
+    source.write_text("\n\n" + source.read_text())
+    kept = predict(str(source), str(tmp_path / "out.csv"), asked=asked).quarantine[0]
+    assert list(pd.read_csv(kept)["quarantined_at"]) == ["line 4"]
 
 
 def test_the_manifest_tells_the_model_the_counts_and_every_digest(asked, districts, tmp_path):
@@ -198,6 +253,64 @@ def test_a_glob_stands_for_the_files_that_it_matches(asked, districts, tmp_path)
         "2025-01.csv",
         "2025-02.csv",
     ]
+
+
+def test_earlier_predictions_below_the_source_are_no_input(asked, districts, tmp_path):
+    bad = districts.assign(Latitude=99.0)
+    for name in ("a.csv", "b.csv"):
+        write(pd.concat([districts, bad]), tmp_path / "months" / name)
+    for _ in range(2):
+        target = str(tmp_path / "months" / "scored") + "/"
+        assert predict(str(tmp_path / "months"), target, asked=asked).rows == 200
+    (tmp_path / "months" / "b.csv").unlink()
+    for _ in range(2):
+        alone = str(tmp_path / "months" / "alone.csv")
+        assert predict(str(tmp_path / "months" / "*.csv"), alone, asked=asked).rows == 100
+
+
+def test_stopped_while_it_replaces_files_another_version_goes_on(
+    asked, districts, tmp_path, monkeypatch
+):
+    for name in ("a.csv", "b.csv", "c.csv"):
+        write(districts, tmp_path / "in" / name)
+    source, target = str(tmp_path / "in"), str(tmp_path / "out")
+    manifest = Path(predict(source, target, asked=asked).manifest)
+    stopped(monkeypatch, scoring.predictions, "join", 1, source, target, asked)
+    assert manifest.exists()  # nothing was replaced yet
+    stopped(monkeypatch, scoring.storage, "move", 2, source, target, asked)
+    assert not manifest.exists()
+    (tmp_path / "in" / "c.csv").unlink()
+    later = replace(asked, identity=replace(asked.identity, model_version=77))
+    assert predict(source, target, asked=later).model_version == 77
+    assert {path.name for path in Path(target).iterdir()} == {"a.csv", "b.csv", manifest.name}
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_who_removes_the_folder_can_begin_anew_after_a_stop(
+    asked, districts, tmp_path, monkeypatch
+):
+    for name in ("a.csv", "b.csv"):
+        write(districts, tmp_path / "in" / name)
+    target = tmp_path / "out"
+    stopped(monkeypatch, scoring.storage, "move", 2, str(tmp_path / "in"), str(target), asked)
+    shutil.rmtree(target)
+    assert predict(str(tmp_path / "in" / "b.csv"), str(target), asked=asked).rows == 50
+
+
+def stopped(monkeypatch, module, name, number, source, target, asked):
+    """Score until the call of that number, when somebody presses Ctrl-C."""
+    calls, function = [], getattr(module, name)
+
+    def called(*arguments):
+        calls.append(arguments)
+        if len(calls) == number:
+            raise KeyboardInterrupt
+        return function(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module, name, called)
+        with pytest.raises(KeyboardInterrupt):
+            predict(source, target, asked=asked)
 
 
 def test_a_name_is_told_without_the_folders_above_it(asked, districts, tmp_path, monkeypatch):

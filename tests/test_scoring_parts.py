@@ -2,6 +2,7 @@
 
 import multiprocessing
 import random
+import re
 import time
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from object_stores import running_store
 from scored import write
 
 from housing_lib import scoring, sources, storage
+from housing_lib.data import DataError
 from housing_lib.files import file_digest
 from housing_lib.scoring import predict
 
@@ -97,6 +99,18 @@ def test_cut_or_whole_the_rows_are_the_same_and_in_order(asked, many, tmp_path, 
     )
 
 
+@pytest.mark.usefixtures("small_parts")
+def test_a_quote_within_a_value_opens_nothing(asked, many, tmp_path, monkeypatch):
+    many["note"] = ['two\n"lines"\n\n\n', "pipe", *[""] * 3] * (len(many) // 5)
+    source = write(many, tmp_path / "in.csv")
+    source.write_text(source.read_text().replace("pipe", '5" pipe', 7))
+    cut = predict(str(source), str(tmp_path / "cut.csv"), asked=asked)
+    assert cut.rows == 600
+    monkeypatch.setattr(sources, "PART_BYTES", 1 << 30)
+    whole = predict(str(source), str(tmp_path / "whole.csv"), asked=asked)
+    assert Path(cut.target).read_bytes() == Path(whole.target).read_bytes()
+
+
 def test_several_processes_write_what_one_writes(asked, many, tmp_path, small_parts):
     source = write(many, tmp_path / "in.parquet")
     one = predict(str(source), str(tmp_path / "one.parquet"), asked=asked, jobs=1)
@@ -133,6 +147,18 @@ def test_from_and_to_an_object_store_the_bytes_are_the_same(
     kept = storage.files_below("s3://housing/scored")
     assert kept == [f"s3://housing/scored/{name}" for name in
                     ("_manifest.json", "_quarantine/a.csv.csv", "a.csv")]  # fmt: skip
+
+
+def test_what_others_keep_in_an_object_store_is_not_replaced(asked, many, tmp_path, object_store):
+    for name in ("a.csv", "b.csv"):
+        path = write(many, tmp_path / name)
+        object_store.put(path, f"own/{name}")
+    for name in ("b.csv", "_quarantine/a.csv.csv"):
+        object_store.put(path, f"results/{name}")
+    names = "s3://housing/results/_quarantine/a.csv.csv, s3://housing/results/b.csv"
+    for source in ("s3://housing/own", "s3://housing/own/*.csv"):
+        with pytest.raises(DataError, match=re.escape(f"`housing predict`: {names}.")):
+            predict(source, "s3://housing/results", asked=asked)
 
 
 def test_an_object_store_that_is_away_is_no_fault_of_the_file(asked, many, tmp_path, object_store):

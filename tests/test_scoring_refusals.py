@@ -1,11 +1,13 @@
 """What cannot be scored is refused as a whole, and nothing is written."""
 
+from pathlib import Path
+
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from scored import refused, write
 
-from housing_lib import scoring
+from housing_lib import scoring, targets
 from housing_lib.data import FEATURES, DataError
 
 
@@ -88,6 +90,93 @@ def test_many_files_do_not_go_into_one(asked, districts, tmp_path):
     for name in ("a.csv", "b.csv"):
         write(districts, tmp_path / "in" / name)
     assert "go into a folder" in refused(tmp_path / "in", tmp_path / "out.csv", asked)
+
+
+def months(districts, folder):
+    """A folder of three files."""
+    for number in (1, 2, 3):
+        write(districts.head(4), folder / f"2026-0{number}.csv")
+    return folder
+
+
+@pytest.mark.parametrize("taken", ["2026-02.csv", "_quarantine/2026-03.csv.csv"])
+def test_no_file_of_a_folder_is_replaced_that_predict_did_not_write(
+    asked, districts, tmp_path, taken
+):
+    source, own = months(districts, tmp_path / "months"), tmp_path / "results" / taken
+    own.parent.mkdir(parents=True)
+    own.write_text("mine")
+    assert f"was not written by `housing predict`: {own}." in refused(
+        source, tmp_path / "results", asked
+    )
+
+
+def test_many_files_that_are_in_the_way_are_counted(asked, districts, tmp_path):
+    source = months(districts, tmp_path / "months")
+    write(districts.head(4), source / "2026-04.csv")
+    for path in [*source.iterdir()]:
+        write(districts, tmp_path / "results" / path.name)
+    assert "2026-03.csv and 1 more." in refused(source, tmp_path / "results", asked)
+
+
+def test_an_attempt_that_moved_nothing_is_no_proof_of_whose_a_file_is(
+    asked, districts, tmp_path, monkeypatch
+):
+    source, target = months(districts, tmp_path / "months"), tmp_path / "results"
+    with monkeypatch.context() as patch:
+        patch.setattr(scoring, "_finish", stop)
+        with pytest.raises(KeyboardInterrupt):
+            scoring.predict(str(source), str(target), asked=asked)
+    write(districts, target / "2026-02.csv")
+    assert "was not written by" in refused(source, target, asked)
+
+
+def stop(*_):
+    """Like a user's Ctrl-C."""
+    raise KeyboardInterrupt
+
+
+def test_no_input_is_overwritten_by_the_predictions_of_another(asked, districts, tmp_path):
+    write(districts.head(3), tmp_path / "d" / "b.csv")
+    deep = write(districts.head(4), tmp_path / "d" / "a" / "b.csv")
+    before = deep.read_bytes()
+    assert f"is the input itself: {deep}." in refused(tmp_path / "d", deep.parent, asked)
+    assert deep.read_bytes() == before
+
+
+def test_predictions_for_other_files_are_not_removed(asked, districts, tmp_path):
+    source, target = months(districts, tmp_path / "months"), tmp_path / "scored"
+    scoring.predict(str(source / "2026-01.csv"), str(target), asked=asked)
+    text = refused(source / "2026-02.csv", target, asked)
+    assert "holds predictions for other files, which would be removed: 2026-01.csv." in text
+    assert scoring.predict(str(source), str(target), asked=asked).rows == 12
+
+
+@pytest.mark.parametrize("content", ["", "{}", "[]", '{"files": [{"source": 1}]}'])
+def test_a_damaged_manifest_is_named(asked, districts, tmp_path, content):
+    source, target = write(districts, tmp_path / "in.csv"), tmp_path / "out.csv"
+    manifest = Path(scoring.predict(str(source), str(target), asked=asked).manifest)
+    manifest.write_text(content)
+    text = refused(source, target, asked)
+    assert text.startswith(f"{manifest} is damaged")
+    assert "remove it together with them" in text
+
+
+def test_a_folder_of_predictions_that_is_a_file_is_refused(asked, districts, tmp_path):
+    source = write(districts, tmp_path / "in.csv")
+    (tmp_path / "scored").touch()
+    assert "is a file, and" in refused(source, tmp_path / "scored", asked)
+
+
+def test_a_lock_that_cannot_be_taken_is_named(asked, districts, tmp_path, monkeypatch):
+    source = write(districts, tmp_path / "in.csv")
+    monkeypatch.setattr(targets.tempfile, "gettempdir", lambda: str(source))
+    assert "somebody else's file" in refused(source, tmp_path / "out.csv", asked)
+
+
+def test_reasons_of_before_that_stand_among_other_columns_are_refused(asked, districts, tmp_path):
+    source = write(districts.assign(quarantined_at="line 3"), tmp_path / "in.csv")
+    assert "would take: quarantined_at" in refused(source, tmp_path / "out.csv", asked)
 
 
 def test_all_columns_that_are_missing_are_named_at_once(asked, districts, tmp_path):
