@@ -38,7 +38,7 @@ check: $(READY) ## lint, formatting and types
 	@$(BIN)/ruff format --check
 	@$(BIN)/mypy
 
-bench: $(READY) ## measure everything at a small size, side by side with its peers
+bench: $(READY) ## measure most of it at a small size, side by side with peers
 	@$(BIN)/python tests/benchmarks/scoreboard.py $(ARGS)
 
 lab: $(READY) ## open the notebooks in JupyterLab
@@ -49,7 +49,7 @@ lab: $(READY) ## open the notebooks in JupyterLab
 serve: $(READY) ## serve the Production model on http://127.0.0.1:8000
 	@$(BIN)/housing serve $(ARGS)
 
-ui: $(READY) ## open MLflow's pages on http://127.0.0.1:5000
+ui: $(READY) ## serve MLflow's pages on http://127.0.0.1:5000
 	@$(BIN)/housing ui $(ARGS)
 
 lock: $(READY) ## resolve the dependencies of pyproject.toml anew
@@ -57,5 +57,5 @@ lock: $(READY) ## resolve the dependencies of pyproject.toml anew
 	  --no-header --no-annotate --all-extras --upgrade pyproject.toml -o requirements.lock
 
 clean: ## remove the environment and caches; data, models and reports stay
-	@rm -rf $(VENV) *.egg-info .pytest_cache .ruff_cache .mypy_cache
+	@rm -rf $(VENV) *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -28,7 +28,10 @@ def add_to(app: typer.Typer) -> None:
 
 def retrain(
     labelled: Annotated[
-        str, typer.Argument(help="log (predictions with true prices), or a CSV or Parquet file")
+        str,
+        typer.Argument(
+            help="log (answers with true prices), or files or a database as for monitor"
+        ),
     ] = "log",
     since: Annotated[
         str, typer.Option(help="of the log: 2026-03-01, or 30d for how long ago")

@@ -3,6 +3,7 @@
 import atexit
 import gc
 import os
+import re
 import socket
 import sys
 from dataclasses import asdict
@@ -68,7 +69,9 @@ def tune(
     family: Annotated[
         str, typer.Argument(help="as xgboost; housing notebook 03 --help-notebook lists them")
     ],
-    trials: Annotated[int, typer.Option(min=1, help="the total, whoever runs them")] = 20,
+    trials: Annotated[
+        int, typer.Option(min=1, help="the total, whoever runs them; a standard run's: 30")
+    ] = 20,
     join: Annotated[
         bool, typer.Option("--join", help="help with a search in HOUSING_STUDY_URL, to its total")
     ] = False,
@@ -83,14 +86,15 @@ def tune(
 ) -> None:
     """Search one family's hyperparameters on the preprocessed districts.
 
-    The trials are kept: `housing run` takes them from there, but only with the same seed and
-    growth, unless they ran abreast. A search that was stopped goes on. Several machines share one
+    The trials are kept: `housing run` takes them from there, if seed and growth are the same and
+    they did not run abreast. A search that was stopped goes on. Several machines share one
     search by HOUSING_STUDY_URL: one begins it, the others `--join`; the number of trials stays the
     total, and the trial of a machine that dies is run again by another.
     """
     from housing_lib import compute, families, parts, studies, tuning
     from housing_lib.processes import cores
     from housing_lib.settings import get_settings, use_cluster
+    from housing_lib.summary import dollars
 
     families.get_family(family)
     use_cluster(cluster)
@@ -108,14 +112,16 @@ def tune(
     )  # fmt: skip
     best = search.best
     say(
-        f"The best of {len(search.trials)} trials is {best.number}, with a validation RMSE of "
-        f"{best.metrics['val_rmse']:.4f}: {best.params}"
+        f"The best of {len(search.trials)} trials is {best.number}, counted from 0, with a "
+        f"validation RMSE of {dollars(best.metrics['val_rmse'])}: {best.params}"
     )
 
 
 def _tell_trial(trial: Any) -> None:
-    error = trial.metrics["val_rmse"]
-    out.print(f"trial {trial.number:3d}  {trial.state:<8}  {error:.4f}  {trial.seconds:5.1f} s")
+    from housing_lib.summary import dollars
+
+    shown = dollars(trial.metrics["val_rmse"])
+    out.print(f"trial {trial.number:3d}  {trial.state:<8}  {shown:>8}  {trial.seconds:5.1f} s")
 
 
 @app.command()
@@ -125,7 +131,7 @@ def predict(
         str, typer.Argument(help="CSV or Parquet: a file, a folder, a 'glob', or s3://bucket/...")
     ],
     target: Annotated[
-        str, typer.Argument(help="a file, or a folder for many  [default: data/predictions/]")
+        str, typer.Argument(help="a file, or a folder for many (default: data/predictions/)")
     ] = "",
     stage: Annotated[
         Literal["production", "staging", "previous"], typer.Option(help="whose model predicts")
@@ -143,11 +149,11 @@ def predict(
     predictions counts both, with the model's version and all digests. Stopped or killed? The same
     command goes on where it was, and comes to the same bytes.
     """
-    from housing_lib import answering, compute, console, scoring
+    from housing_lib import answering, compute, console, scoring, targets
     from housing_lib.settings import use_cluster
 
     use_cluster(cluster)
-    goal = target or scoring.default_target(source)
+    goal = target or targets.default_target(source)
     asked = answering.answering(stage)
     with console.progress(err, f"on {compute.where(jobs)}") as tell:
         scored = scoring.predict(source, goal, asked=asked, jobs=jobs, on_progress=tell)
@@ -267,9 +273,9 @@ def _show_ledger(lines: Any) -> None:
 @app.command()
 @_say_errors
 def report(
-    run: Annotated[str, typer.Argument(help="the run's id (default: the newest with a model)")] = (
-        "latest"
-    ),
+    run: Annotated[
+        str, typer.Argument(help="an id, or its beginning; latest is the newest with a model")
+    ] = "latest",
     pdf: Annotated[bool, typer.Option("--pdf", help="also print every page, by Chromium")] = False,
 ) -> None:
     """Make a run's index page anew from its records, and every page a PDF if asked."""
@@ -288,8 +294,13 @@ def report(
 @app.command()
 @_say_errors
 def serve(
-    host: Annotated[str | None, typer.Option(help="address to listen on")] = None,
-    port: Annotated[int | None, typer.Option(min=1, max=65535, help="port to listen on")] = None,
+    host: Annotated[
+        str | None, typer.Option(help="address to listen on (default: HOUSING_HOST, or 127.0.0.1)")
+    ] = None,
+    port: Annotated[
+        int | None,
+        typer.Option(min=1, max=65535, help="port to listen on (default: HOUSING_PORT, or 8000)"),
+    ] = None,
     workers: Annotated[int, typer.Option(min=1, max=64, help="processes that answer")] = 1,
     without_keys: Annotated[
         bool, typer.Option(help="answer other machines although no API keys are set")
@@ -337,15 +348,21 @@ def key(
 def ui(
     port: Annotated[int, typer.Option(min=1, max=65535, help="port to listen on")] = 5000,
 ) -> None:
-    """Open MLflow's own page on the project's store."""
+    """Serve MLflow's own pages on the project's store, or say which server does so already."""
     from housing_lib import connection
     from housing_lib.settings import get_settings
 
+    store = get_settings().store_uri
+    if get_settings().store_is_server:
+        shown = re.sub("//[^/]*@", "//", store)
+        out.print(f"MLflow's pages are at {shown}", soft_wrap=True, markup=False)
+        return
     _refuse_taken(LOOPBACK, port)  # MLflow asks nobody who they are
     connection.client()
-    os.environ["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] = "false"
-    arguments = ["mlflow", "server", "--backend-store-uri", get_settings().store_uri]
-    arguments += ["--host", LOOPBACK, "--port", str(port), "--workers", "1"]
+    # On the command line, everybody on this machine could read the password of a database.
+    told = {"BACKEND_STORE_URI": store, "SERVER_ENABLE_JOB_EXECUTION": "false"}
+    os.environ.update({f"MLFLOW_{name}": value for name, value in told.items()})
+    arguments = ["mlflow", "server", "--host", LOOPBACK, "--port", str(port), "--workers", "1"]
     os.execvp(Path(sys.executable).with_name("mlflow"), arguments)
 
 

@@ -19,6 +19,7 @@ from rich.text import Text
 
 from housing_lib.journal import Run, to_json
 from housing_lib.pipeline import Watcher
+from housing_lib.summary import dollars
 from housing_lib.terminal import clock
 
 STYLES = {
@@ -97,14 +98,14 @@ def _progress(step: Mapping[str, Any]) -> str:
 
 def _result(record: Mapping[str, Any]) -> str:
     if "val_rmse" in record:
-        return f"validation RMSE {record['val_rmse']:.4f}"
+        return f"validation RMSE {dollars(record['val_rmse'])}"
     if "decision" in record:
         return f"version {record['version']} {record['decision']}: {record['reason']}"
     if "batches" in record:
         seen = f", {record['fitted']:,} rows were fitted on" if record["fitted"] else ""
         faulty = record.get("faulty_rows", 0)
         seen += f", {faulty:,.0f} rows break the contract" if faulty else ""
-        error = f", MAE {record['mae']:.4f}" if "mae" in record else ", no true prices yet"
+        error = f", MAE {dollars(record['mae'])}" if "mae" in record else ", no true prices yet"
         noun = "batch" if record["batches"] == 1 else "batches"
         return f"{record['batches']:,} {noun}{error}{seen}"
     return ""

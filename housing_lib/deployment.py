@@ -17,7 +17,7 @@ from housing_lib.settings import get_settings
 # A later format finds no tag of its own, and compiles the model anew.
 TAG = f"compiled_{compiled.FORMAT}_sha256"
 WAY_IN = {
-    "production": "`housing run` makes and promotes one.",
+    "production": "`housing run` promotes one; `housing history` ends what was interrupted.",
     "staging": "`housing run` makes one.",
     "previous": "The next promotion puts today's Production there.",
 }

@@ -1,6 +1,8 @@
 """What must be known of the districts before any model: their state, and what prices follow."""
 
 from dataclasses import dataclass
+from numbers import Integral
+from typing import Any
 
 import pandas as pd
 
@@ -97,6 +99,17 @@ def columns(districts: pd.DataFrame) -> pd.DataFrame:
     table = quality(districts)
     table.insert(0, "meaning", [CONTRACT[name].meaning for name in table.index])
     return table
+
+
+def styled(table: pd.DataFrame, *, precision: int) -> Any:
+    """A table for a reader: so many decimals, and the minus of print."""
+    return table.style.format(lambda value: _written(value, precision))
+
+
+def _written(value: Any, precision: int) -> str:
+    if isinstance(value, float):
+        return f"{value:z,.{precision}f}".replace("-", "−")
+    return f"{value:,}" if isinstance(value, Integral) else str(value)
 
 
 def ceilings(districts: pd.DataFrame) -> pd.DataFrame:

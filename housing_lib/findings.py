@@ -10,9 +10,11 @@ from IPython.display import Markdown
 
 from housing_lib import quality
 from housing_lib.data import TARGET
+from housing_lib.exploration import styled
 from housing_lib.families import title
 from housing_lib.geography import errors_by_region, regions
 from housing_lib.monitoring import Session
+from housing_lib.summary import percent
 from housing_lib.tables import figure, usd
 from housing_lib.verdict import ALARM, NOT_ENOUGH, QUIET
 
@@ -35,6 +37,8 @@ TO_DO = {
 }
 FIRST_BATCHES = 3
 WORST = 10
+FEWEST_ROWS = 30  # the interval of a batch of fewer is so wide that it says nothing
+INTERVAL = "95 % interval ($)"
 NAMES = {
     "rmse": "RMSE ($)",
     "mae": "MAE ($)",
@@ -118,13 +122,17 @@ def cause_table(session: Session) -> Any:
         return Markdown("Nothing raised an alarm.")  # type: ignore[no-untyped-call]
     shown = pd.DataFrame(
         [
-            {"what": one.what, "effect": f"{one.size:+.2f}", "in words": one.sentence}
+            {"what": one.what, "effect": _signed(one.size), "in words": one.sentence}
             for one in causes
         ],
         columns=["what", "effect", "in words"],
     )
     shown.index = pd.RangeIndex(1, len(shown) + 1)
     return shown.style.set_properties(subset=["in words"], **{"text-align": "left"})
+
+
+def _signed(size: float) -> str:
+    return f"{size:+.2f}".replace("-", "−")
 
 
 def oddity_table(session: Session) -> Any:
@@ -166,23 +174,32 @@ def first_batches(session: Session) -> Any:
 
 @_of_true_prices
 def worst_batches(session: Session) -> Any:
-    """The batches with the largest RMSE: their interval, counts, and the region of most rows."""
+    """The batches with the largest RMSE: their interval, counts, and the region of most rows.
+
+    Where all of them are too small for an interval, there is no column of it.
+    """
     rows = session.batches.nlargest(WORST, "batch_rmse")
-    chance = session.by_chance.loc["rmse", "high"]
+    band = session.by_chance.loc["rmse", "high"]
     shown = pd.DataFrame(
         {
             "RMSE ($)": rows["batch_rmse"].map(lambda value: figure("rmse", value)),
-            "95 % interval ($)": [
-                f"{figure('rmse', low)} to {figure('rmse', high)}"
-                for low, high in zip(rows["batch_rmse_low"], rows["batch_rmse_high"], strict=True)
-            ],
-            "beyond chance": np.where(rows["batch_rmse"] > chance, "yes", "no"),
+            INTERVAL: _intervals(rows),
+            "above the band": np.where(rows["batch_rmse"] > band, "yes", "no"),
             "estimated ($)": rows["estimated_rmse"].map(lambda value: figure("rmse", value)),
             "valid rows": rows["num_valid_rows_in_batch"],
             "mostly in": [_usual_region(session, int(str(number))) for number in rows.index],
         }
     )
-    return shown.style
+    return (shown if any(shown[INTERVAL]) else shown.drop(columns=INTERVAL)).style
+
+
+def _intervals(batches: pd.DataFrame) -> list[str]:
+    """The interval of each batch's RMSE, empty where it has too few rows for one."""
+    columns = ["num_valid_rows_in_batch", "batch_rmse_low", "batch_rmse_high"]
+    return [
+        f"{figure('rmse', low)} to {figure('rmse', high)}" if rows >= FEWEST_ROWS else ""
+        for rows, low, high in batches[columns].to_numpy()
+    ]
 
 
 def _usual_region(session: Session, number: int) -> str:
@@ -192,8 +209,7 @@ def _usual_region(session: Session, number: int) -> str:
 @_of_true_prices
 def region_table(session: Session) -> Any:
     """What the model asks in each region, the largest error first."""
-    table = errors_by_region(session.rows[session.valid], session.errors)
-    return table.style.format(precision=0, thousands=",")
+    return styled(errors_by_region(session.rows[session.valid], session.errors), precision=0)
 
 
 def version_table(session: Session) -> Any:
@@ -221,5 +237,5 @@ def told_apart(auc: float | None) -> str:
         )
     return (
         f"A boosted classifier that is given one district of each side tells which one is of this "
-        f"session in {auc:.0%} of the cases; a coin does in half of them."
+        f"session in {percent(auc)} of the cases; a coin does in half of them."
     )

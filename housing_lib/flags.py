@@ -2,13 +2,14 @@
 
 import numpy as np
 
-from housing_lib.contract import FAR_KM, FEATURES, Floats
+from housing_lib.contract import FAR_KM, FEATURES, USD_PER_UNIT, Floats
 from housing_lib.places import in_california
 
-NEAR_CAP = 4.75  # in 100,000 USD; half of the districts priced above stand at the census's limit
+NEAR_CAP = 4.75  # in 100,000 USD; most known districts priced above stand at the census's limit
 OUTSIDE_KM = 15.0  # the outline is coarse: nearer to a known district nothing counts as outside
 FLAGS = {
-    "at_limit": "at least 500,000 USD: the census recorded nothing higher",
+    "at_limit": f"{NEAR_CAP * USD_PER_UNIT:,.0f} USD or more, near the most that the census "
+    "recorded: the true price may be higher",
     "outside_california": "the place is not in California, where all known districts are",
     "far_from_known": f"no known district within {FAR_KM:.0f} km; the model never saw such a place",
 }

@@ -63,19 +63,24 @@ def write_index(run: Mapping[str, Any], folder: Path) -> Path:
 def rewrite(reports: Path, name: str) -> Path:
     """The folder of a run, after its index page and the page of all runs were made anew.
 
+    `name` is its id, the beginning of one, or `latest`.
+
     Raises
     ------
     PageError
-        If there is no such run.
+        If there is no such run, or more than one.
     """
-    folder = (reports / name).resolve()
-    known = {run["folder"]: run for run in _overview(reports).runs}
-    if folder.name not in known:
+    known = [run["folder"] for run in _overview(reports).runs]
+    whole = (reports / name).resolve().name
+    found = [whole] if whole in known else [one for one in known if one.startswith(name)]
+    if len(found) != 1:
+        many = f"{len(found)} runs that begin with" if found else "no run"
         raise PageError(
-            f"found no run '{name}' that can be read in {reports}; expected latest, or one of "
-            f"{', '.join(known) or 'none yet: `housing run` makes the first'}. "
+            f"found {many} '{name}' that can be read in {reports}; expected latest, or one of "
+            f"{', '.join(found or known) or 'none yet: `housing run` makes the first'}. "
             "Nothing was written."
         )
+    folder = reports.resolve() / found[0]
     write_index(read_json(folder / "run.json"), folder)
     write_overview(reports)
     return folder

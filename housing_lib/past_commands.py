@@ -8,6 +8,8 @@ import typer
 
 from housing_lib.terminal import clock, out, say_errors
 
+NAMED = "an id, or its beginning; latest is the newest of all runs"
+Name = Annotated[str, typer.Argument(metavar="RUN", help=NAMED)]
 Json = Annotated[bool, typer.Option("--json", help="for machines")]
 
 
@@ -18,7 +20,7 @@ def add_to(app: typer.Typer) -> None:
 
 
 def status(
-    name: Annotated[str, typer.Argument(metavar="RUN", help="an id, or its beginning")] = "latest",
+    name: Name = "latest",
     as_json: Json = False,
 ) -> None:
     """Show how far a run is, also from another terminal."""
@@ -37,7 +39,7 @@ def status(
 
 def logs(
     step: Annotated[str, typer.Argument(help="as tuning-ridge, or 03_tuning-ridge")],
-    name: Annotated[str, typer.Option("--run", help="an id, or its beginning")] = "latest",
+    name: Annotated[str, typer.Option("--run", help=NAMED)] = "latest",
     follow: Annotated[bool, typer.Option("-f", help="go on until the step ends")] = False,
 ) -> None:
     """Show what a step printed, also while it runs."""
@@ -60,6 +62,7 @@ def runs(as_json: Json = False) -> None:
     from rich.table import Table
 
     from housing_lib import runs as records
+    from housing_lib.summary import dollars
 
     damaged: dict[str, str] = {}
     known = records.past_runs(lambda path, why: damaged.update({str(path): why}))
@@ -72,10 +75,10 @@ def runs(as_json: Json = False) -> None:
         return
     title = f"{len(rows)} {'run' if len(rows) == 1 else 'runs'}"
     shown = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    for column in ("run", "state", "took", "steps", "champion", "test RMSE", "decision"):
+    for column in ("run", "state", "took", "steps", "about", "test RMSE", "result"):
         shown.add_column(column, no_wrap=column == "run")
     for row in rows:
-        rmse = f"{row['test_rmse']:.4f}" if row["test_rmse"] else ""
+        rmse = dollars(row["test_rmse"]) if row["test_rmse"] else ""
         told = {**row, "seconds": clock(row["seconds"]), "test_rmse": rmse}
         shown.add_row(*told.values())
     out.print(shown)
@@ -84,7 +87,7 @@ def runs(as_json: Json = False) -> None:
 
 
 def diff(
-    first: Annotated[str, typer.Argument(help="a run's id, its beginning, or latest")],
+    first: Annotated[str, typer.Argument(help=NAMED)],
     second: Annotated[str, typer.Argument(help="another one")],
     as_json: Json = False,
 ) -> None:

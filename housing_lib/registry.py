@@ -83,8 +83,8 @@ def load(stage: str = "production") -> RegisteredModel:
     if version is None:
         raise RegistryError(
             f"no version of {get_settings().model_name} stands in {stage.title()}. "
-            "`housing run` makes and promotes one; `housing history` shows what there was. "
-            "Nothing was changed."
+            "`housing run` makes and promotes one; `housing history` shows what there was, and "
+            "ends what was interrupted. Nothing was changed."
         )
     return load_version(version, stage=stage)
 

@@ -205,19 +205,30 @@ def conclude(finished: "Run") -> None:
     champion = finished.champion
     if champion:
         decided = f"version {champion['version']} {champion.get('decision', 'registered')}"
-        say(f"\n{champion['title']}: {decided}; {champion.get('reason', '')}.")
+        why = f"; {champion['reason']}" if champion.get("reason") else ""
+        say(f"\n{champion['title']}: {decided}{why}.")
     out.print(f"Report   {finished.folder / 'index.html'}", soft_wrap=True)
     if champion:
-        out.print("Serve    make serve   (then http://127.0.0.1:8000)")
+        if champion.get("decision") == "promoted" or champion.get("incumbent"):
+            out.print(f"Serve    make serve   (then {_address()})")
         out.print("Runs     make ui")
     if finished.state != "done" and finished.plan.models:
         out.print("Resume   housing run --resume")
     raise typer.Exit(finished.exit_code)
 
 
+def _address() -> str:
+    """Where a server of these settings answers."""
+    from housing_lib.settings import get_settings
+
+    settings = get_settings()
+    host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    return f"http://{host}:{settings.port}"
+
+
 def notebook(
-    name: Annotated[str, typer.Argument(help="as 03_tuning, 03 or tuning")],
-    values: Annotated[list[str] | None, typer.Argument(metavar="", hidden=True)] = None,
+    name: Annotated[str, typer.Argument(metavar="NAME", help="as 03_tuning, 03 or tuning")],
+    values: Annotated[list[str] | None, typer.Argument(metavar="-p KEY VALUE", hidden=True)] = None,
     parameter: Annotated[
         list[str] | None, typer.Option("-p", metavar="KEY VALUE", help="a parameter; repeatable")
     ] = None,

@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 
 from housing_lib.families import Family, Range, Stages, get_family
+from housing_lib.summary import percent
 from housing_lib.tables import usd
 from housing_lib.trials import FEWEST_TRIALS, Search
 
@@ -72,10 +73,8 @@ def _more_than_a_trial(family: Family) -> list[str]:
         f"{start}{networks}; it answers with their weighted mean."
         if family.repeats > 1
         else "",
-        "Beside it stands one of the same kind that sees no neighbours; the farther the nearest "
-        "known districts are, the more that one counts."
-        if family.far
-        else "",
+        "Beside the best trial's model stands one of the same kind that sees no neighbours; the "
+        "farther the nearest known districts are, the more that one counts.",
     ]
 
 
@@ -101,7 +100,7 @@ def _how_far_up(name: str, value: float, values: Range | None, growth: float) ->
     low, high, found = values.low, values.high, searched
     if values.log:
         low, high, found = np.log([low, high, found])
-    return f"{(found - low) / (high - low):.0%}"
+    return percent((found - low) / (high - low))
 
 
 def budget_verdict(search: Search) -> str:

@@ -52,6 +52,18 @@ def dollars(value: float) -> str:
     return f"{'−' if rounded < 0 else ''}${abs(rounded):,}"
 
 
+def percent(share: float, decimals: int = 0) -> str:
+    """A share, from 0 to 1, as a page writes it: in one piece."""
+    return f"{100 * share:.{decimals}f}\N{NO-BREAK SPACE}%"
+
+
+def apart(price: float, other: float) -> float:
+    """How far a price is above another as both are written: whole dollars, in 100,000 USD."""
+    if not math.isfinite(price - other):
+        return math.nan
+    return (round(price * USD_PER_UNIT) - round(other * USD_PER_UNIT)) / USD_PER_UNIT
+
+
 def record_of(run: Record, name: str) -> Record:
     """What a step of a run recorded; empty if it did not run or failed."""
     found = [step.get("record") for step in run["steps"] if step["name"] == name]
@@ -101,7 +113,7 @@ def _ahead_of_linear(champion: Record, board: list[dict[str, Any]]) -> KeyFigure
     if not linear or champion["family"] in {row["family"] for row in linear}:
         return None
     best = min(linear, key=lambda row: float(row["val_rmse"]))
-    gain = best["val_rmse"] - champion["metrics"]["val_rmse"]
+    gain = apart(best["val_rmse"], champion["metrics"]["val_rmse"])
     return _lead(gain, f"the best linear model, {best['title']} (validation RMSE)")
 
 
@@ -127,15 +139,15 @@ def changes(run: Record, before: Record) -> list[Change]:
 
 
 def _error_change(name: str, then: float, now: float) -> Change:
-    gain = dollars(abs(then - now))
-    if gain == "$0":
+    gain = apart(then, now)
+    if not gain:
         return Change(name, dollars(then), dollars(now), "the same")
-    amount = f"{gain} {'lower' if now < then else 'higher'}"
+    amount = f"{dollars(abs(gain))} {'lower' if now < then else 'higher'}"
     return Change(name, dollars(then), dollars(now), amount, _arrow(now - then), now < then)
 
 
 def _explained_change(then: float, now: float) -> Change:
-    name, before, after = "variance of prices explained", f"{then:.1%}", f"{now:.1%}"
+    name, before, after = "variance of prices explained", percent(then, 1), percent(now, 1)
     points = f"{100 * abs(now - then):.1f}"
     if points == "0.0":
         return Change(name, before, after, "the same")

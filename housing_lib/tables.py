@@ -11,6 +11,7 @@ from housing_lib.blend import Choice
 from housing_lib.data import TARGET, USD_PER_UNIT, Floats, capped
 from housing_lib.evaluation import CHAMPION, Judgement, slice_name
 from housing_lib.families import BLEND, title
+from housing_lib.summary import apart, percent
 
 FEW_HOUSEHOLDS = 50
 MONEY = ("rmse", "mae", "bias")
@@ -24,9 +25,9 @@ def verdict(choice: Choice, scores: Mapping[str, float], version: int) -> str:
         f"**{title(choice.name)} is chosen, and now version {version}. On districts that it never "
         f"saw it is off by {usd(scores['test_mae'])} on average** (MAE; 95 % interval {ends}); "
         f"its RMSE, which weighs large errors more, is {usd(scores['test_rmse'])}. It explains "
-        f"{scores['test_r2']:.1%} of the differences in price. In a region that nobody sampled, "
-        f"expect an RMSE of {usd(scores['block_rmse'])}. Its 90 % intervals hold "
-        f"{scores['test_coverage']:.1%} of the true prices."
+        f"{percent(scores['test_r2'], 1)} of the differences in price. In a region that nobody "
+        f"sampled, expect an RMSE of {usd(scores['block_rmse'])}. Its 90 % intervals hold "
+        f"{percent(scores['test_coverage'], 1)} of the true prices."
     )
 
 
@@ -34,7 +35,9 @@ def blend_verdict(choice: Choice) -> str:
     """What the blend gained, what it costs, and whether it was taken, in Markdown."""
     if len(choice.weights) == 1:
         return f"There is no blend: with the best weights {title(choice.name)} answers alone."
-    shares = ", ".join(f"{title(name)} {weight:.0%}" for name, weight in choice.weights.items())
+    shares = ", ".join(
+        f"{title(name)} {percent(weight)}" for name, weight in choice.weights.items()
+    )
     gain = choice.gain
     ends = f"{usd(gain['low'])} to {usd(gain['high'])}"
     side = "below" if gain["difference"] >= 0 else "above"
@@ -49,7 +52,7 @@ def blend_verdict(choice: Choice) -> str:
 
 def styled_leaderboard(board: pd.DataFrame) -> Any:
     """The leaderboard for a reader: a row a family and part, errors in dollars."""
-    parts = {"val": "validation", "test": "test", "train": "training"}
+    parts = {"train": "training", "val": "validation", "test": "test"}
     rows = {
         (title(str(family)), words): [row[f"{part}_{metric}"] for metric in METRICS]
         for family, row in board.iterrows()
@@ -100,7 +103,7 @@ def slice_table(found: pd.DataFrame) -> Any:
                 for low, high in zip(found["rmse_low"], found["rmse_high"], strict=True)
             ],
             "mean error ($)": found["bias"].map(_dollars),
-            "in 90 % interval": found["coverage"].map("{:.0%}".format),
+            "in 90 % interval": found["coverage"].map(percent),
         }
     )
     shown.index = pd.Index([slice_name(by, name) for by, name in found.index], name="districts of")
@@ -174,7 +177,7 @@ def champion_record(
         own -= choice.gain["difference"]
     runner_up = None
     if len(others):
-        gain = (others["val_rmse"].iloc[0] - own) * USD_PER_UNIT
+        gain = apart(others["val_rmse"].iloc[0], own) * USD_PER_UNIT
         runner_up = {"title": title(str(others.index[0])), "val_rmse_gain_usd": gain}
     return {
         "family": choice.name,
@@ -213,14 +216,14 @@ def describe_fit(scores: Mapping[str, float]) -> Any:
 def figure(metric: str, value: float) -> str:
     """A metric as tables have it: errors in dollars, coverage in per cent.
 
-    >>> figure("rmse", 0.42), figure("coverage", 0.9), figure("r2", 0.81234)
-    ('42,000', '90%', '0.812')
+    >>> figure("rmse", 0.42), figure("r2", 0.81234)
+    ('42,000', '0.812')
     """
     if not np.isfinite(value):
         return "unknown"
     if metric in MONEY:
         return _dollars(value)
-    return f"{value:.0%}" if metric == "coverage" else f"{value:.3f}"
+    return percent(value) if metric == "coverage" else f"{value:.3f}"
 
 
 def _dollars(value: float) -> str:

@@ -89,7 +89,7 @@ REFUSALS = {
     413: ("Refusal", "The body is too large."),
     415: ("Refusal", "The body is of a kind that is not read."),
     422: ("Refusal", "The body breaks the contract; all problems are named."),
-    503: ("Notice", "No model, no log, or too many requests; Retry-After says when."),
+    503: ("Notice", "No model, no log, or too many requests; Retry-After says when to try again."),
 }
 
 

@@ -23,7 +23,7 @@ from housing_lib.settings import Settings, get_settings
 from serve import metrics
 from serve.champion import NoChampionError
 from serve.keys import Key, find_key, is_loopback
-from serve.prediction_log import LogUnavailableError
+from serve.prediction_log import LogOffError, LogUnavailableError
 from serve.problems import RefusedError, refuse
 from serve.schemas import Notice, Problem
 from serve.service import Service
@@ -210,6 +210,9 @@ def failure(error: Exception) -> tuple[int, str, msgspec.Struct, dict[str, str]]
         return error.status, error.kind, error.notice, error.headers
     if isinstance(error, NoChampionError):
         return 503, "no model", Notice(str(error), WAY_OUT), {"retry-after": "5"}
+    if isinstance(error, LogOffError):
+        advice = "keep true prices until the server's operator has switched the log on"
+        return 503, "log", Notice(str(error), advice), {}
     if isinstance(error, LogUnavailableError):
         advice = "try again; the server's operator finds the reason in its log"
         return 503, "log", Notice(str(error), advice), {"retry-after": "5"}

@@ -44,6 +44,10 @@ class LogUnavailableError(HousingError):
     """The database cannot be written now."""
 
 
+class LogOffError(LogUnavailableError):
+    """There is no database to write to, and trying again does not help."""
+
+
 class Conflict(NamedTuple):
     """A true price that cannot be recorded, by its row, and why."""
 
@@ -282,12 +286,13 @@ class PredictionLog:
         ConflictError
             If any contradicts what is recorded, or is of a prediction that never was;
             nothing is recorded then.
+        LogOffError
+            If the log is switched off.
         LogUnavailableError
-            If the log is switched off, or the database cannot be written, or does not hold
-            all answers yet.
+            If the database cannot be written, or does not hold all answers yet.
         """
         if not self.enabled:
-            raise LogUnavailableError("the prediction log is off (HOUSING_PREDICTION_LOG)")
+            raise LogOffError("the prediction log is off (HOUSING_PREDICTION_LOG)")
         self.flush()
         try:
             return self._prices_written.wait_for(PATIENCE_OF_CALLERS_S, self._record, truths)

@@ -6,15 +6,30 @@ import os
 import socket
 import sqlite3
 from contextlib import closing
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
 import typer
+from mlflow.cli import server
 from rich.console import Console
 from typer.testing import CliRunner
 
-from housing_lib import cli, console, data, families, storage, terminal
+from housing_lib import (
+    cli,
+    connection,
+    console,
+    data,
+    families,
+    graph,
+    run_commands,
+    storage,
+    terminal,
+)
+from housing_lib.settings import PROJECT, Settings, get_settings
+
+RAW = PROJECT / "data" / "raw" / "california_housing.csv"
 
 
 @pytest.fixture
@@ -29,6 +44,20 @@ def test_help_lists_every_command(housing, tmp_path):
     commands = "data run notebook monitor status logs runs diff clean predict promote rollback"
     for command in [*commands.split(), "history", "serve", "ui"]:
         assert f" {command} " in text
+
+
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        ("predict", "(default: data/predictions/)"),
+        ("tune", f"a standard run's: {graph.BUDGETS['standard'].trials}"),
+        ("serve", f"or {Settings.model_fields['host'].default})"),
+        ("serve", f"or {Settings.model_fields['port'].default})"),
+        ("notebook", "{NAME} [-p KEY VALUE]..."),
+    ],
+)
+def test_help_says_what_holds_without_an_option(here, command, said):
+    assert said in here(command, "--help").stdout
 
 
 @pytest.mark.usefixtures("empty_store")
@@ -69,6 +98,8 @@ def test_help_lists_every_command(housing, tmp_path):
         (["monitor", "none.csv"], "found no such file"),
         (["monitor", "--batch-rows", "0"], "Invalid value for '--batch-rows'"),
         (["monitor"], "stands in Production"),
+        (["monitor"], "ends what was interrupted"),
+        (["predict", str(RAW)], "`housing history` ends what was interrupted"),
         (["monitor", "--batch-time", "24h"], "whose rows have no times"),
         (["monitor", "--batch-time", "soon"], "is no length of time"),
         (["promote"], "no version stands in Staging"),
@@ -102,11 +133,69 @@ def test_the_time_that_is_left_is_never_negative(seconds, told):
     assert str(console.table(run).title).endswith(told)
 
 
-def test_mlflows_page_listens_on_this_machine_only(here, empty_store, monkeypatch):
+@pytest.fixture
+def started(monkeypatch):
+    """The command line that this process becomes, which stays empty if it becomes none."""
     told = []
+    monkeypatch.setenv("MLFLOW_BACKEND_STORE_URI", "")
     monkeypatch.setattr(os, "execvp", lambda _, arguments: told.extend(arguments))
+    return told
+
+
+@pytest.mark.usefixtures("empty_store")
+def test_mlflows_page_listens_on_this_machine_only(here, started):
     here("ui", "--port", "5999")
-    assert told[told.index("--host") + 1] == "127.0.0.1"
+    assert started[started.index("--host") + 1] == "127.0.0.1"
+
+
+def test_mlflows_page_is_told_the_store_where_nobody_else_reads_it(here, started, monkeypatch):
+    store = "postgresql+psycopg://somebody:hunter22@database/mlflow"
+    monkeypatch.setenv("HOUSING_TRACKING_URI", store)
+    monkeypatch.setattr(connection, "client", lambda: None)
+    get_settings.cache_clear()
+    assert here("ui", "--port", "5999").exit_code == 0
+    assert started
+    assert "hunter22" not in " ".join(started)
+    (option,) = [one for one in server.params if one.name == "backend_store_uri"]
+    assert os.environ[option.envvar] == store
+
+
+@pytest.mark.parametrize(
+    ("store", "shown"),
+    [
+        ("http://that-machine:5000", "http://that-machine:5000"),
+        ("https://somebody:hunter22@that-machine/mlflow", "https://that-machine/mlflow"),
+    ],
+)
+def test_a_teams_server_shows_its_own_pages(here, started, monkeypatch, store, shown):
+    monkeypatch.setenv("HOUSING_TRACKING_URI", store)
+    get_settings.cache_clear()
+    done = here("ui")
+    assert (done.exit_code, started) == (0, [])
+    assert done.stdout == f"MLflow's pages are at {shown}\n"
+
+
+@pytest.mark.parametrize(
+    ("champion", "served"),
+    [
+        ({"decision": "promoted", "incumbent": None}, True),
+        ({"decision": "held", "incumbent": 3}, True),
+        ({"decision": "held", "incumbent": None}, False),
+        ({}, False),
+    ],
+)
+def test_a_run_tells_how_to_serve_where_there_is_something_to_serve(
+    own_root, monkeypatch, capsys, champion, served
+):
+    monkeypatch.setenv("HOUSING_PORT", "8123")
+    get_settings.cache_clear()
+    told = {"title": "Ridge", "version": 4, **champion}
+    plan = SimpleNamespace(models=["ridge"])
+    run = SimpleNamespace(steps={}, untold=[], champion=told, folder=own_root, plan=plan)
+    run.state, run.exit_code = "done", 0
+    with pytest.raises(typer.Exit):
+        run_commands.conclude(run)
+    assert ("make serve   (then http://127.0.0.1:8123)" in capsys.readouterr().out) == served
 
 
 def test_people_read_whole_words_and_programs_whole_lines():

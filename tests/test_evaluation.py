@@ -245,7 +245,12 @@ def test_every_figure_of_the_model_card_is_a_logged_metric(split):
         test.districts, test.y, test.y + 0.1, (test.y - 1, test.y + 1), seed=0
     )
     text = card.model_card("xgboost", 3, "abcd", metrics, found)
-    for shown in ("$12,340", "$56,780", "$43,210", "90.3%", "16,527", "4,113", "version 3", "abcd"):
+    assert "of 1990" in text
+    assert "(4.7\xa0% of the test districts)" in text
+    own = card.model_card("xgboost", 3, "abcd", metrics, found, source="mine.csv")
+    assert not any(word in own for word in ("1990", "500,001", "Pace and Barry"))
+    told = ("$12,340", "$56,780", "$43,210", "90.3\xa0%", "16,527", "4,113", "version 3", "abcd")
+    for shown in told:
         assert shown in text
     assert len([line for line in text.splitlines() if line.startswith("| ")]) >= 7 + len(found)
 

@@ -76,3 +76,11 @@ def test_what_income_leaves_is_zero_on_average_in_each_tenth(districts):
     rest = exploration.beyond_income(districts)
     means = rest.groupby(exploration.tenths(districts["MedInc"])).mean()
     assert means.to_numpy() == pytest.approx(0, abs=1e-9)
+
+
+def test_a_table_for_a_reader_has_whole_counts_words_and_the_minus_of_print():
+    table = pd.DataFrame({"unit": ["degrees"], "lowest": [-124.351], "distinct": [12_928]})
+    page = exploration.styled(table.assign(zero=[-0.001]), precision=2).to_html()
+    for shown in ("degrees", "−124.35", "12,928", ">0.00<"):
+        assert shown in page
+    assert "-124" not in page

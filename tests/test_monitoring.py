@@ -198,6 +198,16 @@ def tell(session):
     return text
 
 
+def test_the_worst_batches_have_an_interval_where_they_have_rows_enough(shuffled, registered):
+    small, large = (observe(shuffled.head(300), registered, batch_rows=rows) for rows in (10, 100))
+    assert findings.INTERVAL not in findings.worst_batches(small).data
+    found = findings.worst_batches(large).data
+    assert all(" to " in interval for interval in found[findings.INTERVAL])
+    band = large.by_chance.loc["rmse", "high"]
+    above = large.batches["batch_rmse"] > band
+    assert (found["above the band"] == "yes").sum() == above.sum()
+
+
 def test_the_bottom_line_says_that_districts_were_learned_from(quiet):
     told = {"family": "xgboost", "stage": "production", "promised": 0.4}
     text = findings.bottom_line(quiet, **told, fitted=243)

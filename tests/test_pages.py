@@ -106,6 +106,37 @@ def test_the_index_says_that_and_why_a_champion_was_held(tmp_path):
     assert "$110 behind the model in Production" in words(page)
 
 
+def test_the_index_tells_why_a_step_ran_where_it_needs_no_excuse(tmp_path):
+    steps = [step("eda", why="its code changed"), step("tuning", why="x", reason="as in run 1")]
+    rows = index(make_run(steps=steps), tmp_path).select(".steps tbody .reason")
+    assert [words(row) for row in rows] == ["its code changed", "as in run 1"]
+
+
+@pytest.mark.parametrize(
+    ("size", "quick"),
+    [
+        ({"trials": 2, "growth": 0.2, "every_family": False}, True),
+        ({"trials": 30, "growth": 1.0, "every_family": True}, False),
+        ({}, False),
+    ],
+)
+def test_the_index_says_that_a_run_was_a_quick_look(tmp_path, size, quick):
+    run = make_run()
+    told = words(index(run | {"parameters": run["parameters"] | size}, tmp_path))
+    assert ("A quick look. 2 settings were tried of each family" in told) == quick
+    assert ("quick look" in told) == quick
+
+
+def test_differences_are_those_of_the_figures_as_they_stand_there(tmp_path):
+    board = [BOARD[0] | {"val_rmse": 0.392904}, RIDGE | {"val_rmse": 0.4017153}]
+    metrics = METRICS | {"val_rmse": 0.392904}
+    run = make_run(champion=CHAMPION | {"metrics": metrics}, leaderboard=board)
+    told = words(index(run, tmp_path))
+    assert "$39,290" in told
+    assert "$40,172" in told
+    assert "$882 ahead of the best linear model" in told
+
+
 def test_the_index_of_one_family_compares_it_with_nothing(tmp_path):
     alone = CHAMPION | {"runner_up": None, "gain_usd": None, "leaderboard": BOARD[:1]}
     page = index(make_run(champion=alone), tmp_path)
@@ -148,7 +179,7 @@ def test_the_index_says_what_changed_since_the_newest_older_run_that_chose_a_mod
     assert rows[1:] == [
         ["average error (MAE)", "$30,000", "$26,000", "▼ $4,000 lower, better"],
         ["RMSE", "$40,000", "$40,000", "the same"],
-        ["variance of prices explained", "90.0%", "88.0%", "▼ 2.0 points less, worse"],
+        ["variance of prices explained", "90.0 %", "88.0 %", "▼ 2.0 points less, worse"],
         ["champion", "Ridge", "XGBoost", "changed"],
         ["data", "aa", "6c92", "changed"],
     ]
@@ -170,7 +201,7 @@ def test_the_index_draws_where_houses_are_dear_and_where_production_is_wrong(tmp
     assert len(dear.select("rect")) == len(wrong.select("rect")) == 2
     assert "highest at 37.7° N, 122.5° W ($300,000)" not in dear["aria-label"]  # too few districts
     assert "lowest at 34.1° N, 118.3° W (−$50,000)" in wrong["aria-label"]
-    assert "4.7 % of the prices stand at the highest value" in words(page)
+    assert "Of all districts, 4.7 % stand at the highest price" in words(page)
     assert "Errors of version 8." in words(page)
 
 
@@ -246,7 +277,17 @@ def test_pages_are_made_anew_from_the_records_of_a_run(tmp_path):
     (tmp_path / "a" / "index.html").unlink()
     assert pages.rewrite(tmp_path, "a") == tmp_path / "a"
     assert pages.rewrite(tmp_path, "latest") == tmp_path / "a"
+    write_run(tmp_path, id="2026-01-01_101010")
+    write_run(tmp_path, id="2026-01-02_101010")
+    assert pages.rewrite(tmp_path, "2026-01-02") == tmp_path / "2026-01-02_101010"
+    with pytest.raises(pages.PageError, match="2 runs that begin with '2026'"):
+        pages.rewrite(tmp_path, "2026")
     assert "$26,000" in words(read(tmp_path / "a" / "index.html"))
+
+
+def test_the_page_of_all_runs_is_made_anew_with_that_of_one(tmp_path):
+    write_run(tmp_path, id="a")
+    pages.rewrite(tmp_path, "a")
     assert links(read(tmp_path / "index.html"))[1:] == ["a/index.html"]
 
 

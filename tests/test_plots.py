@@ -18,6 +18,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from housing_lib import data, exploration, geography, plots
+from housing_lib.families import Range
 from housing_lib.plots.style import DollarTicks
 
 
@@ -57,6 +58,13 @@ def make_trials() -> pd.DataFrame:
         },
         index=pd.RangeIndex(5, name="trial"),
     )
+
+
+SPACE = {
+    "alpha": Range(1e-5, 10.0, log=True),
+    "depth": Range(2, 8),
+    "weights": Range(0, 1),
+}
 
 
 def make_batches(count: int) -> pd.DataFrame:
@@ -124,7 +132,7 @@ FIGURES: dict[str, Callable[[pd.DataFrame], Axes | Figure]] = {
         districts, make_predicted(districts) - districts[data.TARGET].to_numpy()
     ),
     "search_history": lambda _: plots.search_history(make_trials()),
-    "search_slices": lambda _: plots.search_slices(make_trials(), ["alpha", "depth", "weights"]),
+    "search_slices": lambda _: plots.search_slices(make_trials(), SPACE),
     "quality, one batch": lambda _: quality(1),
     "quality, few": lambda _: quality(3),
     "quality, many": lambda _: quality(2064),
@@ -231,8 +239,23 @@ def test_a_search_of_one_trial_claims_no_gain():
 
 
 def test_hyperparameters_that_span_decades_have_a_logarithmic_axis():
-    drawn = plots.search_slices(make_trials(), ["alpha", "depth"])
-    assert [axes.get_xscale() for axes in panels(drawn)] == ["log", "linear"]
+    drawn = plots.search_slices(make_trials(), SPACE)
+    assert [axes.get_xscale() for axes in panels(drawn)] == ["log", "linear", "linear"]
+
+
+def test_a_hyperparameter_that_is_searched_by_factors_is_drawn_so_where_there_are_some():
+    trials = make_trials().assign(alpha=np.geomspace(1e-4, 1e-3, len(make_trials())))
+    drawn = plots.search_slices(trials, {"alpha": SPACE["alpha"]})
+    assert panels(drawn)[0].get_xscale() == "log"
+    alike = trials.assign(alpha=np.linspace(1e-4, 2e-4, len(trials)))
+    assert panels(plots.search_slices(alike, {"alpha": SPACE["alpha"]}))[0].get_xscale() == "linear"
+
+
+def test_a_small_gain_is_told_to_the_dollar():
+    trials = make_trials()
+    trials["val_rmse"] = 0.4 - 0.0003 * (trials.index == 1)
+    title = plots.search_history(trials).get_title(loc="left")
+    assert title == "The search took $30 off the error of the defaults"
 
 
 def test_an_extreme_batch_is_counted_instead_of_flattening_the_others():
@@ -258,7 +281,7 @@ def test_effects_are_written_in_words():
     axes = plots.shift_bars(SHIFTS, level=3.4)
     words = [text.get_text() for text in axes.texts]
     assert "+0.40 spreads" in words
-    assert "−10.0% of rows" in words
+    assert "−10.0 % of rows" in words
     assert axes.get_title(loc="left").startswith("2 of 5")
 
 

@@ -63,6 +63,17 @@ def test_a_full_disk_fails_no_prediction_and_gets_its_rows_later(server, root):
     assert set(ids) <= logged(root)
 
 
+def test_true_prices_are_refused_for_good_where_the_log_is_off(root, tmp_path):
+    with running_server(root, tmp_path / "server.log", HOUSING_PREDICTION_LOG="off") as server:
+        truth = {"median_house_value": 3.5, "observed_at": "2026-11-23T12:00:00Z"}
+        truths = {"actuals": [truth | {"features": EXAMPLE_DISTRICT}]}
+        refused = server.post("/actuals", json=truths)
+    assert refused.status_code == 503
+    assert "retry-after" not in refused.headers
+    assert "is off" in refused.json()["detail"]
+    assert "switched the log on" in refused.json()["what_to_do"]
+
+
 def test_a_strict_answer_is_in_the_database_when_it_is_given(root, tmp_path):
     with running_server(root, tmp_path / "server.log", HOUSING_STRICT_LOG="true") as strict:
         answer = predict(strict).json()

@@ -30,6 +30,7 @@ from housing_lib.plots.style import (
     new_panels,
     plainly,
 )
+from housing_lib.summary import percent
 
 
 def distributions(districts: pd.DataFrame) -> Figure:
@@ -62,7 +63,9 @@ def price_histogram(districts: pd.DataFrame) -> Axes:
     axes.axvline(PRICE_CAP, color=RED, linestyle="--", linewidth=1)
     in_dollars(axes.xaxis)
     axes.set(xlabel=PRICE, ylabel="districts")
-    axes.set_title(f"{capped.mean():.1%} of the prices stand at the cap of {dollars(PRICE_CAP)}")
+    axes.set_title(
+        f"{percent(capped.mean(), 1)} of the prices stand at the cap of {dollars(PRICE_CAP)}"
+    )
     return axes
 
 

@@ -3,6 +3,7 @@
 An error is the prediction minus the price: above zero, the model asks too much.
 """
 
+from collections.abc import Mapping
 from typing import cast
 
 import matplotlib.pyplot as plt
@@ -15,6 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from housing_lib.data import PARTS, PRICE_CAP, Floats
+from housing_lib.families import Range
 from housing_lib.families import title as family_title
 from housing_lib.plots.style import (
     BLUE,
@@ -32,6 +34,7 @@ from housing_lib.plots.style import (
     new_axes,
     new_panels,
     short_dollars,
+    whole_dollars,
 )
 
 METRIC_NAMES = {
@@ -119,8 +122,9 @@ def search_history(trials: pd.DataFrame) -> Axes:
     return axes
 
 
-def search_slices(trials: pd.DataFrame, params: list[str]) -> Figure:
-    """The validation RMSE of the trials along each hyperparameter in `params`."""
+def search_slices(trials: pd.DataFrame, space: Mapping[str, Range]) -> Figure:
+    """The validation RMSE of the trials along each hyperparameter of `space`."""
+    params = list(space)
     figure, panels = new_panels(len(params), across=3, height=2.6)
     complete = trials[trials["state"] == "complete"]
     pruned = trials[trials["state"] == "pruned"]
@@ -129,7 +133,7 @@ def search_slices(trials: pd.DataFrame, params: list[str]) -> Figure:
         axes.scatter(_choices(pruned[name]), pruned["val_rmse"], color=GREY, marker="x", s=18)
         axes.scatter(_choices(complete[name]), complete["val_rmse"], color=SKY, s=22)
         axes.scatter(_choices(best[name]), best["val_rmse"], color=BLUE, s=50)
-        if _spans_decades(trials[name]):
+        if space[name].log and trials[name].max() > 5 * trials[name].min():
             logarithmic(axes.xaxis)
         elif pd.api.types.is_integer_dtype(trials[name]):
             axes.xaxis.set_major_locator(MaxNLocator(4, integer=True, min_n_ticks=1))
@@ -217,14 +221,7 @@ def _choices(values: pd.Series) -> pd.Series:
     return values if pd.api.types.is_numeric_dtype(values) else values.astype(str)
 
 
-def _spans_decades(values: pd.Series) -> bool:
-    if not pd.api.types.is_numeric_dtype(values):
-        return False
-    numbers = values.to_numpy(dtype="float64")
-    return bool(0 < 30 * np.nanmin(numbers) < np.nanmax(numbers))
-
-
 def _gain_text(gain: float) -> str:
     if gain > 0:
-        return f"The search took {short_dollars(gain)} off the error of the defaults"
+        return f"The search took {whole_dollars(gain)} off the error of the defaults"
     return "No trial was better than the defaults"

@@ -86,7 +86,7 @@ def _draw_metric(
     if name in ("rmse", "mae", "bias"):
         in_dollars(axes.yaxis)
     if name == "coverage":
-        axes.yaxis.set_major_formatter(PercentFormatter(1))
+        axes.yaxis.set_major_formatter(PercentFormatter(1, symbol=" %"))
     focus(axes, values, keep=ends[np.isfinite(ends)])
 
 
@@ -161,10 +161,10 @@ def _named(kind: str, name: str) -> str:
 
 def _effect(kind: str, effect: float) -> str:
     of_rows = kind in ("missing", "place")
-    moved = f"{effect:+.1%}" if of_rows else f"{effect:+.2f}"
-    if not moved.strip("+-0.%"):
+    moved = f"{100 * effect:+.1f}" if of_rows else f"{effect:+.2f}"
+    if not moved.strip("+-0."):
         moved = moved[1:]  # nothing has no side
-    return f"{moved.replace('-', '−')} {'of rows' if of_rows else 'spreads'}"
+    return f"{moved.replace('-', '−')} {'% of rows' if of_rows else 'spreads'}"
 
 
 def session_history(history: pd.DataFrame) -> Axes:

@@ -75,6 +75,16 @@ def short_dollars(value: float) -> str:
     return f"{'−' if value < 0 else ''}${abs(value) * USD_PER_UNIT / 1_000:,.1f}k"
 
 
+def whole_dollars(value: float) -> str:
+    """A difference of prices in 100,000 USD: below a thousand dollars to the dollar.
+
+    >>> whole_dollars(0.0003), whole_dollars(0.0312)
+    ('$30', '$3.1k')
+    """
+    rounded = round(value * USD_PER_UNIT)
+    return f"${rounded}" if 0 <= rounded < 1_000 else short_dollars(value)
+
+
 def new_axes(*, height: float, width: float = WIDTH) -> Axes:
     """The axes of a new figure of one panel, in inches."""
     axes: Axes = plt.subplots(figsize=(width, height))[1]
