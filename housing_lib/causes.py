@@ -8,6 +8,7 @@ import pandas as pd
 
 from housing_lib.contract import CONTRACT, USD_PER_UNIT
 from housing_lib.geography import regions
+from housing_lib.summary import percent
 from housing_lib.verdict import Cause
 from housing_lib.watch import FEWEST_KNOWN, WATCHED, Quantity, Shift, Sums, Watch
 
@@ -109,12 +110,13 @@ def _missing(name: str, effect: float, rows: pd.DataFrame, watch: Watch, *_: obj
     now, then = (
         1 - table[name].between(column.low, column.high).mean() for table in (rows, watch.reference)
     )
-    return f"{name} is missing or impossible in {now:.1%} of the rows, where it was in {then:.1%}"
+    told = f"{name} is missing or impossible in {percent(now, 1)} of the rows"
+    return f"{told}, where it was in {percent(then, 1)}"
 
 
 def _place(name: str, effect: float, rows: pd.DataFrame, watch: Watch, *_: object) -> str:
     now, then = ((regions(table) == name).mean() for table in (rows, watch.reference))
-    return f"{now:.1%} of the districts lie in {name}, where {then:.1%} did"
+    return f"{percent(now, 1)} of the districts lie in {name}, where {percent(then, 1)} did"
 
 
 def _joint(name: str, effect: float, *_: object) -> str:
