@@ -96,19 +96,19 @@ def grow(rows: pd.DataFrame, *, source: str = "bundled") -> Growth:
         added = _by_part(everything, last=len(fresh))  # it may refuse, so nothing is written yet
         if len(fresh):
             _append(fresh)
-        path, grew = get_settings().grown / "districts.parquet", len(everything) - len(old)
-        if grew:
+        path = get_settings().grown / "districts.parquet"
+        if len(everything) > len(old):
             with atomic_path(path) as temporary:
                 everything.to_parquet(temporary, index=False)
         return Growth(
-            source=path,
+            source=path if len(everything) > len(old) else Path(source),
             offered=len(rows),
             added=added,
             known=len(priced) - len(fresh) - len(conflicts),
             unpriced=int((good & rows[TARGET].isna()).sum()),
             faulty=int((~good).sum()),
             conflicts=conflicts,
-            labelled=grew,
+            labelled=len(labelled()),
         )
 
 

@@ -286,9 +286,10 @@ def _reuse_or_run(current: Run, step: Step, archive: reuse.Archive) -> str:
     if found:
         reuse.take(found, step, current.folder)
         step.record = _as_it_stands(step)
+        state = _state_of_taken(found, step, current)
         if step.notebook and _page_is_old(found, step, current.folder):
             _write_page_again(found, step, current)
-        return _state_of_taken(found, step, current)
+        return state
     if not step.may_run:
         step.reason = f"not among --only, and there is no result to take: {why}"
         return "skipped"

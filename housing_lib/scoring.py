@@ -4,6 +4,7 @@ import hashlib
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 from housing_lib import compute, predictions, storage
@@ -102,9 +103,9 @@ def predict(
     interrupted and wherever it is done.
 
     No input is replaced, and no file that `predict` did not write. Predictions in
-    the target folder for files other than these are not removed either, but where
-    the same folder or glob was asked for before: then those go whose file is gone.
-    Earlier predictions that lie in the folder to score are no input.
+    the target folder for files other than these are neither, but where the same
+    folder or glob was asked for before: then those of changed files are replaced,
+    and those go whose file is gone. Earlier predictions in the target are no input.
 
     Parameters
     ----------
@@ -181,16 +182,16 @@ def _shares(parts: list[Part]) -> list[float]:
 def _finish(job: Job, places: list[Places], receipts: list[Receipt]) -> Scored:
     """Join the parts, and write the manifest last: where it is, all is there."""
     old = earlier_manifest(job.target, job.into_folder)
-    of_parts = list(zip(places, receipts, strict=True))
+    left = iter(zip(places, receipts, strict=True))
+    of_parts = {one.relative: list(islice(left, len(one.parts))) for one in job.sources}
+    bad = {name for name, parts in of_parts.items() if any(one.quarantined for _, one in parts)}
     files: list[dict[str, Any]] = []
     for source in job.sources:
-        count = len(source.parts)
-        joined = _join(job, source, of_parts[:count])
+        joined = _join(job, source, of_parts[source.relative])
         if not files:
-            begin_moving(job, old)
+            begin_moving(job, old, bad)
         _move(job, source, joined)
         files.append(joined)
-        del of_parts[:count]
     manifest = _manifest(job, files, receipts)
     end_moving(job, old, manifest)
     return Scored(

@@ -38,8 +38,10 @@ def _written(name: str, value: float, growth: float = 1.0) -> str:
     return f"{value / growth if name == 'learning_rate' else value:.4g}"
 
 
-def describe_search(family: str) -> str:
+def describe_search(family: str, *, growth: float = 1.0) -> str:
     """How a family's trials grow and end, and what becomes of the best one, in Markdown.
+
+    `growth` as for `tuning.tune`, which makes families smaller.
 
     Raises
     ------
@@ -47,7 +49,8 @@ def describe_search(family: str) -> str:
         If there is no such family.
     """
     found = get_family(family)
-    told = [_growing(found.stages), *_more_than_a_trial(found)]
+    stages = found.stages and found.stages.shortened(growth)
+    told = [_growing(stages), *_more_than_a_trial(found)]
     return " ".join(sentence for sentence in told if sentence)
 
 
@@ -59,7 +62,8 @@ def _growing(stages: Stages | None) -> str:
         told.append(f"stops growing once {stages.patience} more bring nothing better")
     if stages.step < stages.end:
         told.append("is cut short (pruned) where it falls behind the median of those before it")
-    return f"A trial grows up to {stages.end:,} trees; it {', and '.join(told)}."
+    ends = f"; it {', and '.join(told)}" if told else ""
+    return f"A trial grows up to {stages.end:,} trees{ends}."
 
 
 def _more_than_a_trial(family: Family) -> list[str]:

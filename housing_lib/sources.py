@@ -118,7 +118,7 @@ def split_glob(source: str) -> tuple[str, str]:
     pieces = source.split("/")
     for place, piece in enumerate(pieces):
         upper, whole = "/".join(pieces[:place]), "/".join(pieces[: place + 1])
-        if any(mark in piece for mark in MARKS) and not Path(whole).exists():
+        if any(mark in piece for mark in MARKS) and not Path(whole).expanduser().exists():
             return upper or ("/" if place else "."), "/".join(pieces[place:])
     return source, ""
 

@@ -4,7 +4,7 @@ import hashlib
 import json
 import re
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -24,6 +24,7 @@ from housing_lib.sources import ENDINGS, MARKS, Part, Source, ending, split_glob
 
 FORMAT = 3  # of the files that are written: another one scores everything again
 MANIFEST = "_manifest.json"
+JOURNAL = "_moving.json"
 SHOWN = 3
 
 
@@ -192,9 +193,9 @@ def _manifest_name(target: str, into_folder: bool) -> str:
     return f"{target}/{MANIFEST}" if into_folder else f"{target}.manifest.json"
 
 
-def _journal_name(target: str) -> str:
+def _journal_name(target: str, into_folder: bool) -> str:
     folder, _, name = target.rpartition("/")
-    return f"{folder}/.{name}-moving"
+    return f"{target}/{JOURNAL}" if into_folder else f"{folder}/.{name}-moving"
 
 
 def earlier_manifest(target: str, into_folder: bool) -> dict[str, Any]:
@@ -207,7 +208,7 @@ def earlier_manifest(target: str, into_folder: bool) -> dict[str, Any]:
     StorageError
         If it cannot be reached.
     """
-    for name in (_manifest_name(target, into_folder), _journal_name(target)):
+    for name in (_manifest_name(target, into_folder), _journal_name(target, into_folder)):
         if storage.kind_of(name):
             return _read_manifest(name)
     return {"files": []}
@@ -216,7 +217,7 @@ def earlier_manifest(target: str, into_folder: bool) -> dict[str, Any]:
 def _read_manifest(name: str) -> dict[str, Any]:
     try:
         told: dict[str, Any] = json.loads(storage.read_bytes(name))
-        _named(told), [file["source"]["name"] for file in told["files"]]
+        _named(told), [file["source"]["sha256"] for file in told["files"]]
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(
             f"{name} is damaged, or none of `housing predict` ({type(error).__name__}: {error}). "
@@ -284,16 +285,20 @@ def _refuse_to_lose(job: Job, earlier: dict[str, Any]) -> None:
     """Refuse to remove predictions for files that have no part in this job."""
     if not job.into_folder or earlier.get("request") == job.request:
         return
-    own = {source.relative for source in job.sources}
-    others = [file for file in earlier["files"] if file["source"]["name"] not in own]
+    own = {source.relative: source.sha256 for source in job.sources}
+    others = [file for file in earlier["files"] if not _is_of(file["source"], own)]
     names = [f"{job.folder}/{name}" for name in _named({"files": others})]
     lost = _there(job, names) if names else set()
     if lost:
         raise DataError(
-            f"{job.target} holds predictions for other files, which would be removed: "
+            f"{job.target} holds predictions for other files, which would be lost: "
             f"{_some(sorted(job.below(name) for name in lost))}. Name another folder, predict "
             "all files together, or remove the folder. Nothing was written."
         )
+
+
+def _is_of(source: Mapping[str, str], own: Mapping[str, str]) -> bool:
+    return own.get(source["name"]) == source["sha256"]
 
 
 def _make_room(job: Job) -> None:
@@ -305,26 +310,32 @@ def _make_room(job: Job) -> None:
         raise DataError(f"{job.target} cannot be written: {error}. Nothing was written.") from error
 
 
-def begin_moving(job: Job, old: dict[str, Any]) -> None:
+def begin_moving(job: Job, old: dict[str, Any], quarantined: Collection[str]) -> None:
     """Remove the manifest, after noting what is ours without it if this is interrupted.
+
+    Parameters
+    ----------
+    quarantined
+        The sources that have rows in quarantine, by their relative names.
 
     Raises
     ------
     StorageError
         If a place cannot be reached.
     """
-    claimed = [_to_write(job, source) for source in job.sources]
-    files = {file["output"]["name"]: file for file in [*old["files"], *claimed]}
-    told = {"request": job.request, "files": list(files.values())}
-    storage.write_bytes(_journal_name(job.target), json.dumps(told).encode())
+    claimed = [_to_write(job, one, one.relative in quarantined) for one in job.sources]
+    told = {"request": job.request, "files": [*old["files"], *claimed]}
+    journal = _journal_name(job.target, job.into_folder)
+    storage.write_bytes(journal, json.dumps(told).encode())
     storage.remove(job.manifest)
 
 
-def _to_write(job: Job, source: Source) -> dict[str, Any]:
+def _to_write(job: Job, source: Source, is_quarantined: bool) -> dict[str, Any]:
+    quarantine = {"name": job.below(job.quarantine(source))} if is_quarantined else None
     return {
-        "source": {"name": source.relative},
+        "source": {"name": source.relative, "sha256": source.sha256},
         "output": {"name": job.below(job.output(source))},
-        "quarantine": {"name": job.below(job.quarantine(source))},
+        "quarantine": quarantine,
     }
 
 
@@ -345,7 +356,7 @@ def end_moving(job: Job, old: dict[str, Any], new: dict[str, Any]) -> None:
 
 
 def _remove_staging(job: Job) -> None:
-    storage.remove(_journal_name(job.target))
+    storage.remove(_journal_name(job.target, job.into_folder))
     for name in storage.files_below(job.staging):
         if name.endswith(".json"):  # first of all: a receipt vouches for what lies beside it
             storage.remove(name)

@@ -122,3 +122,10 @@ def test_a_source_that_holds_labelled_districts_already_does_not_grow_by_them(fr
     again = growth.grow(fresh, source=str(grown.source))
     assert (again.known, sum(again.added.values())) == (100, 0)
     assert len(data.acquire(str(grown.source))) == rows
+
+
+def test_a_retraining_that_died_finds_its_districts_again(fresh):
+    grown = growth.grow(fresh)
+    again = growth.grow(fresh, source=str(grown.source))
+    assert again.labelled == grown.labelled == 100
+    assert again.source == grown.source

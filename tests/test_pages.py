@@ -115,8 +115,8 @@ def test_the_index_tells_why_a_step_ran_where_it_needs_no_excuse(tmp_path):
 @pytest.mark.parametrize(
     ("size", "quick"),
     [
-        ({"trials": 2, "growth": 0.2, "every_family": False}, True),
-        ({"trials": 30, "growth": 1.0, "every_family": True}, False),
+        ({"models": ["ridge"], "trials": 2, "growth": 0.2, "every_family": False}, True),
+        ({"models": ["ridge"], "trials": 30, "growth": 1.0, "every_family": True}, False),
         ({}, False),
     ],
 )
@@ -125,6 +125,11 @@ def test_the_index_says_that_a_run_was_a_quick_look(tmp_path, size, quick):
     told = words(index(run | {"parameters": run["parameters"] | size}, tmp_path))
     assert ("A quick look. 2 settings were tried of each family" in told) == quick
     assert ("quick look" in told) == quick
+
+
+def test_a_single_notebook_that_is_given_a_growth_is_no_quick_look(tmp_path):
+    alone = make_run(champion=None) | {"parameters": {"growth": 0.5}}
+    assert "quick look" not in words(index(alone, tmp_path))
 
 
 def test_differences_are_those_of_the_figures_as_they_stand_there(tmp_path):

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from mlflow import MlflowClient
-from scored import identity_of, write
+from scored import identity_of, refused, write
 
 from housing_lib import scoring
 from housing_lib.answering import Answering, PlainModel, answering
@@ -295,6 +295,34 @@ def test_who_removes_the_folder_can_begin_anew_after_a_stop(
     stopped(monkeypatch, scoring.storage, "move", 2, str(tmp_path / "in"), str(target), asked)
     shutil.rmtree(target)
     assert predict(str(tmp_path / "in" / "b.csv"), str(target), asked=asked).rows == 50
+
+
+def test_what_was_put_there_after_a_stop_is_not_taken_for_our_own(
+    asked, districts, tmp_path, monkeypatch
+):
+    source, target = write(districts, tmp_path / "in" / "a.csv"), tmp_path / "out"
+    stopped(monkeypatch, scoring.storage, "move", 1, str(source.parent), str(target), asked)
+    shutil.rmtree(target)
+    own = write(districts, target / "a.csv")
+    assert "was not written by" in refused(source.parent, target, asked)
+    assert own.exists()
+    alone = tmp_path / "alone.csv"
+    stopped(monkeypatch, scoring.storage, "move", 1, str(source), str(alone), asked)
+    own = write(districts, tmp_path / "alone.csv.quarantine.csv")
+    assert "alone.csv.quarantine.csv" in refused(source, alone, asked)
+    own.unlink()
+    assert predict(str(source), str(alone), asked=asked).scored == 50
+
+
+def test_predictions_for_a_file_of_the_same_name_elsewhere_are_not_replaced(
+    asked, districts, tmp_path
+):
+    first, second = (write(districts.head(n), tmp_path / str(n) / "a.csv") for n in (20, 30))
+    target = tmp_path / "out"
+    predict(str(first.parent), str(target), asked=asked)
+    assert "would be lost: a.csv" in refused(second.parent, target, asked)
+    write(districts.head(10), first)  # the same request, of a file that has changed
+    assert predict(str(first.parent), str(target), asked=asked).rows == 10
 
 
 def stopped(monkeypatch, module, name, number, source, target, asked):

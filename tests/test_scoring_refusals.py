@@ -148,7 +148,7 @@ def test_predictions_for_other_files_are_not_removed(asked, districts, tmp_path)
     source, target = months(districts, tmp_path / "months"), tmp_path / "scored"
     scoring.predict(str(source / "2026-01.csv"), str(target), asked=asked)
     text = refused(source / "2026-02.csv", target, asked)
-    assert "holds predictions for other files, which would be removed: 2026-01.csv." in text
+    assert "holds predictions for other files, which would be lost: 2026-01.csv." in text
     assert scoring.predict(str(source), str(target), asked=asked).rows == 12
 
 

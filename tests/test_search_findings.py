@@ -111,3 +111,10 @@ def test_what_won_stands_beside_what_is_shipped_and_the_ends_of_its_range():
     }  # fmt: skip
     assert table.loc["n_estimators", "won"] == "90"
     assert table.loc["learning_rate", "shipped"] == "0.45"
+
+
+def test_a_quick_look_grows_as_far_as_it_says():
+    told = search_findings.describe_search("random_forest", growth=0.2)
+    assert told.startswith("A trial grows up to 20 trees. ")
+    told = search_findings.describe_search("xgboost", growth=0.2)
+    assert told.startswith("A trial grows up to 180 trees; it stops growing once")
