@@ -87,8 +87,8 @@ def grow(rows: pd.DataFrame, *, source: str = "bundled") -> Growth:
     with _lock():
         old = acquire(source)
         joined = labelled()[list(CONTRACT)]
-        joined = joined[~np.isin(row_ids(joined), row_ids(old))]  # a source may hold them already
-        base = pd.concat([old, joined], ignore_index=True)
+        unheld = ~np.isin(row_ids(joined), row_ids(old))  # a source may hold them already
+        base = pd.concat([old, joined[unheld]], ignore_index=True)
         good = rows["fault"] == ""
         priced = rows[good & rows[TARGET].notna()]
         fresh, conflicts = _fresh(priced, base)
@@ -96,19 +96,19 @@ def grow(rows: pd.DataFrame, *, source: str = "bundled") -> Growth:
         added = _by_part(everything, last=len(fresh))  # it may refuse, so nothing is written yet
         if len(fresh):
             _append(fresh)
-        path = get_settings().grown / "districts.parquet"
-        if len(everything) > len(old):
+        path, grew = get_settings().grown / "districts.parquet", len(everything) > len(old)
+        if grew:
             with atomic_path(path) as temporary:
                 everything.to_parquet(temporary, index=False)
         return Growth(
-            source=path if len(everything) > len(old) else Path(source),
+            source=path if grew else Path(source),
             offered=len(rows),
             added=added,
             known=len(priced) - len(fresh) - len(conflicts),
             unpriced=int((good & rows[TARGET].isna()).sum()),
             faulty=int((~good).sum()),
             conflicts=conflicts,
-            labelled=len(labelled()),
+            labelled=len(joined) + len(fresh),
         )
 
 

@@ -78,6 +78,7 @@ FLOORS = [
     {"predictions"},
     {"targets"},
     {"scoring"},
+    {"steps"},
     {"pipeline", "preload", "retraining"},
     {"console"},
     {"run_commands", "past_commands"},

@@ -113,7 +113,7 @@ def test_a_step_whose_notebook_has_no_number_is_followed_too(tiny_done):
     assert runs.is_running(runs.find("first-run"), folder / "foo.log")
 
 
-@pytest.mark.parametrize("address", ["foo://x", "./mlruns", "file:///tmp/mlruns"])
+@pytest.mark.parametrize("address", ["foo://x", "./mlruns", "file:///nowhere/mlruns"])
 def test_an_address_that_is_no_stores_is_said_to_be_wrong(own_root, monkeypatch, address):
     monkeypatch.setenv("HOUSING_TRACKING_URI", address)
     get_settings.cache_clear()
