@@ -10,7 +10,8 @@ import pandas as pd
 from housing_lib.data import USD_PER_UNIT, Floats
 from housing_lib.gains import LEVEL, Gain, Mask, Rival, gains
 from housing_lib.guarded import LEAST_ROWS, answer_slices, price_slices
-from housing_lib.movement import Movement, measure
+from housing_lib.movement import Movement, measure, post_stratify, strata
+from housing_lib.places import REGIONS
 from housing_lib.settings import get_settings
 from housing_lib.summary import dollars
 
@@ -230,10 +231,14 @@ def _cut_by_answers(evidence: Evidence, incumbent: Incumbent) -> dict[str, Mask]
 def _movement(evidence: Evidence) -> Movement | None:
     """Whether prices have moved from under the incumbent; None without enough recent rows."""
     recent, incumbent = evidence.lately, evidence.incumbent
-    if incumbent is None or not recent.any():
+    if incumbent is None:
+        return None
+    regions = [mask for name, mask in evidence.slices.items() if name in REGIONS]
+    compared, weights = post_stratify(strata(incumbent.predicted, regions), recent)
+    if compared.sum() < LEAST_ROWS:
         return None
     errors = incumbent.predicted - evidence.prices
-    return measure(errors[recent], errors[~recent])
+    return measure(errors[compared], errors[~recent], weights)
 
 
 def _coverage(evidence: Evidence, limits: Limits) -> list[Rule]:
@@ -282,7 +287,7 @@ def figures(evidence: Evidence) -> dict[str, float]:
         for predicted in (evidence.predicted, evidence.incumbent.predicted)
     )
     return found | {
-        "recent_rows": float(moved.rows),
+        "recent_rows": float(recent.sum()),
         "recent_rmse": now,
         "recent_gain": then - now,
         "moved": float(moved.clear),

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from housing_lib import gate, guarded
+from housing_lib.data import PRICE_CAP, TARGET
 from housing_lib.gate import Evidence, Incumbent, Limits
 from housing_lib.movement import measure
 
@@ -145,3 +146,54 @@ def test_smaller_errors_are_no_movement_and_larger_ones_are(rng):
     then = rng.normal(0, 0.4, LOCKED)
     assert not measure(then[:RECENT] * 0.5 - np.mean(then[:RECENT]) * 0.5, then).clear
     assert measure(then[:RECENT] * 1.5 - np.mean(then[:RECENT]) * 1.5, then).clear
+
+
+@pytest.fixture(scope="module")
+def tested(store):
+    """The evidence of the store's model against itself, and where its test districts lie."""
+    predicted, prices = store.registered.model.predict(store.test), store.test[TARGET].to_numpy()
+    slices = guarded.slices_of(store.test, prices)
+    return Evidence(prices, predicted, slices, {}, None, 1, 1, 1, Incumbent(5, predicted))
+
+
+LIES = {
+    "anywhere": lambda tested: np.ones(len(tested.prices), dtype=bool),
+    "in one region": lambda tested: tested.slices["Central Valley"],
+    "where answers are high": lambda tested: tested.incumbent.predicted >= 3,
+    "where answers are low": lambda tested: tested.incumbent.predicted < 1,
+}
+
+
+def share_moved(tested, rng, where, *, rise=1.0, tries=100):
+    """How often a hundred and fifty recent districts of some places seem to have moved."""
+    found = []
+    for _ in range(tries):
+        recent = np.zeros(len(tested.prices), dtype=bool)
+        recent[rng.choice(np.flatnonzero(LIES[where](tested)), 150, replace=False)] = True
+        prices = np.where(recent, np.minimum(rise * tested.prices, PRICE_CAP), tested.prices)
+        found.append(gate.figures(replace(tested, prices=prices, recent=recent))["moved"])
+    return np.mean(found)
+
+
+@pytest.mark.parametrize("where", LIES)
+def test_where_recent_districts_lie_is_no_movement_and_a_rise_there_is(tested, rng, where):
+    assert share_moved(tested, rng, where) <= 0.10
+    assert share_moved(tested, rng, where, rise=1.15, tries=20) >= 0.9
+
+
+def test_recent_districts_unlike_all_locked_ones_decide_nothing(rng):
+    evidence = world(rng, rise=0.10, follows=0.6)
+    alone = replace(evidence, slices=evidence.slices | {"San Diego": evidence.recent})
+    assert "model in Production, lately" not in table(alone)
+    assert "gain over version 5" in held(alone)
+
+
+def test_the_table_says_what_moved(rng):
+    then = rng.normal(0, 0.4, LOCKED)
+    same = then[:RECENT] - then[:RECENT].mean()
+    lower, wider, both = (measure(now, then) for now in (same - 0.1, 1.5 * same, 1.5 * same - 0.4))
+    assert lower.figure.startswith("asks $")
+    assert "RMSE" not in lower.figure
+    assert wider.figure.startswith("its RMSE is $")
+    assert "less than it did and its RMSE is $" in both.figure
+    assert measure(same, then).figure.startswith("asks $")
