@@ -120,6 +120,7 @@ def _predictions(connection: Any, begin: datetime | None, end: datetime | None) 
             asked.low,
             asked.high,
             true.price.label(TARGET),
+            true.observed_at,
             true.received_at,
         )
         .select_from(predictions.outerjoin(actuals, true.key == asked.prediction_id))
@@ -150,17 +151,17 @@ def _compact(columns: dict[str, list[Any]]) -> pd.DataFrame:
 
 
 def _compact_column(name: str, values: list[Any]) -> Any:
-    if name in ("answered_at", "received_at"):
+    if name in ("answered_at", "observed_at", "received_at"):
         return pd.to_datetime(values, utc=True).astype("datetime64[us, UTC]")
     return np.array(values, dtype="int64" if name == "model_version" else "float64")
 
 
-def _actuals_by_features(connection: Any) -> pd.Series:
-    """The true prices that came with the features of a district, by its id."""
-    columns = [actuals.c[name] for name in (*FEATURES, "price")]
+def _actuals_by_features(connection: Any) -> pd.DataFrame:
+    """The true prices that came with the features of a district, and when, by its id."""
+    columns = [actuals.c[name] for name in (*FEATURES, "price", "observed_at")]
     query = select(*columns).where(actuals.c.prediction_id.is_(None))
     table = pd.concat(list(_read(connection, query)), ignore_index=True)
-    return table["price"].set_axis(row_ids(table)).groupby(level=0).last()
+    return table[["price", "observed_at"]].set_axis(row_ids(table)).groupby(level=0).last()
 
 
 def _orphans(connection: Any) -> int:
@@ -169,14 +170,16 @@ def _orphans(connection: Any) -> int:
     return int(connection.scalar(select(func.count()).select_from(known).where(lost)))
 
 
-def _join(rows: pd.DataFrame, by_features: pd.Series) -> dict[str, int]:
+def _join(rows: pd.DataFrame, by_features: pd.DataFrame) -> dict[str, int]:
     """Fill in the prices that came with features; what was odd about the rows, counted."""
     rows["fault"] = ""
     named = rows[TARGET]
     if len(by_features):
-        found = by_features.reindex(row_ids(rows)).to_numpy()
-        conflicts = int((named.notna() & np.isfinite(found) & (named != found)).sum())
-        rows[TARGET] = named.fillna(pd.Series(found, index=rows.index))
+        found = by_features.reindex(row_ids(rows)).set_axis(rows.index)
+        price = found["price"]
+        conflicts = int((named.notna() & price.notna() & (named != price)).sum())
+        rows[TARGET] = named.fillna(price)
+        rows["observed_at"] = rows["observed_at"].fillna(found["observed_at"])
     else:
         conflicts = 0
     now = pd.Timestamp.now(tz="UTC")

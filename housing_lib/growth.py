@@ -75,7 +75,7 @@ def grow(rows: pd.DataFrame, *, source: str = "bundled") -> Growth:
     ----------
     rows
         The columns of the contract, `fault` (why a row breaks it, or empty) and
-        `observed_at` (UTC).
+        `observed_at` (when its price turned out, UTC).
     source
         What the data grow from: `bundled`, `sklearn` or a path.
 
@@ -174,7 +174,9 @@ def _read(path: Path) -> pd.DataFrame:
 
 
 def recent_ids() -> Ids:
-    """The ids of the labelled districts of the last `HOUSING_RECENT_DAYS` before the newest.
+    """The ids of labelled districts observed within `HOUSING_RECENT_DAYS` before the newest one.
+
+    Observed is a price, when it turned out to be true, whenever it was asked for.
 
     Raises
     ------

@@ -91,8 +91,10 @@ def refuse_locked(source: str) -> None:
 
 
 def _observed(rows: pd.DataFrame) -> pd.Series:
+    """When each price turned out: now, where a file does not say, or a clock is ahead of ours."""
     now = pd.Timestamp.now(tz="UTC").as_unit("us")
-    return pd.to_datetime(rows["answered_at"], utc=True).fillna(now).astype("datetime64[us, UTC]")
+    told = pd.to_datetime(rows["observed_at"], utc=True).astype("datetime64[us, UTC]")
+    return told.where(told < now, now)
 
 
 def reason(found: growth.Growth, verdict: Verdict | None = None) -> str:

@@ -29,8 +29,8 @@ class Traffic:
 
     `rows` has the eight features, the true price (missing until it arrives) and
     `predicted`, `low`, `high` (100,000 USD, missing where nobody answered),
-    `model_version`, `answered_at` (UTC, missing for a file) and `fault`, why a
-    row breaks the contract. `oddities` counts what a reader should know of.
+    `model_version`, `answered_at` and the price's `observed_at` (UTC, missing for a file)
+    and `fault`, why a row breaks the contract. `oddities` counts what a reader should know of.
     """
 
     rows: pd.DataFrame
@@ -200,7 +200,7 @@ def _gathered(checked: list[Checked], source: str) -> Traffic:
     districts, faults = found[list(CONTRACT)], found["fault"]
     waiting = districts[TARGET].isna() & (faults == f"{TARGET} missing")
     nobody: dict[str, Any] = dict.fromkeys(("predicted", "low", "high"), np.nan)
-    nobody |= {"model_version": 0, "answered_at": pd.NaT}
+    nobody |= {"model_version": 0, "answered_at": pd.NaT, "observed_at": pd.NaT}
     rows = districts.assign(**nobody, fault=faults.mask(waiting, ""))
     ids = pd.Series(row_ids(districts))
     prices = districts[TARGET].groupby(ids).agg(["count", "nunique"])

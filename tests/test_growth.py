@@ -1,8 +1,11 @@
 """The training data grow by labelled districts, each once, and nothing locked is touched."""
 
+from datetime import UTC, datetime, timedelta
+
 import numpy as np
 import pandas as pd
 import pytest
+from logged import use_log
 
 from housing_lib import data, growth, retraining
 from housing_lib.data import FEATURES, TARGET
@@ -67,6 +70,19 @@ def test_recent_are_the_districts_of_the_last_days_before_the_newest(fresh):
     growth.grow(old)
     growth.grow(fresh.tail(70))
     assert set(growth.recent_ids()) == set(data.row_ids(fresh.tail(70)[list(FEATURES)]))
+
+
+def test_recent_is_what_turned_out_lately_whenever_it_was_asked(fresh, tmp_path, monkeypatch):
+    log, now = use_log(monkeypatch, tmp_path), datetime.now(UTC)
+    answered = fresh.head(40).assign(predicted=1.0, low=0.5, high=2.0, model_version=1)
+    asked = now - timedelta(days=200)
+    ids = log.answer(answered, every=timedelta(0), start=asked)
+    log.turn_out(ids[:10], answered[TARGET].head(10), at=now - timedelta(days=1))
+    log.turn_out(ids[10:20], answered[TARGET].iloc[10:20], at=asked)
+    log.turn_out_by_features(answered.iloc[20:30], at=now + timedelta(days=400))
+    assert retraining.collect("log", base="bundled").labelled == 30
+    recent = pd.concat([fresh.head(10), fresh.iloc[20:30]])
+    assert set(growth.recent_ids()) == set(data.row_ids(recent[list(FEATURES)]))
 
 
 def test_a_damaged_addition_is_named_and_nothing_is_changed(fresh):

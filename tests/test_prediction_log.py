@@ -13,8 +13,10 @@ import sqlalchemy
 from databases import running_postgres
 from serving import gauge, running_server
 
+from housing_lib import traffic
 from housing_lib.data import FEATURES
 from housing_lib.prediction_tables import actuals, make_tables, predictions
+from housing_lib.settings import get_settings
 from serve.prediction_log import ConflictError, LogUnavailableError, PredictionLog, Truth
 from serve.schemas import EXAMPLE_DISTRICT
 from serve.spool import Spool
@@ -256,6 +258,26 @@ def test_a_log_that_is_off_takes_no_true_price_and_says_so(tmp_path):
     truth = Truth("a", None, 2.0, datetime.now(UTC))
     with pytest.raises(LogUnavailableError, match="is off"):
         PredictionLog("off", spool=tmp_path).record([truth])
+
+
+@pytest.mark.parametrize("kind", ["postgres", "sqlite"])
+def test_a_price_is_read_with_when_it_turned_out(kind, postgres, tmp_path, monkeypatch):
+    sqlite = f"sqlite:///{tmp_path / 'answers.db'}"
+    uri = postgres.create("turned_out") if kind == "postgres" else sqlite
+    log = PredictionLog(uri, spool=tmp_path)
+    log.start()
+    other = ["by-features", datetime.now(UTC), 1, *[2.0] * len(FEATURES), 2.0, 1.5, None]
+    log.add([*rows("by-id", "waits"), tuple(other)])
+    days = [datetime(2026, 1, day, 12, tzinfo=UTC) for day in (1, 2)]
+    named, described = ("by-id", None), (None, (2.0,) * len(FEATURES))
+    log.record([Truth(*of, 3.0, day) for of, day in zip((named, described), days, strict=True)])
+    log.stop()
+    monkeypatch.setenv("HOUSING_PREDICTION_LOG", uri)
+    get_settings.cache_clear()
+    found = traffic.load("log").rows.sort_values("observed_at")["observed_at"]
+    get_settings.cache_clear()
+    assert [*found.dropna().dt.to_pydatetime()] == days
+    assert found.isna().sum() == 1
 
 
 def test_a_promise_that_nobody_waits_for_any_more_costs_no_other_one(tmp_path):

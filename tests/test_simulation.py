@@ -96,6 +96,8 @@ def test_a_running_server_is_asked_and_told_late(world, store, tmp_path):
     get_settings.cache_clear()
     wanted = np.concatenate([week.prices for week in simulation.weeks_of(world, script)])
     np.testing.assert_allclose(np.sort(found["MedHouseVal"]), np.sort(wanted))
+    weeks_ago = (found["observed_at"].max() - found["observed_at"]) / pd.Timedelta(weeks=1)
+    assert sorted(weeks_ago.round().value_counts().items()) == [(0, 60), (1, 60), (2, 60)]
 
 
 def test_a_server_that_is_starting_is_waited_for():
