@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from housing_lib.contract import COVERAGE
 from housing_lib.data import USD_PER_UNIT, Floats
 from housing_lib.gains import LEVEL, Gain, Mask, Rival, gains
 from housing_lib.guarded import LEAST_ROWS, answer_slices, price_slices
@@ -36,7 +37,7 @@ class Interval:
 
     low: Floats
     high: Floats
-    level: float = 0.90
+    level: float = COVERAGE
 
 
 @dataclass(frozen=True)
@@ -187,37 +188,50 @@ _BARS = {
 
 
 def _rivals(evidence: Evidence, *, moved: bool) -> dict[str, Rival]:
-    """Whom to be better than, and where.
-
-    On locked rows at first, and recent ones are one more guarded slice. Once prices
-    have moved it is the other way round: recent rows decide, and their slices are
-    guarded; what is lost on locked rows, whose prices are past, is bounded. Bands of
-    prices are then bands of what the incumbent answers: see `answer_slices`.
-    """
-    lately, incumbent = evidence.lately, evidence.incumbent
+    """Whom to be better than, and where."""
+    locked, incumbent = ~evidence.lately, evidence.incumbent
     rivals = {
-        name: Rival("baseline", predicted, ~lately)
-        for name, predicted in evidence.baselines.items()
+        name: Rival("baseline", predicted, locked) for name, predicted in evidence.baselines.items()
     }
     if incumbent is None:
         return rivals
-    overall, part = ("past", "past slice") if moved else ("incumbent", "slice")
-    own = f"version {incumbent.version}"
-    rivals["the locked districts" if moved else own] = Rival(overall, incumbent.predicted, ~lately)
-    cut = _cut_by_answers(evidence, incumbent) if moved else evidence.slices
-    slices = {name: (part, mask & ~lately) for name, mask in cut.items()}
-    if moved:
-        rivals[f"{own} in recent districts"] = Rival("incumbent", incumbent.predicted, lately)
-        slices |= {
-            f"{name}, recent": ("slice", mask & lately)
-            for name, mask in cut.items()
-            if (mask & lately).sum() >= LEAST_ROWS
-        }
-    elif lately.any():
+    decided = _once_moved if moved else _while_unmoved
+    return rivals | decided(evidence, incumbent)
+
+
+def _while_unmoved(evidence: Evidence, incumbent: Incumbent) -> dict[str, Rival]:
+    """Locked rows decide, and recent ones are one more guarded slice."""
+    lately = evidence.lately
+    slices = {name: ("slice", mask & ~lately) for name, mask in evidence.slices.items()}
+    if lately.any():
         slices["recent districts"] = ("slice", lately)
+    decides = Rival("incumbent", incumbent.predicted, ~lately)
+    return {f"version {incumbent.version}": decides} | _guards(incumbent, slices)
+
+
+def _once_moved(evidence: Evidence, incumbent: Incumbent) -> dict[str, Rival]:
+    """Recent rows decide, and their slices are guarded; the loss on locked ones is bounded.
+
+    Bands of prices are then bands of what the incumbent answers: see `answer_slices`.
+    """
+    lately, cut = evidence.lately, _cut_by_answers(evidence, incumbent)
+    slices = {name: ("past slice", mask & ~lately) for name, mask in cut.items()}
+    slices |= {
+        f"{name}, recent": ("slice", mask & lately)
+        for name, mask in cut.items()
+        if (mask & lately).sum() >= LEAST_ROWS
+    }
+    decides = Rival("incumbent", incumbent.predicted, lately)
+    return {
+        "the locked districts": Rival("past", incumbent.predicted, ~lately),
+        f"version {incumbent.version} in recent districts": decides,
+    } | _guards(incumbent, slices)
+
+
+def _guards(incumbent: Incumbent, slices: Mapping[str, tuple[str, Mask]]) -> dict[str, Rival]:
     # One of many slices falls out by chance, so that all their intervals together hold at 95 %.
     level = 1 - (1 - LEVEL) / max(len(slices), 1)
-    return rivals | {
+    return {
         name: Rival(role, incumbent.predicted, rows, level) for name, (role, rows) in slices.items()
     }
 

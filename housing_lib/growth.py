@@ -85,10 +85,8 @@ def grow(rows: pd.DataFrame, *, source: str = "bundled") -> Growth:
         If the source or an earlier addition cannot be read.
     """
     with _lock():
-        old = acquire(source)
-        joined = labelled()[list(CONTRACT)]
-        unheld = ~np.isin(row_ids(joined), row_ids(old))  # a source may hold them already
-        base = pd.concat([old, joined[unheld]], ignore_index=True)
+        old, joined = acquire(source), labelled()[list(CONTRACT)]
+        base = _united(old, joined)
         good = rows["fault"] == ""
         priced = rows[good & rows[TARGET].notna()]
         fresh, conflicts = _fresh(priced, base)
@@ -96,12 +94,8 @@ def grow(rows: pd.DataFrame, *, source: str = "bundled") -> Growth:
         added = _by_part(everything, last=len(fresh))  # it may refuse, so nothing is written yet
         if len(fresh):
             _append(fresh)
-        path, grew = get_settings().grown / "districts.parquet", len(everything) > len(old)
-        if grew:
-            with atomic_path(path) as temporary:
-                everything.to_parquet(temporary, index=False)
         return Growth(
-            source=path if grew else Path(source),
+            source=_write(everything) if len(everything) > len(old) else Path(source),
             offered=len(rows),
             added=added,
             known=len(priced) - len(fresh) - len(conflicts),
@@ -110,6 +104,18 @@ def grow(rows: pd.DataFrame, *, source: str = "bundled") -> Growth:
             conflicts=conflicts,
             labelled=len(joined) + len(fresh),
         )
+
+
+def _united(old: pd.DataFrame, joined: pd.DataFrame) -> pd.DataFrame:
+    unheld = ~np.isin(row_ids(joined), row_ids(old))  # a source may hold them already
+    return pd.concat([old, joined[unheld]], ignore_index=True)
+
+
+def _write(everything: pd.DataFrame) -> Path:
+    path = get_settings().grown / "districts.parquet"
+    with atomic_path(path) as temporary:
+        everything.to_parquet(temporary, index=False)
+    return path
 
 
 def _fresh(priced: pd.DataFrame, base: pd.DataFrame) -> tuple[pd.DataFrame, tuple[str, ...]]:
