@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
+from filelock import FileLock
 
 from housing_lib import notify
 from housing_lib.files import read_json, write_json
@@ -37,12 +37,12 @@ def raise_alarm(verdict: Verdict, report: Path) -> list[str]:
     alert = _alert(verdict, report)
     try:
         is_news, faults = _keep(alert)
-    except (OSError, Timeout) as error:
+    except OSError as error:
         return [f"{get_settings().alerts} cannot be written: {error}", *_tell(alert)]
     if not is_news:
         return faults
     untold = _tell(alert)
-    with suppress(OSError, Timeout):  # at worst it is told twice
+    with suppress(OSError):  # at worst it is told twice
         _change(lambda one: one["id"] == alert["id"], told=not untold)
     return faults + untold
 

@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from housing_lib.contract import COVERAGE
 from housing_lib.data import USD_PER_UNIT, Floats
 from housing_lib.gains import LEVEL, Gain, Mask, Rival, gains
 from housing_lib.guarded import LEAST_ROWS, answer_slices, price_slices
@@ -37,7 +36,7 @@ class Interval:
 
     low: Floats
     high: Floats
-    level: float = COVERAGE
+    level: float
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from sklearn.model_selection import cross_val_predict, train_test_split
 from sklearn.utils.validation import check_is_fitted
 from xgboost import XGBRegressor
 
+from housing_lib.contract import COVERAGE
 from housing_lib.data import DataError, Floats
 from housing_lib.evaluation import unite
 from housing_lib.parts import Part
@@ -98,7 +99,7 @@ class CalibratedModel(RegressorMixin, BaseEstimator):
         return self._expected(_evidence(self.model_, self.model_.transform(X)))
 
     def predict_interval(
-        self, X: pd.DataFrame | Floats, coverage: float = 0.9
+        self, X: pd.DataFrame | Floats, coverage: float = COVERAGE
     ) -> tuple[Floats, Floats]:
         """The lower and upper ends that hold the true price in a share `coverage` of districts.
 
@@ -111,7 +112,7 @@ class CalibratedModel(RegressorMixin, BaseEstimator):
         return low, high
 
     def predict_both(
-        self, X: pd.DataFrame | Floats, coverage: float = 0.9
+        self, X: pd.DataFrame | Floats, coverage: float = COVERAGE
     ) -> tuple[Floats, Floats, Floats]:
         """Prices and the ends of their intervals, for the features' cost of one of the two.
 

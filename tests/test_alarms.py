@@ -6,6 +6,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 from typer.testing import CliRunner
 
 from housing_lib import action_commands, alarms, cli, retraining
@@ -102,6 +103,15 @@ def test_a_damaged_file_is_put_aside_and_the_alarm_still_kept_and_told(told, con
     (aside,) = path.parent.glob("alerts-damaged-*.json")
     assert aside.read_text() == content
     assert len(alarms.read()) == len(told()) == 1
+
+
+def test_a_file_that_another_process_holds_is_said_and_the_alarm_told(told, monkeypatch):
+    monkeypatch.setattr(alarms, "_LOCK_TIMEOUT_S", 0)
+    get_settings().reports.mkdir()
+    with FileLock(get_settings().alerts.with_suffix(".lock")):
+        (fault,) = alarms.raise_alarm(VERDICT, Path("x"))
+    assert "cannot be written" in fault
+    assert len(told()) == 1
 
 
 def test_a_file_that_cannot_be_written_and_a_target_that_is_away_fail_nothing(
