@@ -14,6 +14,7 @@ from housing_lib.places import places_km
 COUNTS = np.array([1, 2, 3, 5, 10, 20, 40])
 WIDE = COUNTS[3:]  # the spread of fewer prices says nothing
 FEW, MANY = 5, 20
+CONSTANT = 1e-9  # a spread below is the rounding of a trait that is the same everywhere
 TRAITS = ("LogIncome", "HouseAge", "LogRooms", "LogBedrooms", "LogOccupants")
 # Near in the first space means near by place. In the others it means near by place and kind
 # together, where so many kilometres weigh as much as one spread of a trait.
@@ -46,7 +47,8 @@ class NeighbourFeatures(TransformerMixin, BaseEstimator):
             )
         traits = _traits(X)
         self.n_features_in_ = np.shape(X)[1]
-        self.mean_, self.spread_ = traits.mean(axis=0), np.maximum(traits.std(axis=0), 1e-9)
+        spread = traits.std(axis=0)
+        self.mean_, self.spread_ = traits.mean(axis=0), np.where(spread < CONSTANT, 1, spread)
         self.kinds_, self.places_ = self._kinds(X), places_km(X[:, 6], X[:, 7])
         self.incomes_ = _incomes(X)
         self.prices_ = np.asarray(y, dtype="float64")

@@ -77,6 +77,17 @@ def test_a_local_regression_finds_a_plane_exactly():
     assert np.abs(_named(features.transform(X[:50]), "PlacePrice40") - plane[:50]).max() > 0.2
 
 
+def test_a_trait_that_never_varied_keeps_no_district_from_its_neighbours(known):
+    X, y = known
+    alike = X.copy()
+    alike[:, 1] = 30.0  # the age of every known district
+    asked = np.column_stack([alike[:, 0], np.full(len(X), 31.0), alike[:, 2:]])
+    features = NeighbourFeatures().fit(alike, y)
+    for name in ("Kind20Price1", "Kind20Price5", "PlaceLocalPrice3"):
+        found, usual = (_named(features.transform(rows), name) for rows in (asked, alike))
+        assert np.corrcoef(found, usual)[0, 1] > 0.5, name
+
+
 def test_two_identical_districts_with_different_prices_know_each_other(known):
     X, y = known
     twins, prices = np.vstack([X[:1], X[:1], X[1:200]]), np.r_[1.0, 3.0, y[1:200]]
