@@ -15,7 +15,7 @@ from sklearn.pipeline import FeatureUnion, Pipeline
 from sklearn.preprocessing import StandardScaler
 
 from housing_lib.data import FEATURES, PARTS, TARGET, DataError, Floats, row_ids
-from housing_lib.neighbours import NeighbourFeatures
+from housing_lib.neighbours import NeighbourFeatures, owners_of
 from housing_lib.parts import Part
 from housing_lib.places import CITIES, distance_km, to_coast
 
@@ -189,14 +189,13 @@ def prepared_before(train: Part) -> Prepared:
     return Prepared(preprocessing, train.X)
 
 
-def thinned_matrix(
-    preprocessing: Pipeline, X: pd.DataFrame | Floats, y: Floats, *, seed: int = 0
-) -> Floats:
+def thinned_matrix(preprocessing: Pipeline, X: pd.DataFrame | Floats, y: Floats) -> Floats:
     """The matrix of training districts that know only a random half of their neighbours.
 
     `preprocessing` is fitted on all of them and gives the scale. Trained on both
     matrices, a model hears each district twice in different company, and leans
-    less on a single neighbour.
+    less on a single neighbour. The halves are the same for every estimator, whatever
+    its seed.
 
     Raises
     ------
@@ -206,9 +205,11 @@ def thinned_matrix(
     engineer, scale = preprocessing[:-1], preprocessing[-1]
     rows = preprocessing["columns"].transform(X)
     matrix = np.empty((len(rows), scale.n_features_in_))
-    for known, asked in KFold(2, shuffle=True, random_state=seed).split(rows):
+    owners = owners_of(rows)
+    for half, _ in KFold(2, shuffle=True, random_state=0).split(np.unique(owners)):
+        known = np.isin(owners, half)
         fitted = clone(engineer).fit(rows[known], y[known])
-        matrix[asked] = scale.transform(fitted.transform(rows[asked]))
+        matrix[~known] = scale.transform(fitted.transform(rows[~known]))
     return matrix
 
 

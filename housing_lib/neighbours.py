@@ -4,10 +4,11 @@ from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 from scipy.spatial import KDTree
 from sklearn.base import BaseEstimator, TransformerMixin
 
-from housing_lib.data import DataError, Floats
+from housing_lib.data import FEATURES, DataError, Floats, row_ids
 from housing_lib.nearness import Indices, grow, nearest
 from housing_lib.places import places_km
 
@@ -29,7 +30,8 @@ class NeighbourFeatures(TransformerMixin, BaseEstimator):
 
     `fit_transform` leaves each training district out of its own neighbourhood, so
     that no price ever tells of itself: therefore `fit(X, y).transform(X)` does
-    not equal `fit_transform(X, y)`, as with scikit-learn's `TargetEncoder`.
+    not equal `fit_transform(X, y)`, as with scikit-learn's `TargetEncoder`. Rows
+    that repeat are one district, of their mean price.
     """
 
     def fit(self, X: Floats, y: Floats) -> Self:
@@ -40,18 +42,21 @@ class NeighbourFeatures(TransformerMixin, BaseEstimator):
         DataError
             If there are fewer than two districts.
         """
-        if len(X) < 2:
+        owners = owners_of(X)
+        _, first = np.unique(owners, return_index=True)
+        if len(first) < 2:
             raise DataError(
-                f"found {len(X)} training district; expected at least 2, because each learns from "
-                "its neighbours. Nothing was fitted."
+                f"found {len(first)} training district; expected at least 2 that differ, because "
+                "each learns from its neighbours. Nothing was fitted."
             )
+        X = X[first]
         traits = _traits(X)
         self.n_features_in_ = np.shape(X)[1]
         spread = traits.std(axis=0)
         self.mean_, self.spread_ = traits.mean(axis=0), np.where(spread < CONSTANT, 1, spread)
         self.kinds_, self.places_ = self._kinds(X), places_km(X[:, 6], X[:, 7])
         self.incomes_ = _incomes(X)
-        self.prices_ = np.asarray(y, dtype="float64")
+        self.prices_ = np.bincount(owners, weights=y) / np.bincount(owners)
         self._trees = self._grow()
         return self
 
@@ -63,11 +68,11 @@ class NeighbourFeatures(TransformerMixin, BaseEstimator):
         DataError
             If there are fewer than two districts.
         """
-        return self.fit(X, y)._features(X, itself=True)
+        return self.fit(X, y)._features(X, owners_of(X))
 
     def transform(self, X: Floats) -> Floats:
         """The features of other districts, shape (rows, features)."""
-        return self._features(X, itself=False)
+        return self._features(X)
 
     def get_feature_names_out(self, input_features: Any = None) -> npt.NDArray[np.object_]:
         """The name of each feature."""
@@ -99,11 +104,11 @@ class NeighbourFeatures(TransformerMixin, BaseEstimator):
         kinds: Floats = (_traits(X) - self.mean_) / self.spread_
         return kinds
 
-    def _features(self, X: Floats, *, itself: bool) -> Floats:
+    def _features(self, X: Floats, owners: Indices | None = None) -> Floats:
         kinds, incomes = self._kinds(X), _incomes(X)
         blocks: list[Floats] = []
         for space, points in _points(places_km(X[:, 6], X[:, 7]), kinds).items():
-            distances, found = _nearest(self._trees[space], points, itself=itself)
+            distances, found = _nearest(self._trees[space], points, owners)
             softened = distances + SOFTENING[space]
             blocks += self._prices_around(softened, found, incomes)
             blocks += [
@@ -148,6 +153,16 @@ class NeighbourFeatures(TransformerMixin, BaseEstimator):
         return solution
 
 
+def owners_of(X: Floats) -> Indices:
+    """The number of the district that each row is, in the order in which they first appear.
+
+    Equal rows are one, as in the split: no district of another part has a twin among
+    those that are known, so none of them may see its own price through one.
+    """
+    numbers, _ = pd.factorize(row_ids(pd.DataFrame(X, columns=list(FEATURES))))
+    return numbers
+
+
 def _incomes(X: Floats) -> Floats:
     return np.maximum(X[:, 0], 0.1)
 
@@ -165,18 +180,18 @@ def _points(places: Floats, kinds: Floats) -> dict[str, Floats]:
     }
 
 
-def _nearest(tree: KDTree, points: Floats, *, itself: bool) -> tuple[Floats, Indices]:
+def _nearest(tree: KDTree, points: Floats, owners: Indices | None = None) -> tuple[Floats, Indices]:
     """Distances and indices of the nearest districts, shape (rows, 40), the nearest first.
 
-    With `itself`, the points are the tree's own, and each is left out. Where there are
-    too few districts, the farthest stands for those that are not there.
+    With `owners`, the points are the tree's own of these numbers, and each is left out. Where
+    there are too few districts, the farthest stands for those that are not there.
     """
     most = int(COUNTS[-1])
-    count = min(most + itself, tree.n)
+    count = min(most + (owners is not None), tree.n)
     distances, found = nearest(tree, points, count)
-    if itself:
+    if owners is not None:
         # Others may lie at the same place, so the own one may stand anywhere or not at all.
-        own = found == np.arange(len(points))[:, None]
+        own = found == owners[:, None]
         others = np.argsort(own, axis=1, kind="stable")[:, : count - 1]
         distances = np.take_along_axis(distances, others, axis=1)
         found = np.take_along_axis(found, others, axis=1)

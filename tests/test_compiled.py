@@ -1,6 +1,7 @@
 """A compiled model is the model, to the last bit that counts, and no file can pretend to be one."""
 
 import numpy as np
+import pandas as pd
 import pytest
 from sklearn.ensemble import VotingRegressor
 from xgboost import XGBRegressor
@@ -61,6 +62,16 @@ def test_every_family_gives_the_same_numbers_compiled(family, training, everywhe
     made = compiling.compile_model(model, training[list(FEATURES)].to_numpy())
     compiling.prove(made, model, everywhere)
     assert np.isnan(made.answer(everywhere[:2]).low).all()
+
+
+def test_districts_that_repeat_and_a_trait_that_never_varied_are_compiled_as_they_are_learned(
+    training, everywhere
+):
+    odd = pd.concat([training, training.head(500)]).assign(HouseAge=np.nan)
+    model = families.make_model("ridge").fit(odd, odd[TARGET].to_numpy())
+    made = compiling.compile_model(model, odd[list(FEATURES)].to_numpy())
+    compiling.prove(made, model, everywhere)
+    assert len(made.districts) == len(made.around.known.prices) == len(training)
 
 
 def test_prices_and_intervals_are_the_models_own(arrays, calibrated, everywhere):

@@ -95,6 +95,17 @@ def test_thinned_districts_know_half_of_their_neighbours_and_never_their_own_pri
     assert (thinned != again).any(axis=1).sum() > 10  # its neighbours do hear of it
 
 
+def test_a_district_that_repeats_is_in_one_half_with_its_twin(districts):
+    once = districts.head(500)
+    twice = once.loc[once.index.repeat(2)]
+    matrices = []
+    for table in (once, twice):
+        prices = table[data.TARGET].to_numpy()
+        prepared = features.prepare(once, once[data.TARGET].to_numpy())
+        matrices.append(features.thinned_matrix(prepared.preprocessing, table, prices))
+    np.testing.assert_allclose(matrices[1], np.repeat(matrices[0], 2, axis=0))
+
+
 def test_missing_columns_and_wrong_shapes_are_refused(districts, fitted):
     with pytest.raises(DataError, match="missing columns: MedInc"):
         fitted.transform(districts.drop(columns="MedInc"))

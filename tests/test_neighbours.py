@@ -88,11 +88,18 @@ def test_a_trait_that_never_varied_keeps_no_district_from_its_neighbours(known):
         assert np.corrcoef(found, usual)[0, 1] > 0.5, name
 
 
-def test_two_identical_districts_with_different_prices_know_each_other(known):
+def test_a_district_that_repeats_never_sees_its_price_in_its_twin(known):
     X, y = known
-    twins, prices = np.vstack([X[:1], X[:1], X[1:200]]), np.r_[1.0, 3.0, y[1:200]]
-    nearest = _named(NeighbourFeatures().fit_transform(twins, prices), "Kind5Price1")
-    np.testing.assert_allclose(nearest[:2], [3.0, 1.0])
+    once = NeighbourFeatures().fit_transform(X, y)
+    twice = NeighbourFeatures().fit_transform(np.repeat(X, 2, axis=0), np.repeat(y, 2))
+    np.testing.assert_array_equal(twice, np.repeat(once, 2, axis=0))
+
+
+def test_rows_that_repeat_are_to_others_one_district_of_their_mean_price(known):
+    X, y = known
+    twins, prices = np.vstack([X[:200], X[:1]]), np.r_[1.0, y[1:200], 3.0]
+    features = NeighbourFeatures().fit(twins, prices)
+    assert _named(features.transform(X[:1]), "Kind5Price1") == 2.0
 
 
 def test_few_districts_stand_for_many_and_one_is_refused(known):
@@ -100,8 +107,9 @@ def test_few_districts_stand_for_many_and_one_is_refused(known):
     few = NeighbourFeatures().fit_transform(X[:2], y[:2])
     assert np.isfinite(few).all()
     np.testing.assert_allclose(_named(few, "PlacePrice40"), y[:2][::-1])
-    with pytest.raises(DataError, match="found 1 training district; expected at least 2"):
-        NeighbourFeatures().fit(X[:1], y[:1])
+    for one in ([0], [0, 0, 0]):
+        with pytest.raises(DataError, match="found 1 training district; expected at least 2"):
+            NeighbourFeatures().fit(X[one], y[one])
 
 
 def test_a_stored_transformer_leaves_its_trees_behind_and_answers_the_same(known):
