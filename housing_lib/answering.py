@@ -46,7 +46,7 @@ class CompiledModel:
         found = self.arrays.answer(districts)
         error = self.arrays.error
         errors = (found.high - found.prices) / (error.factor if error else 1.0)
-        told = flag_texts(districts, found.prices, found.known_km)
+        told = flag_texts(districts, found.prices, found.nearest_km)
         return Answered(found.prices, found.low, found.high, errors, told)
 
 

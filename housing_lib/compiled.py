@@ -33,16 +33,14 @@ class CompileError(HousingError):
 class Answers:
     """What a model says of some districts, prices in 100,000 USD.
 
-    The bounds are NaN where the model gives no interval. `nearest_km` is the distance
-    to the nearest training district, `known_km` the one that says how well a place is
-    known (`model.DISTANCE_COLUMN`).
+    The bounds are NaN where the model gives no interval; `nearest_km` is the distance
+    to the nearest training district.
     """
 
     prices: Floats
     low: Floats
     high: Floats
     nearest_km: Floats
-    known_km: Floats
 
     def table(self) -> Floats:
         """Prices and bounds, shape (rows, 3)."""
@@ -154,14 +152,13 @@ class Compiled:
         complete = np.ascontiguousarray(np.where(np.isfinite(districts), districts, self.medians))
         features, nearest_km = district_matrix(complete, self.own, self.around)
         matrix = (features - self.mean) / self.scale
-        known_km = np.exp(features[:, self.distance_column])
-        prices, gaps = self._mean(matrix, known_km)
+        prices, gaps = self._mean(matrix, np.exp(features[:, self.distance_column]))
         if self.error is None:
             unknown = np.full(len(prices), np.nan)
-            return Answers(prices, unknown, unknown, nearest_km, known_km)
+            return Answers(prices, unknown, unknown, nearest_km)
         half = self.error.half_width(np.column_stack([prices, gaps, matrix]))
         low, high = np.maximum(prices - half, 0), np.maximum(prices + half, 0)
-        return Answers(prices, low, high, nearest_km, known_km)
+        return Answers(prices, low, high, nearest_km)
 
     def _mean(self, matrix: Floats, kilometres: Floats) -> tuple[Floats, Floats]:
         """The members' mean price, and how far apart their two estimators are."""

@@ -12,6 +12,7 @@ from threadpoolctl import threadpool_limits
 
 from housing_lib.data import DataError, Floats
 from housing_lib.features import Prepared, feature_names, own_names, prepare, thinned_matrix
+from housing_lib.neighbours import SOFTENING
 
 NAMES = feature_names()
 # Coordinates themselves tell a place that was seen from one that was not, and nothing else.
@@ -150,12 +151,15 @@ class DistrictModel(RegressorMixin, BaseEstimator):
 
     def near_share(self, matrix: Floats) -> Floats:
         """How much the estimator among known districts counts, from 0 to 1."""
-        away = (self.distance_km(matrix) / self.reach_km) ** self.sharpness
+        away = (self._softened_km(matrix) / self.reach_km) ** self.sharpness
         share: Floats = self.trust / (1 + away)
         return share
 
     def distance_km(self, matrix: Floats) -> Floats:
         """The kilometres to the nearest training district."""
+        return self._softened_km(matrix) - SOFTENING["Place"]
+
+    def _softened_km(self, matrix: Floats) -> Floats:
         scale = self.preprocessing_.named_steps["scale"]
         column = matrix[:, DISTANCE_COLUMN]
         kilometres: Floats = np.exp(

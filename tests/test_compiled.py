@@ -1,8 +1,11 @@
 """A compiled model is the model, to the last bit that counts, and no file can pretend to be one."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.optimize import brentq
 from sklearn.ensemble import VotingRegressor
 from xgboost import XGBRegressor
 
@@ -17,8 +20,10 @@ from housing_lib import (
     searching,
     shallow,
 )
+from housing_lib.answering import CompiledModel, PlainModel
 from housing_lib.data import FEATURES, TARGET
 from housing_lib.model import DistrictModel
+from serve import schemas
 
 SMALL = {
     "xgboost": {"n_estimators": 30, "max_depth": 6},
@@ -164,6 +169,23 @@ def test_the_nearest_training_district_is_found_with_its_distance(arrays, traini
     assert arrays.districts[row, 6] == training.loc[5, "Latitude"]
     _, far = arrays.nearest(42.0, -115.0)
     assert far > 50
+
+
+@pytest.mark.parametrize(("away", "is_far"), [(9.8, False), (10.2, True)])
+def test_a_place_is_far_in_files_where_it_is_far_over_http(
+    arrays, calibrated, training, away, is_far
+):
+    def beyond(longitude):
+        return arrays.nearest(37.75, longitude)[1] - away
+
+    there = brentq(beyond, -124.0, -122.45)  # in the sea before San Francisco
+    asked = training[list(FEATURES)].head(1).assign(Latitude=37.75, Longitude=there).to_numpy()
+    champion = SimpleNamespace(release=SimpleNamespace(name="", version=1, stage=""))
+    (told,) = schemas.predictions(champion, asked, arrays.answer(asked))
+    assert told.nearest_training_district_km == away
+    assert told.far_from_training == is_far
+    for model in (CompiledModel(arrays), PlainModel(calibrated)):
+        assert model.answer(asked).flags == ["far_from_known" if is_far else ""]
 
 
 @pytest.mark.parametrize("damage", ["a bit", "cut off", "empty", "text", "missing"])
