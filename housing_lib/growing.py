@@ -5,7 +5,7 @@ from functools import partial
 from typing import Any
 
 import optuna
-from sklearn.ensemble import ExtraTreesRegressor, HistGradientBoostingRegressor
+from sklearn.ensemble import HistGradientBoostingRegressor
 from xgboost import XGBRegressor
 from xgboost.callback import EarlyStopping, TrainingCallback
 
@@ -61,11 +61,7 @@ def fit(
 
 
 def _grow_forest(
-    forest: RoundedForest | ExtraTreesRegressor,
-    fit: Fit,
-    stages: Stages,
-    asked: optuna.Trial,
-    val: Part,
+    forest: RoundedForest, fit: Fit, stages: Stages, asked: optuna.Trial, val: Part
 ) -> int:
     forest.set_params(warm_start=True)
     for stage, size in enumerate([*range(stages.step, stages.end, stages.step), stages.end]):
@@ -98,7 +94,6 @@ def _grow_boosters(
 
 GROW: dict[type, Callable[..., int]] = {
     RoundedForest: _grow_forest,
-    ExtraTreesRegressor: _grow_forest,
     HistGradientBoostingRegressor: _grow_histograms,
     XGBRegressor: _grow_boosters,
 }
