@@ -96,15 +96,14 @@ class Search:
         return model.fit(train.districts, train.y, near_fitted=reused, prepared=before)
 
 
-def pruner_of(family: str) -> optuna.pruners.BasePruner:
-    """What drops trials that fall behind those before them."""
-    return optuna.pruners.MedianPruner(n_startup_trials=4, n_warmup_steps=_warm_up(family))
-
-
-def _warm_up(family: str) -> int:
+def pruner_of(family: str, growth: float = 1.0) -> optuna.pruners.BasePruner:
+    """What drops trials that fall behind those before them, where there is more than one stage."""
+    stages = growing.stages_of(family, growth)
+    if stages is None or stages.step == stages.end:
+        return optuna.pruners.NopPruner()
     # A slow learner that ends best is behind at first, so boosting is not judged too early.
-    stages = get_family(family).stages
-    return stages.end // stages.step // 5 if stages else 0
+    warm_up = stages.end // stages.step // 5
+    return optuna.pruners.MedianPruner(n_startup_trials=4, n_warmup_steps=warm_up)
 
 
 def distributions(family: str) -> dict[str, BaseDistribution]:

@@ -14,7 +14,7 @@ from optuna.trial import FrozenTrial, TrialState
 from housing_lib import compute, studies
 from housing_lib.families import get_family, make_estimator
 from housing_lib.parts import Part
-from housing_lib.processes import cores
+from housing_lib.processes import cores, one_blas_thread
 from housing_lib.settings import get_settings
 from housing_lib.trials import (
     Search,
@@ -85,7 +85,7 @@ def tune(
         studies.refuse_shared()
     name = study_name(family, train, val, seed=seed, growth=growth, abreast=abreast)
     with studies.alone(name):
-        search = Search(family, seed, growth, studies.open_study(name, pruner_of(family)))
+        search = Search(family, seed, growth, studies.open_study(name, pruner_of(family, growth)))
         if studies.is_shared():
             _search_together(search, train, val, n_trials, on_trial)
         elif abreast > 1 or get_settings().cluster:
@@ -94,7 +94,8 @@ def tune(
             _search_alone(search, train, val, n_trials, on_trial)
     if search.estimator is None or search.best.number != search.fitted:
         search.estimator = make_estimator(family, search.best.params, seed=seed)
-        search.estimator.fit(train.X, train.y)
+        with one_blas_thread():  # as in the trial
+            search.estimator.fit(train.X, train.y)
     return search
 
 
@@ -164,7 +165,7 @@ def _try_elsewhere(
 ) -> tuple[Trial, dict[int, float]]:
     """A trial and what it reported, by a worker that knows what the trials before it reported."""
     family, seed, growth, train, val = shared
-    study = optuna.create_study(pruner=pruner_of(family))
+    study = optuna.create_study(pruner=pruner_of(family, growth))
     study.add_trials(past)
     study.enqueue_trial(params)
     asked = study.ask(distributions(family))

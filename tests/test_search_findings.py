@@ -5,8 +5,8 @@ from dataclasses import replace
 import optuna
 import pytest
 
-from housing_lib import data, families, features, search_findings, tuning
-from housing_lib.trials import FEWEST_TRIALS, Search, Trial
+from housing_lib import data, families, features, growing, search_findings, tuning
+from housing_lib.trials import FEWEST_TRIALS, Search, Trial, pruner_of
 
 
 def search_of(*errors: float, family: str = "xgboost", growth: float = 1.0, **params: float):
@@ -118,3 +118,18 @@ def test_a_quick_look_grows_as_far_as_it_says():
     assert told.startswith("A trial grows up to 20 trees. ")
     told = search_findings.describe_search("xgboost", growth=0.2)
     assert told.startswith("A trial grows up to 180 trees; it stops growing once")
+
+
+@pytest.mark.parametrize("growth", [0.05, 0.2, 1.0])
+@pytest.mark.parametrize("family", families.FAMILIES)
+def test_a_trial_is_said_to_be_cut_short_where_it_can_be(family, growth):
+    stages = growing.stages_of(family, growth)
+    later = stages.end // stages.step - 1 if stages else 0
+    study = optuna.create_study(pruner=pruner_of(family, growth))
+    for error in (*[0.4] * 4, 0.5):
+        trial = study.ask()
+        trial.report(error, later)
+        cut = trial.should_prune()
+        study.tell(trial, error)
+    told = search_findings.describe_search(family, growth=growth)
+    assert cut == ("is cut short (pruned)" in told)

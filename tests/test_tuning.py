@@ -3,9 +3,10 @@
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
-import optuna
 import pytest
 from clusters import kill_busy_worker
+from sklearn.linear_model import Ridge
+from threadpoolctl import threadpool_info
 
 from housing_lib import compute, data, families, features, studies, tuning
 from housing_lib.accuracy import metrics
@@ -70,6 +71,23 @@ def test_the_number_of_trials_is_a_total_and_a_stopped_search_comes_to_the_same(
     assert [one.metrics for one in straight.trials] == [one.metrics for one in resumed.trials]
     model = resumed.best_model(split["train"])
     assert model.near_.get_params() == straight.estimator.get_params()
+
+
+def test_the_best_of_a_resumed_search_is_fitted_again_as_the_trial_was(split, monkeypatch):
+    train, val = split["train"], split["val"]
+    tuning.tune("ridge", train, val, n_trials=1, seed=6)
+    threads = []
+
+    class Watched(Ridge):
+        def fit(self, *given):
+            threads.append(
+                {one["num_threads"] for one in threadpool_info() if one["user_api"] == "blas"}
+            )
+            return super().fit(*given)
+
+    monkeypatch.setattr(tuning, "make_estimator", lambda *_, **__: Watched())
+    tuning.tune("ridge", train, val, n_trials=1, seed=6)
+    assert threads == [{1}]
 
 
 def test_a_trial_whose_process_was_killed_is_tried_again(split, own_root):
@@ -151,13 +169,9 @@ def test_trials_that_fall_behind_are_pruned(split):
     assert min(trial.metrics["val_rmse"] for trial in pruned) > search.best.metrics["val_rmse"]
 
 
-def test_pruned_trials_of_a_quick_look_are_noted_with_the_longer_steps_they_took(
-    split, monkeypatch
-):
-    median = optuna.pruners.MedianPruner(n_startup_trials=1, n_warmup_steps=0)
-    monkeypatch.setattr(tuning, "pruner_of", lambda family: median)
+def test_a_quick_look_prunes_too_and_notes_the_longer_steps_that_were_taken(split):
     train, val = split["train"], split["val"]
-    search = tuning.tune("xgboost", train, val, n_trials=5, seed=0, growth=QUICK)
+    search = tuning.tune("xgboost", train, val, n_trials=8, seed=0, growth=QUICK)
     rates = [one.params["learning_rate"] for one in search.trials if one.state == "pruned"]
     assert rates
     assert min(rates) >= families.FAMILIES["xgboost"].space["learning_rate"].low / QUICK
