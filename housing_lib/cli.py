@@ -86,10 +86,10 @@ def tune(
 ) -> None:
     """Search one family's hyperparameters on the preprocessed districts.
 
-    The trials are kept: `housing run` takes them from there, if seed and growth are the same and
-    they did not run abreast. A search that was stopped goes on. Several machines share one
-    search by HOUSING_STUDY_URL: one begins it, the others `--join`; the number of trials stays the
-    total, and the trial of a machine that dies is run again by another.
+    The trials are kept: `housing run` takes them from there, if seed, growth, code and packages
+    are the same and they did not run abreast. A search that was stopped goes on. Several machines
+    share one search by HOUSING_STUDY_URL: one begins it, the others `--join`; the number of trials
+    stays the total, and the trial of a machine that dies is run again by another.
     """
     from housing_lib import compute, families, parts, studies, tuning
     from housing_lib.processes import cores

@@ -111,9 +111,9 @@ def total_to_join(name: str) -> int:
         return int(optuna.load_study(study_name=name, storage=_database()).user_attrs[TOTAL])
     except KeyError:
         raise StudyError(
-            f"nobody began the search {name}: same family, data, seed and growth. Begin it by "
-            "`housing tune FAMILY --trials N`, or with the data that the others have. "
-            "Nothing was run."
+            f"nobody began the search {name}: same family, data, seed and growth, same code, "
+            "Python and packages. Begin it by `housing tune FAMILY --trials N`, or join with what "
+            "the others have. Nothing was run."
         ) from None
 
 

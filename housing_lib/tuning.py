@@ -11,7 +11,7 @@ import optuna
 from optuna.distributions import BaseDistribution, FloatDistribution, IntDistribution
 from optuna.trial import FrozenTrial, TrialState
 
-from housing_lib import compute, studies
+from housing_lib import compute, keys, studies
 from housing_lib.families import get_family, make_estimator
 from housing_lib.parts import Part
 from housing_lib.processes import cores, one_blas_thread
@@ -102,18 +102,29 @@ def tune(
 def study_name(
     family: str, train: Part, val: Part, *, seed: int, growth: float = 1.0, abreast: int = 1
 ) -> str:
-    """The name of exactly this search: same family, same data, same seed, same growth.
+    """The name of exactly this search: same family, data, seed and growth, same code and packages.
+
+    It is made as the key of a step is, so that a step which runs again because code
+    or packages changed takes no trial that was made before.
 
     Raises
     ------
     FamilyError
         If there is no such family.
     """
-    told = (get_family(family), seed, growth, *((abreast,) if abreast > 1 else ()))
-    digest = hashlib.sha256(repr(told).encode())
-    for part in (train, val):
-        digest.update(part.X.tobytes() + part.y.tobytes())
-    return f"{family}-{digest.hexdigest()[:12]}"
+    chosen = {"family": get_family(family), "seed": seed, "growth": growth, "abreast": abreast}
+    made_of = keys.ingredients(
+        notebook=None,
+        modules=["tuning"],
+        tables={"families.FAMILIES": ""},
+        parameters=chosen,
+        inputs={"train": _digest(train), "val": _digest(val)},
+    )
+    return f"{family}-{keys.key_of(made_of)[:12]}"
+
+
+def _digest(part: Part) -> str:
+    return hashlib.sha256(part.X.tobytes() + part.y.tobytes()).hexdigest()
 
 
 def _search_alone(

@@ -8,7 +8,7 @@ from clusters import kill_busy_worker
 from sklearn.linear_model import Ridge
 from threadpoolctl import threadpool_info
 
-from housing_lib import compute, data, families, features, studies, tuning
+from housing_lib import compute, data, families, features, keys, studies, tuning
 from housing_lib.accuracy import metrics
 
 pytestmark = pytest.mark.usefixtures("own_root")
@@ -88,6 +88,30 @@ def test_the_best_of_a_resumed_search_is_fitted_again_as_the_trial_was(split, mo
     monkeypatch.setattr(tuning, "make_estimator", lambda *_, **__: Watched())
     tuning.tune("ridge", train, val, n_trials=1, seed=6)
     assert threads == [{1}]
+
+
+def test_a_search_begins_anew_when_code_or_packages_changed(split, monkeypatch):
+    train, val = split["train"], split["val"]
+
+    def name():
+        return tuning.study_name("xgboost", train, val, seed=1)
+
+    assert (before := name()) == name()
+    monkeypatch.setitem(families.FAMILIES, "ridge", families.FAMILIES["lasso"])
+    assert name() == before
+    with monkeypatch.context() as patch:
+        patch.setattr(keys, "lock_digest", lambda: "another")
+        assert name() != before
+    read, edited = keys._module, ""
+
+    def module_of(asked):
+        more = "CHANGED = True\n" if asked == edited else ""
+        return keys._Module(asked, read(asked).text + more)
+
+    monkeypatch.setattr(keys, "_module", module_of)
+    assert name() == before
+    for edited in ("growing", "estimators", "trials", "features", "tuning"):
+        assert name() != before, edited
 
 
 def test_a_trial_whose_process_was_killed_is_tried_again(split, own_root):
