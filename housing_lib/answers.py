@@ -22,26 +22,15 @@ def answers(model: Any, districts: pd.DataFrame | Floats, *, coverage: float = C
     DataError
         If the coverage is not from 0.01 to 0.99, or columns are missing.
     """
-    low, high = model.predict_interval(districts, coverage)
     values = DistrictColumns().fit_transform(districts)
+    matrix = model.model_.transform(districts)
+    prices, low, high, errors = model.answer_matrix(matrix, coverage)
     table = {
-        "price": model.predict(districts),
+        "price": prices,
         "low": low,
         "high": high,
-        "expected_error": model.expected_error(districts),
+        "expected_error": errors,
         "region": regions(values[:, 6], values[:, 7]),
+        "flags": flag_texts(values, prices, model.model_.distance_km(matrix)),
     }
-    return pd.DataFrame(table).assign(flags=flags(model, districts, table["price"]))
-
-
-def flags(model: Any, districts: pd.DataFrame | Floats, prices: Floats) -> list[str]:
-    """The flags of each district, separated by blanks.
-
-    Raises
-    ------
-    DataError
-        If columns are missing from a table, or an array has not eight.
-    """
-    values = DistrictColumns().fit_transform(districts)
-    inner = model.model_
-    return flag_texts(values, prices, inner.distance_km(inner.transform(districts)))
+    return pd.DataFrame(table)

@@ -121,15 +121,28 @@ class CalibratedModel(RegressorMixin, BaseEstimator):
         DataError
             If the coverage is not from 0.01 to 0.99, or columns are missing.
         """
+        prices, low, high, _ = self.answer_matrix(self.model_.transform(X), coverage)
+        return prices, low, high
+
+    def answer_matrix(
+        self, matrix: Floats, coverage: float = 0.9
+    ) -> tuple[Floats, Floats, Floats, Floats]:
+        """Prices, the ends of their intervals, and the errors to expect, of a model matrix.
+
+        Raises
+        ------
+        DataError
+            If the coverage is not from 0.01 to 0.99.
+        """
         if not COVERAGES[0] <= coverage <= COVERAGES[-1]:
             raise DataError(
                 f"coverage {coverage}: expected from {COVERAGES[0]} to {COVERAGES[-1]}. "
                 "Nothing was predicted."
             )
-        evidence = _evidence(self.model_, self.model_.transform(X))
-        half = np.interp(coverage, COVERAGES, self.quantiles_) * self._expected(evidence)
-        prices = evidence[:, 0]
-        return prices, np.maximum(prices - half, 0), np.maximum(prices + half, 0)
+        evidence = _evidence(self.model_, matrix)
+        prices, errors = evidence[:, 0], self._expected(evidence)
+        half = np.interp(coverage, COVERAGES, self.quantiles_) * errors
+        return prices, np.maximum(prices - half, 0), np.maximum(prices + half, 0), errors
 
     def _draw(self, rows: int) -> npt.NDArray[np.intp]:
         _, held = train_test_split(np.arange(rows), test_size=self.held_out, random_state=self.seed)

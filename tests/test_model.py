@@ -6,6 +6,7 @@ import pytest
 
 from housing_lib import answers, data, families, intervals
 from housing_lib.data import DataError
+from housing_lib.flags import flag_texts
 
 
 @pytest.fixture(scope="module")
@@ -107,8 +108,20 @@ def test_flags_say_what_to_be_careful_about(champion):
     assert "far_from_known" in found[3]
 
 
-def test_a_price_near_the_limit_is_flagged(champion):
-    assert answers.flags(champion, _district(), np.array([4.9])) == ["at_limit"]
+def test_a_price_near_the_limit_is_flagged():
+    assert flag_texts(_district().to_numpy(), np.array([4.9]), np.zeros(1)) == ["at_limit"]
+
+
+def test_an_answer_is_what_the_model_says_and_looks_around_once(champion, districts, monkeypatch):
+    some = districts[3_000:3_100]
+    expected = [champion.predict(some), *champion.predict_interval(some, 0.5)]
+    expected.append(champion.expected_error(some))
+    looked, transform = [], champion.model_.transform
+    monkeypatch.setattr(champion.model_, "transform", lambda X: looked.append(1) or transform(X))
+    given = answers.answers(champion, some, coverage=0.5)
+    assert looked == [1]
+    for name, values in zip(["price", "low", "high", "expected_error"], expected, strict=True):
+        np.testing.assert_array_equal(given[name], values)
 
 
 def test_a_missing_place_is_neither_far_nor_outside(champion):
