@@ -30,6 +30,7 @@ from housing_lib.places import regions
 OnFit = Callable[[str], None]
 BLOCK_FOLDS = 5
 BLOCK_DEGREES = 0.5
+NO_BLOCK = 0
 CHAMPION = "the champion"
 RAW_NAME = "XGBoost on the eight columns"
 # The peer that others publish: XGBoost on the eight columns alone, tuned on random splits.
@@ -56,7 +57,7 @@ def baselines(train: Part, val: Part, test: Part) -> dict[str, Floats]:
     """
     districts, prices = unite(train, val)
     places = ["Latitude", "Longitude"]
-    nearest = make_pipeline(SimpleImputer(), KNeighborsRegressor(10))
+    nearest = make_pipeline(SimpleImputer(keep_empty_features=True), KNeighborsRegressor(10))
     nearest.fit(districts[places], prices)
     models = {
         "linear regression on the eight columns": make_pipeline(make_columns(), LinearRegression()),
@@ -130,10 +131,14 @@ def _fit_and_predict(
 
 
 def blocks(districts: pd.DataFrame) -> npt.NDArray[np.int64]:
-    """One number a block of half a degree, for each district the number of its own."""
-    rows = np.floor(districts["Latitude"] / BLOCK_DEGREES).astype(int)
-    columns = np.floor(districts["Longitude"] / BLOCK_DEGREES).astype(int)
-    numbers: npt.NDArray[np.int64] = (rows * 10_000 + columns).to_numpy()
+    """One number a block of half a degree, for each district the number of its own.
+
+    Districts without a place are one block more.
+    """
+    rows, columns = (
+        np.floor(districts[name] / BLOCK_DEGREES) for name in ("Latitude", "Longitude")
+    )
+    numbers: npt.NDArray[np.int64] = (rows * 10_000 + columns).fillna(NO_BLOCK).to_numpy("int64")
     return numbers
 
 

@@ -1,5 +1,7 @@
 """The slices of districts that no new model may make worse."""
 
+from itertools import pairwise
+
 import numpy as np
 import pandas as pd
 
@@ -41,8 +43,12 @@ def _regions(districts: pd.DataFrame) -> dict[str, Mask]:
 
 
 def _quarters(values: Floats, among: Mask) -> dict[str, Mask]:
-    edges = np.quantile(values[among], [0, 0.25, 0.5, 0.75, 1])
-    band = np.clip(np.searchsorted(edges, values, side="left") - 1, 0, 3)
-    return {
-        f"{dollars(edges[k])} to {dollars(edges[k + 1])}": among & (band == k) for k in range(4)
-    }
+    if not among.any():
+        return {}
+    quantiles = np.quantile(values[among], [0, 0.25, 0.5, 0.75, 1])
+    # Edges that read the same are one, so that no band takes the name of another.
+    edges = {dollars(edge): edge for edge in quantiles}
+    names = [f"{low} to {high}" for low, high in pairwise(edges)] or list(edges)
+    inner = list(edges.values())[1:-1]
+    band = np.searchsorted(inner, values, side="left")
+    return {name: among & (band == k) for k, name in enumerate(names)}

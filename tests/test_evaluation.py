@@ -1,5 +1,7 @@
 """How good a model is, and how sure that is."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -76,6 +78,19 @@ def test_blocks_held_out_on_a_cluster_give_the_same_prices(split, request):
     request.getfixturevalue("on_cluster")
     there = evaluation.block_predictions(model, *some)
     np.testing.assert_array_equal(there["xgboost"], here["xgboost"])
+
+
+def test_districts_without_a_place_are_held_out_together_and_told_apart(split, monkeypatch):
+    monkeypatch.setitem(evaluation.RAW_BOOSTER, "n_estimators", 2)
+    train, test = split["train"], split["test"]
+    holed = train.districts.copy()
+    holed.loc[3, "Latitude"] = np.nan
+    holed.loc[[5, 8], "Longitude"] = np.nan
+    numbers = evaluation.blocks(holed)
+    assert set(numbers[[3, 5, 8]]) == {evaluation.NO_BLOCK}
+    assert (np.delete(numbers, [3, 5, 8]) != evaluation.NO_BLOCK).all()
+    nowhere = replace(train, districts=holed.assign(Latitude=np.nan, Longitude=np.nan))
+    assert len(evaluation.baselines(nowhere, nowhere, test)) == 4
 
 
 def test_blocks_are_held_out_whole(split):

@@ -7,7 +7,7 @@ import pytest
 import xgboost
 
 from housing_lib import gains, gate, guarded, parts
-from housing_lib.data import FEATURES, capped
+from housing_lib.data import FEATURES, PRICE_CAP, capped
 from housing_lib.gate import Evidence, Incumbent, Interval, Limits
 from housing_lib.places import REGIONS
 
@@ -230,3 +230,20 @@ def test_a_district_without_a_place_is_in_no_region_and_small_slices_are_left_ou
     assert not any(slices[name][:10].any() for name in REGIONS if name in slices)
     assert all(mask.sum() >= guarded.LEAST_ROWS for mask in slices.values())
     assert len(slices) < 13
+
+
+def test_bands_of_tied_prices_are_one_and_leave_no_district_out():
+    prices = np.repeat([1.0, 2.0, 3.0], [150, 50, 50])
+    bands = guarded.price_slices(prices)
+    assert bands.pop("capped districts").sum() == 0
+    assert {name: mask.sum() for name, mask in bands.items()} == {
+        "$100,000 to $200,000": 200,
+        "$200,000 to $300,000": 50,
+    }
+    (alike,) = guarded.answer_slices(np.ones(60)).values()
+    assert alike.all()
+
+
+def test_where_every_price_is_capped_there_is_no_band_to_guard():
+    (found,) = guarded.price_slices(np.full(60, PRICE_CAP)).values()
+    assert found.all()
