@@ -2,6 +2,7 @@
 
 import hashlib
 import subprocess
+import sys
 import warnings
 from difflib import get_close_matches
 from pathlib import Path
@@ -25,6 +26,7 @@ from housing_lib.settings import get_settings
 BUNDLED_SHA256 = "6c920b8ea6eae64f9e0a29ec8cc9c82ccd01d977bd1dcad4a8c15ab1fe30978a"
 PARTS = ("train", "val", "test")
 SOURCES = ("bundled", "sklearn")
+UNNAMED = "(unnamed)"
 
 
 class DataError(HousingError):
@@ -146,7 +148,10 @@ def read_table(path: Path) -> pd.DataFrame:
 def _read_csv(path: Path) -> pd.DataFrame:
     # By itself pandas renames a repeated column, and takes the first column of rows that
     # are longer than the header for an index.
-    header = pd.read_csv(path, header=None, nrows=1, dtype=str).iloc[0]
+    header = pd.read_csv(path, header=None, nrows=1, dtype=str).iloc[0].fillna(UNNAMED)
+    for mark, name in {";": "semicolons", "\t": "tabs"}.items():
+        if len(header) == 1 and mark in header[0]:
+            raise ValueError(f"found columns separated by {name}; expected commas")
     with warnings.catch_warnings():
         warnings.simplefilter("error", pd.errors.ParserWarning)
         try:
@@ -190,7 +195,7 @@ def check(
     wanted = [name for name in CONTRACT if target or name != TARGET]
     problems = _column_problems(table, wanted, extra_columns)
     present = [name for name in wanted if list(table.columns).count(name) == 1]
-    numbers: pd.DataFrame = table[present].apply(pd.to_numeric, errors="coerce").astype("float64")
+    numbers = table[present].apply(_as_floats)
     for name in present:
         problems += _value_problems(name, table[name], numbers[name])
     if table.empty:
@@ -217,8 +222,21 @@ def check_rows(table: pd.DataFrame, *, origin: str) -> tuple[pd.DataFrame, pd.Se
     if problems:
         raise DataError(_contract_text(origin, problems, len(table)))
     given = table[list(CONTRACT)].reset_index(drop=True)
-    numbers = given.apply(pd.to_numeric, errors="coerce").astype("float64")
+    numbers = given.apply(_as_floats)
     return numbers, _row_faults(given, numbers)
+
+
+def _as_floats(values: pd.Series) -> pd.Series:
+    try:
+        return pd.to_numeric(values, errors="coerce").astype("float64")
+    except OverflowError:  # a whole number of hundreds of digits
+        return pd.to_numeric(values.map(_within_floats), errors="coerce").astype("float64")
+
+
+def _within_floats(value: Any) -> Any:
+    if isinstance(value, int) and abs(value) > sys.float_info.max:
+        return np.inf if value > 0 else -np.inf
+    return value
 
 
 def _column_problems(table: pd.DataFrame, wanted: list[str], extra_columns: bool) -> list[str]:
@@ -231,8 +249,12 @@ def _column_problems(table: pd.DataFrame, wanted: list[str], extra_columns: bool
             hint = f"; is it '{by_lower[near[0]]}'?" if near else ""
             problems.append(f"{name:<11} missing column{hint}")
     if not extra_columns:
-        problems += [f"{name:<11} column not in the contract" for name in unknown]
-    repeated = table.columns[table.columns.duplicated()]
+        index = "; was the table written with its index?"
+        problems += [
+            f"{name:<11} column not in the contract{index if name == UNNAMED else ''}"
+            for name in unknown
+        ]
+    repeated = [name for name in wanted if list(table.columns).count(name) > 1]
     return problems + [f"{name:<11} column stands there twice" for name in repeated]
 
 
@@ -255,7 +277,7 @@ def _value_problems(name: str, given: pd.Series, numbers: pd.Series) -> list[str
         first = int(mask.to_numpy().argmax())
         problems.append(
             f"{name:<11} {mask.sum():,} {_values(mask.sum())} {fault}, "
-            f"first in row {first} ({given.iloc[first]!s}); {expected}"
+            f"first in row {first} ({given.iloc[first]!s:.40}); {expected}"
         )
     return problems
 

@@ -82,6 +82,28 @@ def test_a_repeated_column_is_refused(districts):
     twice = pd.concat([districts.head(3), districts.head(3)[["MedInc"]]], axis=1)
     with pytest.raises(data.DataError, match="MedInc      column stands there twice"):
         data.check(twice)
+    notes = districts.head(3).assign(note=1)
+    notes = notes[[*notes.columns, "note"]]
+    assert len(data.check(notes, extra_columns=True)) == 3
+    with pytest.raises(data.DataError, match="note        column not in the contract"):
+        data.check(notes)
+
+
+def test_a_table_that_was_written_with_its_index_is_told_so(districts, tmp_path):
+    districts.head(3).to_csv(tmp_path / "own.csv")
+    with pytest.raises(data.DataError, match=r"\(unnamed\) +column .* written with its index\?"):
+        data.acquire(str(tmp_path / "own.csv"))
+
+
+def test_whole_numbers_of_any_length_break_the_contract(districts, tmp_path):
+    for digits in (400, 5_000):
+        long = districts.head(3).astype({"Population": int}).astype(object)
+        long.loc[1, "Population"] = "1" * digits
+        long.to_csv(tmp_path / "own.csv", index=False)
+        with pytest.raises(data.DataError, match=r"Population  1 value .*first in row 1"):
+            data.acquire(str(tmp_path / "own.csv"))
+        _, faults = data.check_rows(data.read_table(tmp_path / "own.csv"), origin="arrivals")
+        assert faults[1].startswith("Population ")
 
 
 @pytest.mark.parametrize(
@@ -91,6 +113,8 @@ def test_a_repeated_column_is_refused(districts):
         ("cut.parquet", b"PAR1 and no more", "cannot be read"),
         ("binary.csv", b"\xff\xfe\x00\x01", "cannot be read"),
         ("table.xlsx", b"", "expected a .csv or .parquet file"),
+        ("german.csv", b"MedInc;HouseAge\n8,3;41\n", "separated by semicolons; expected commas"),
+        ("tabs.csv", b"MedInc\tHouseAge\n8.3\t41\n", "separated by tabs; expected commas"),
     ],
 )
 def test_files_that_cannot_be_read_are_named_with_the_reason(tmp_path, name, content, reason):

@@ -184,6 +184,9 @@ def test_an_error_map_leaves_out_districts_without_a_place(districts):
     holed = districts.copy()
     holed.iloc[:5, 6:8] = np.nan
     plots.error_map(holed, np.zeros(len(holed)))
+    for column in ("Latitude", "Longitude"):
+        nowhere = districts.assign(**{column: np.nan})
+        figure_of(plots.error_map(nowhere, np.ones(len(nowhere)))).canvas.draw()
 
 
 def test_families_stand_in_order_of_their_validation_error():

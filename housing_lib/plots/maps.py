@@ -53,7 +53,8 @@ def error_map(districts: pd.DataFrame, errors: Floats) -> Axes:
         cmap=BELOW_TO_ABOVE,
         linewidths=0.1,
     )
-    limit = float(np.quantile(np.abs(np.asarray(cells.get_array())), 0.98)) or 1.0
+    sizes = np.abs(np.asarray(cells.get_array()))
+    limit = (float(np.quantile(sizes, 0.98)) if len(sizes) else 0) or 1.0
     cells.set_clim(-limit, limit)
     _colour_bar(cells, axes, "mean error: prediction minus price (dollars)", extend="both")
     _name_cities(axes)
@@ -65,7 +66,8 @@ def _map_axes(districts: pd.DataFrame) -> Axes:
     axes = new_axes(width=7, height=6.2)
     longitude, latitude = CONTRACT["Longitude"], CONTRACT["Latitude"]
     axes.set(xlim=(longitude.low, longitude.high), ylim=(latitude.low, latitude.high))
-    axes.set_aspect(float(1 / np.cos(np.deg2rad(districts["Latitude"].mean()))))
+    middle = np.nan_to_num(districts["Latitude"].mean(), nan=(latitude.low + latitude.high) / 2)
+    axes.set_aspect(float(1 / np.cos(np.deg2rad(middle))))
     axes.set(xlabel="longitude (degrees)", ylabel="latitude (degrees)")
     return axes
 
