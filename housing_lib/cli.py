@@ -49,10 +49,10 @@ def data(
         districts_data.restore_bundled()
     districts = districts_data.acquire(source)
     shown = Table(title=f"{len(districts):,} districts from {source}", title_justify="left")
-    quality = districts_data.quality(districts)
-    for name in ("column", *quality.columns):
+    columns = districts_data.summarise(districts)
+    for name in ("column", *columns.columns):
         shown.add_column(name, justify="left" if name in ("column", "unit") else "right")
-    for row in quality.itertuples():
+    for row in columns.itertuples():
         shown.add_row(
             *(f"{value:,.5g}" if isinstance(value, float) else str(value) for value in row)
         )

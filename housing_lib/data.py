@@ -26,6 +26,7 @@ from housing_lib.settings import get_settings
 BUNDLED_SHA256 = "6c920b8ea6eae64f9e0a29ec8cc9c82ccd01d977bd1dcad4a8c15ab1fe30978a"
 PARTS = ("train", "val", "test")
 SOURCES = ("bundled", "sklearn")
+CAP_TOLERANCE = 1e-6  # in 100,000 USD: what single precision leaves of a price
 UNNAMED = "(unnamed)"
 
 
@@ -303,7 +304,7 @@ def _contract_text(origin: str, problems: list[str], rows: int) -> str:
     return "\n".join([*lines, "Nothing was written. data/README.md describes each column."])
 
 
-def quality(districts: pd.DataFrame) -> pd.DataFrame:
+def summarise(districts: pd.DataFrame) -> pd.DataFrame:
     """What a reader should know of each column: range, missing values, distinct values."""
     return pd.DataFrame(
         {
@@ -324,8 +325,11 @@ def duplicates(districts: pd.DataFrame) -> int:
 
 
 def capped(prices: pd.Series | Floats) -> npt.NDArray[np.bool_]:
-    """Which prices stand at the census's upper limit, so that the true one is unknown."""
-    return np.asarray(prices) >= PRICE_CAP
+    """Which prices stand at the census's upper limit, so that the true one is unknown.
+
+    Higher prices, which a source of somebody's own may have, are what they say.
+    """
+    return np.isclose(prices, PRICE_CAP, rtol=0, atol=CAP_TOLERANCE)
 
 
 def row_ids(districts: pd.DataFrame) -> Ids:

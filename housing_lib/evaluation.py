@@ -175,8 +175,8 @@ def judge(
 ) -> Judgement:
     """The judgement on a calibrated champion that was fitted on training and validation districts.
 
-    The test districts are used once. In unseen blocks it is other models that are
-    judged, fitted five times on what was not held out.
+    The champion answers for the test districts once. In unseen blocks it is other
+    models that are judged, fitted five times on what was not held out.
 
     Parameters
     ----------
@@ -217,7 +217,10 @@ def judge(
 
 
 def slice_masks(districts: pd.DataFrame, prices: Floats) -> dict[tuple[str, str], Any]:
-    """Which districts belong to each slice: by price, income, region, age, and at the limit."""
+    """Which districts belong to each slice: by price, income, region and age.
+
+    And where prices stand at the census's limit, those and the others.
+    """
     masks: dict[tuple[str, str], Any] = {}
     for by, values, edges in (
         ("price", prices, [0, 1, 2, 3, 4, np.inf]),
@@ -228,8 +231,9 @@ def slice_masks(districts: pd.DataFrame, prices: Floats) -> dict[tuple[str, str]
             masks[by, _band(by, low, high)] = (values >= low) & (values < high)
     found = regions(districts["Latitude"].to_numpy(), districts["Longitude"].to_numpy())
     masks |= {("region", name): found == name for name in np.unique(found)}
-    masks["limit", "below the limit"] = ~capped(prices)
-    masks["limit", "at the limit"] = capped(prices)
+    if capped(prices).any():
+        masks["limit", "not at the limit"] = ~capped(prices)
+        masks["limit", "at the limit"] = capped(prices)
     return {key: np.asarray(mask) for key, mask in masks.items() if np.any(mask)}
 
 

@@ -4,14 +4,15 @@ from dataclasses import dataclass
 from numbers import Integral
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from housing_lib import geography
-from housing_lib.data import CONTRACT, PRICE_CAP, TARGET, USD_PER_UNIT, quality
+from housing_lib.data import CONTRACT, TARGET, USD_PER_UNIT, capped, duplicates, summarise
 
 MOST_ROOMS = 20
 MOST_PEOPLE = 10
-FEW_HOUSEHOLDS = (0, 0.01, 0.05, 0.25, 0.5, 0.75, 1)
+HOUSEHOLD_SHARES = (0, 0.01, 0.05, 0.25, 0.5, 0.75, 1)
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,21 @@ class Findings:
         )
 
 
+def complete(districts: pd.DataFrame) -> pd.DataFrame:
+    """The districts without missing values.
+
+    In a column without any value all of them get the lowest that is possible, so that
+    it tells none from another, and the other columns can be looked at.
+    """
+    lowest = {name: CONTRACT[name].low for name in empty_columns(districts)}
+    return districts.fillna(lowest).dropna()
+
+
+def empty_columns(districts: pd.DataFrame) -> list[str]:
+    """The columns in which no district has a value."""
+    return list(districts.columns[districts.isna().all()])
+
+
 def explore(everything: pd.DataFrame, districts: pd.DataFrame) -> Findings:
     """The findings: the state of `everything`, and what the prices of `districts` follow.
 
@@ -74,9 +90,9 @@ def explore(everything: pd.DataFrame, districts: pd.DataFrame) -> Findings:
     return Findings(
         rows=len(everything),
         missing=int(everything.isna().sum().sum()),
-        duplicates=int(everything.duplicated().sum()),
-        capped_rows=int((everything[TARGET] >= PRICE_CAP).sum()),
-        capped=float((everything[TARGET] >= PRICE_CAP).mean()),
+        duplicates=duplicates(everything),
+        capped_rows=int(capped(everything[TARGET]).sum()),
+        capped=float(capped(everything[TARGET]).mean()),
         explored_rows=len(districts),
         many_rooms=int((districts["AveRooms"] > MOST_ROOMS).sum()),
         many_people=int((districts["AveOccup"] > MOST_PEOPLE).sum()),
@@ -96,7 +112,7 @@ def explore(everything: pd.DataFrame, districts: pd.DataFrame) -> Findings:
 
 def columns(districts: pd.DataFrame) -> pd.DataFrame:
     """One row a column: what it means, its range, and its missing and distinct values."""
-    table = quality(districts)
+    table = summarise(districts)
     table.insert(0, "meaning", [CONTRACT[name].meaning for name in table.index])
     return table
 
@@ -115,7 +131,7 @@ def _written(value: Any, precision: int) -> str:
 def ceilings(districts: pd.DataFrame) -> pd.DataFrame:
     """The highest value of each column, and how many districts stand exactly there.
 
-    A crowd at the highest value means that the census stopped counting there.
+    A crowd at the highest value means that the counting stopped there.
     """
     highest = districts.max()
     there = districts.eq(highest).sum()
@@ -136,7 +152,9 @@ def explained_share(prices: pd.Series, groups: pd.Series) -> float:
 
 
 def tenths(values: pd.Series) -> pd.Series:
-    """The tenth of the districts, 0 to 9, that each value belongs to."""
+    """The tenth of the districts, 0 to 9, that each value belongs to; equal values share one."""
+    if values.nunique() < 2:  # of which pandas makes no group at all
+        return values * 0
     return pd.Series(pd.qcut(values, 10, labels=False, duplicates="drop"), index=values.index)
 
 
@@ -153,8 +171,11 @@ def reach(districts: pd.DataFrame) -> pd.DataFrame:
 
 
 def households(districts: pd.DataFrame) -> pd.Series:
-    """The number of households of each district, over which its averages were taken."""
-    return (districts["Population"] / districts["AveOccup"]).rename("households")
+    """The number of households of each district, over which its averages were taken.
+
+    It is unknown where nobody lives in a household.
+    """
+    return (districts["Population"] / districts["AveOccup"].replace(0, np.nan)).rename("households")
 
 
 def by_households(districts: pd.DataFrame) -> pd.DataFrame:
@@ -164,7 +185,7 @@ def by_households(districts: pd.DataFrame) -> pd.DataFrame:
     few households spread for that reason alone.
     """
     counts = households(districts)
-    groups = districts.groupby(pd.qcut(counts, FEW_HOUSEHOLDS, duplicates="drop"), observed=True)
+    groups = districts.groupby(pd.qcut(counts, HOUSEHOLD_SHARES, duplicates="drop"), observed=True)
     columns = ["AveRooms", "AveBedrms", "AveOccup"]
     spread = groups[columns].quantile(0.95) - groups[columns].quantile(0.05)
     sizes = groups.size().rename("districts")

@@ -9,7 +9,7 @@ NEAR_CAP = 4.75  # in 100,000 USD; most known districts priced above stand at th
 OUTSIDE_KM = 15.0  # the outline is coarse: nearer to a known district nothing counts as outside
 FLAGS = {
     "at_limit": f"{NEAR_CAP * USD_PER_UNIT:,.0f} USD or more, near the most that the census "
-    "recorded: the true price may be higher",
+    "recorded: where prices are the census's, the true one may be higher",
     "outside_california": "the place is not in California, where all known districts are",
     "far_from_known": f"no known district within {FAR_KM:.0f} km; the model never saw such a place",
 }

@@ -9,7 +9,7 @@ from sklearn.metrics.pairwise import haversine_distances
 from sklearn.neighbors import NearestNeighbors
 
 from housing_lib import places
-from housing_lib.data import PRICE_CAP, TARGET, USD_PER_UNIT, Floats
+from housing_lib.data import TARGET, USD_PER_UNIT, Floats, capped
 from housing_lib.places import CITIES, EARTH_RADIUS_KM, distance_km
 
 PLACE = ["Latitude", "Longitude"]
@@ -51,8 +51,8 @@ def by_region(districts: pd.DataFrame) -> pd.DataFrame:
 
     The rank correlation is Spearman's, of income and price within the region.
     """
-    capped = districts[TARGET] >= PRICE_CAP
-    groups = districts.assign(capped=capped).groupby(regions(districts).rename("region"))
+    at_cap = capped(districts[TARGET])
+    groups = districts.assign(capped=at_cap).groupby(regions(districts).rename("region"))
     pairs = groups[["MedInc", TARGET]].corr(method="spearman")["MedInc"]
     table = pd.DataFrame(
         {
@@ -74,7 +74,7 @@ def transfer(districts: pd.DataFrame) -> pd.DataFrame:
     """
     groups = dict(list(districts.groupby(regions(districts))))
     dearest_first = sorted(groups, key=lambda name: -groups[name][TARGET].median())
-    lines = {name: np.polyfit(groups[name]["MedInc"], groups[name][TARGET], 1) for name in groups}
+    lines = {name: _line(group["MedInc"], group[TARGET]) for name, group in groups.items()}
     errors = {
         there: [
             float((np.polyval(lines[here], groups[there]["MedInc"]) - groups[there][TARGET]).mean())
@@ -83,6 +83,11 @@ def transfer(districts: pd.DataFrame) -> pd.DataFrame:
         for there in dearest_first
     }
     return pd.DataFrame(errors, index=dearest_first)
+
+
+def _line(incomes: pd.Series, prices: pd.Series) -> Floats:
+    """The straight line through both; a level one where all incomes are the same."""
+    return np.polyfit(incomes, prices, int(incomes.nunique() > 1))
 
 
 def neighbours(districts: pd.DataFrame, *, count: int = NEIGHBOURS) -> pd.DataFrame:
@@ -126,7 +131,8 @@ def variogram(
     drawn = districts.sample(min(sample, len(districts)), random_state=seed).index
     first, second = np.triu_indices(len(drawn), k=1)
     angles = haversine_distances(np.deg2rad(districts.loc[drawn, PLACE].to_numpy()))
-    steps = pd.cut(angles[first, second] * EARTH_RADIUS_KM, STEPS_KM, labels=STEPS_KM[1:])
+    apart_km = angles[first, second] * EARTH_RADIUS_KM
+    steps = pd.cut(apart_km, STEPS_KM, labels=STEPS_KM[1:], include_lowest=True)
     shares = {}
     for name, column in values.loc[drawn].items():
         numbers = column.to_numpy()

@@ -10,6 +10,7 @@ from housing_lib.accuracy import METRICS, metric_intervals, metrics, rmse_differ
 from housing_lib.blend import Choice
 from housing_lib.data import TARGET, USD_PER_UNIT, Floats, capped
 from housing_lib.evaluation import CHAMPION, Judgement, slice_name
+from housing_lib.exploration import households
 from housing_lib.families import BLEND, title
 from housing_lib.summary import apart, percent
 
@@ -123,12 +124,14 @@ def worst_table(found: pd.DataFrame) -> Any:
 
 def worst_words(found: pd.DataFrame) -> str:
     """Why the worst districts are so hard, in Markdown: the limit, and too few households."""
-    households = found["Population"] / found["AveOccup"]
-    few = int((households < FEW_HOUSEHOLDS).sum())
+    few = int((households(found) < FEW_HOUSEHOLDS).sum())
+    small = f"on fewer than {FEW_HOUSEHOLDS} households, whose averages say little."
+    at_limit = int(capped(found[TARGET]).sum())
+    if not at_limit:
+        return f"{few} of these {len(found)} rest {small}"
     return (
-        f"{capped(found[TARGET]).sum()} of these {len(found)} stand at the census's limit, where a "
-        f"price of two million dollars was recorded as half a million; {few} rest on fewer than "
-        f"{FEW_HOUSEHOLDS} households, whose averages say little."
+        f"{at_limit} of these {len(found)} stand at the census's limit, where a "
+        f"price of two million dollars was recorded as half a million; {few} rest {small}"
     )
 
 

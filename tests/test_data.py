@@ -20,6 +20,11 @@ def test_the_bundled_file_holds_all_districts_of_the_census(districts):
     assert data.duplicates(districts) == 0
 
 
+def test_prices_at_the_limit_are_told_from_higher_ones_and_from_the_round_one_below():
+    prices = np.array([5.0, data.PRICE_CAP, np.float32(data.PRICE_CAP), 5.001, 20])
+    assert data.capped(prices).tolist() == [False, True, True, False, False]
+
+
 def test_the_first_row_is_the_one_that_scikit_learn_documents(districts):
     first = [8.3252, 41.0, 6.98412698, 1.02380952, 322.0, 2.55555556, 37.88, -122.23, 4.526]
     assert districts.iloc[0].to_numpy() == pytest.approx(first)
@@ -65,7 +70,7 @@ def test_all_problems_are_named_at_once(districts):
 def test_missing_features_are_allowed_and_counted(districts):
     holed = districts.head(10).copy()
     holed.loc[2, "AveRooms"] = np.nan
-    assert data.quality(data.check(holed)).loc["AveRooms", "missing"] == 1
+    assert data.summarise(data.check(holed)).loc["AveRooms", "missing"] == 1
 
 
 def test_infinite_values_and_empty_tables_break_the_contract(districts):

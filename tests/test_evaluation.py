@@ -132,6 +132,9 @@ def test_slices_cover_every_district_once_each_way(split):
     np.testing.assert_allclose(found["rmse"], 0.1)
     np.testing.assert_allclose(found["bias"], 0.1)
     assert (found["coverage"] == 1).all()
+    dear = test.y + 10
+    of_ones_own = evaluation.slices(test.districts, dear, dear, (dear, dear), seed=0)
+    assert "limit" not in of_ones_own.index.get_level_values("by")
 
 
 def test_the_worst_come_first(split):
@@ -153,6 +156,8 @@ def test_tables_of_errors_are_short_flat_and_say_why(split):
     assert tables.worst_words(worst).startswith(
         f"{at_limit} of these 5 stand at the census's limit"
     )
+    dear = worst.assign(MedHouseVal=12.0, AveOccup=0.0)
+    assert tables.worst_words(dear).startswith("0 of these 5 rest on fewer than")
     found = evaluation.slices(test.districts, test.y, test.y, (test.y, test.y), seed=0)
     assert "rowspan" not in tables.slice_table(found).to_html()
     plots.use_house_style()

@@ -22,6 +22,10 @@ def test_findings_count_missing_values_duplicates_and_the_cap(districts):
     assert (found.rows, found.missing, found.duplicates) == (2_003, 1, 3)
     assert found.capped_rows == (everything["MedHouseVal"] == data.PRICE_CAP).sum()
     assert found.capped == pytest.approx(found.capped_rows / 2_003)
+    revised = pd.concat([everything, districts.iloc[:1].assign(MedHouseVal=1.0)])
+    assert exploration.explore(revised, districts).duplicates == data.duplicates(revised) == 4
+    dear = districts.assign(MedHouseVal=districts["MedHouseVal"] + 10)
+    assert exploration.explore(dear, dear).capped_rows == 0
 
 
 def test_findings_are_plain_numbers_that_a_run_can_record(districts):
@@ -43,6 +47,26 @@ def test_many_random_groups_explain_nothing():
     random = np.random.default_rng(0)
     prices, groups = pd.Series(random.normal(size=5_000)), random.integers(0, 1_000, 5_000)
     assert exploration.explained_share(prices, pd.Series(groups)) == pytest.approx(0, abs=0.05)
+
+
+def test_columns_without_any_value_or_with_one_tell_no_district_from_another(districts):
+    holed = districts.assign(MedInc=np.nan)
+    holed.iloc[:5, 1] = np.nan
+    assert exploration.empty_columns(holed) == ["MedInc"]
+    left = exploration.complete(holed)
+    assert len(left) == len(districts) - 5
+    for alike in (left, districts.assign(MedInc=3.0)):
+        found = exploration.explore(holed, alike)
+        assert found.by_income == 0
+        assert found.by_both == found.by_place > 0
+        assert found.moran_rest == pytest.approx(found.moran)
+
+
+def test_where_nobody_lives_in_a_household_their_number_is_unknown(districts):
+    none = districts.copy()
+    none.iloc[:5, 5] = 0
+    assert exploration.households(none).isna().sum() == 5
+    assert exploration.by_households(none)["districts"].sum() == len(none) - 5
 
 
 def test_every_column_says_what_it_means(districts):

@@ -73,6 +73,17 @@ def test_a_variogram_of_noise_is_flat_and_that_of_latitude_rises(districts):
     assert found["north"].iloc[0] < 0.05
 
 
+def test_pairs_at_the_same_place_are_pairs_too(districts):
+    twice = pd.concat([districts.head(200)] * 2, ignore_index=True)
+    found = geography.variogram(twice, twice[[data.TARGET]])
+    apart = geography.variogram(twice.head(200), twice[[data.TARGET]].head(200))
+    assert found.iloc[0, 0] < apart.iloc[0, 0]
+
+
+def test_a_rule_of_equal_incomes_is_level(districts):
+    assert np.diag(geography.transfer(districts.assign(MedInc=0.0))) == pytest.approx(0, abs=1e-9)
+
+
 def test_values_that_never_become_strangers_reach_without_end():
     assert geography.reach_km(pd.Series([0.1, 0.2], index=[1, 2])) is None
 

@@ -180,6 +180,19 @@ def test_missing_values_in_the_features_are_left_out(name, districts):
     figure_of(FIGURES[name](holed)).canvas.draw()
 
 
+@pytest.mark.parametrize("name", ["binned_price", "binned_price, skewed", "outliers", "transfer"])
+def test_columns_in_which_all_are_alike_are_drawn(name, districts):
+    alike = districts.assign(MedInc=0.0, AveOccup=0.0)
+    figure_of(FIGURES[name](alike)).canvas.draw()
+
+
+def test_the_limit_of_the_census_is_drawn_where_prices_stand_at_it(districts):
+    prices = districts[data.TARGET].to_numpy()
+    with_cap, without = (plots.residuals(one, one) for one in (prices, prices + 10))
+    labels = [panels(drawn)[0].get_legend_handles_labels()[1] for drawn in (with_cap, without)]
+    assert ["cap of the prices" in one for one in labels] == [True, False]
+
+
 def test_an_error_map_leaves_out_districts_without_a_place(districts):
     holed = districts.copy()
     holed.iloc[:5, 6:8] = np.nan

@@ -10,7 +10,8 @@ from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from housing_lib.data import CONTRACT, PRICE_CAP, TARGET
+from housing_lib.data import CONTRACT, PRICE_CAP, TARGET, capped
+from housing_lib.exploration import households, tenths
 from housing_lib.geography import reach_km
 from housing_lib.plots.style import (
     BELOW_TO_ABOVE,
@@ -56,16 +57,15 @@ def distributions(districts: pd.DataFrame) -> Figure:
 def price_histogram(districts: pd.DataFrame) -> Axes:
     """How many districts there are at each price, with the cap marked."""
     prices = districts[TARGET]
-    capped = prices >= PRICE_CAP
+    at_cap = capped(prices)
     axes = new_axes(height=3.4)
     bins = np.linspace(0, max(PRICE_CAP, prices.max()), 52).tolist()
-    axes.hist([prices[~capped], prices[capped]], bins=bins, stacked=True, color=[BLUE, RED])
+    axes.hist([prices[~at_cap], prices[at_cap]], bins=bins, stacked=True, color=[BLUE, RED])
     axes.axvline(PRICE_CAP, color=RED, linestyle="--", linewidth=1)
     in_dollars(axes.xaxis)
     axes.set(xlabel=PRICE, ylabel="districts")
-    axes.set_title(
-        f"{percent(capped.mean(), 1)} of the prices stand at the cap of {dollars(PRICE_CAP)}"
-    )
+    share = percent(at_cap.mean(), 1)
+    axes.set_title(f"{share} of the prices stand at the census's cap of {dollars(PRICE_CAP)}")
     return axes
 
 
@@ -96,10 +96,10 @@ def correlations(districts: pd.DataFrame) -> Axes:
 
 def binned_price(districts: pd.DataFrame, column: str) -> Axes:
     """How the prices spread in each tenth of the districts, ordered by `column`."""
-    tenths = pd.qcut(districts[column], 10, labels=False, duplicates="drop")
-    middle = districts[column].groupby(tenths).median()
+    groups = tenths(districts[column])
+    middle = districts[column].groupby(groups).median()
     levels = np.array([0.1, 0.25, 0.5, 0.75, 0.9])
-    shares = districts[TARGET].groupby(tenths).quantile(levels).unstack()
+    shares = districts[TARGET].groupby(groups).quantile(levels).unstack()
     axes = new_axes(height=3.8)
     axes.fill_between(middle, shares[0.1], shares[0.9], color=SKY, alpha=0.3, label="10 to 90 %")
     inner = "25 to 75 % of the districts"
@@ -117,21 +117,22 @@ def binned_price(districts: pd.DataFrame, column: str) -> Axes:
 
 def outliers(districts: pd.DataFrame) -> Figure:
     """Rooms and people a household against people in the district, by its households."""
-    households = districts["Population"] / districts["AveOccup"]
-    fewest, most = np.nanquantile(households, [0.001, 0.999])
+    counts = households(districts)
+    fewest, most = counts.quantile([0.001, 0.999]).fillna(1)
     figure, panels = new_panels(2, across=2, height=3.8)
     for axes, column in zip(panels, ("AveRooms", "AveOccup"), strict=True):
         points = axes.scatter(
             districts["Population"],
             districts[column],
-            c=households,
+            c=counts.fillna(fewest),
             norm=LogNorm(float(fewest), float(most)),
             cmap=f"{LOW_TO_HIGH}_r",
             s=5,
             linewidths=0,
         )
         logarithmic(axes.xaxis)
-        logarithmic(axes.yaxis)
+        if (districts[column] > 0).any():
+            logarithmic(axes.yaxis)
         axes.set(xlabel="people in the district", ylabel=CONTRACT[column].meaning)
     panels[0].set_title("Are averages of few households believable?")
     bar = figure.colorbar(points, ax=panels, label="households in the district", shrink=0.8)

@@ -15,7 +15,7 @@ from matplotlib.container import BarContainer
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from housing_lib.data import PARTS, PRICE_CAP, Floats
+from housing_lib.data import PARTS, PRICE_CAP, Floats, capped
 from housing_lib.families import Range
 from housing_lib.families import title as family_title
 from housing_lib.plots.style import (
@@ -192,7 +192,8 @@ def _draw_agreement(axes: Axes, prices: Floats, predicted: Floats) -> None:
     axes.hexbin(prices, predicted, gridsize=45, bins="log", mincnt=1, cmap=LOW_TO_HIGH)
     ends = [0, max(PRICE_CAP, float(np.max(predicted)))]
     axes.plot(ends, ends, color=INK, linewidth=1, label="prediction = price")
-    axes.axvline(PRICE_CAP, color=RED, linestyle="--", linewidth=1, label="cap of the prices")
+    if capped(prices).any():
+        axes.axvline(PRICE_CAP, color=RED, linestyle="--", linewidth=1, label="cap of the prices")
     in_dollars(axes.xaxis)
     in_dollars(axes.yaxis)
     axes.set(xlabel=PRICE, ylabel="predicted (dollars)")
@@ -203,9 +204,9 @@ def _draw_agreement(axes: Axes, prices: Floats, predicted: Floats) -> None:
 
 def _draw_errors(axes: Axes, prices: Floats, predicted: Floats) -> None:
     errors = pd.Series(predicted - prices)
-    tenths = pd.qcut(predicted, 20, labels=False, duplicates="drop")
-    shares = errors.groupby(tenths).quantile(np.array([0.05, 0.5, 0.95])).unstack()
-    middle = pd.Series(predicted).groupby(tenths).median()
+    twentieths = pd.qcut(predicted, 20, labels=False, duplicates="drop")
+    shares = errors.groupby(twentieths).quantile(np.array([0.05, 0.5, 0.95])).unstack()
+    middle = pd.Series(predicted).groupby(twentieths).median()
     axes.scatter(predicted, errors, color=SKY, s=4, alpha=0.3, linewidths=0)
     axes.plot(middle, shares[0.5], color=BLUE, label="running median")
     axes.plot(middle, shares[[0.05, 0.95]], color=BLUE, linestyle=":", label=["5 and 95 %", None])
