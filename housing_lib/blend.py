@@ -14,7 +14,7 @@ from sklearn.model_selection import KFold
 
 from housing_lib.accuracy import metrics, predictions, rmse_difference
 from housing_lib.data import Floats
-from housing_lib.evaluation import CHAMPION, RAW_NAME, raw_model
+from housing_lib.evaluation import CHAMPION_NAME, RAW_NAME, raw_model
 from housing_lib.families import BLEND, make_model
 from housing_lib.parts import Part
 
@@ -147,7 +147,7 @@ class Choice:
     def for_blocks(
         self, best_params: Mapping[str, Any], *, seed: int, families: bool, growth: float = 1.0
     ) -> dict[str, Any]:
-        """The chosen model with one seed, to be fitted with blocks held out, as `CHAMPION`.
+        """The chosen model with one seed, to be fitted with blocks held out, as `CHAMPION_NAME`.
 
         A blend stays as its searches made it. With `families`, the others stand beside
         it by name, and the peer that others publish. `growth` as for `families.make_model`.
@@ -158,7 +158,7 @@ class Choice:
             If there is no such family, or one does not take its parameters.
         """
         size: Any = {"seed": seed, "repeats": 1, "growth": growth}
-        chosen = {CHAMPION: self.unfitted(best_params, **size)}
+        chosen = {CHAMPION_NAME: self.unfitted(best_params, **size)}
         if not families:
             return chosen
         others = [name for name in best_params if name != self.name]

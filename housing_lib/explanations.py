@@ -15,8 +15,8 @@ from housing_lib.model import FAR_COLUMNS
 from housing_lib.parts import Part
 
 SHUFFLED = 600  # districts are enough to rank eight columns
-EXPLAINED = 200  # districts are enough to rank the features by their contributions
-_EXPLAINED = (XGBRegressor, RankNetwork)
+SAMPLED = 200  # districts are enough to rank the features by their contributions
+_WITH_CONTRIBUTIONS = (XGBRegressor, RankNetwork)
 
 
 def importances(model: Any, part: Part, *, seed: int, repeats: int = 2) -> pd.Series:
@@ -88,7 +88,7 @@ def contributions(model: Any, districts: pd.DataFrame, names: list[str]) -> pd.D
     """
     inner = model.model_
     near = getattr(inner, "near_estimators", [None])
-    if not all(isinstance(_grown(one), _EXPLAINED) for one in near):
+    if not all(isinstance(_grown(one), _WITH_CONTRIBUTIONS) for one in near):
         return None
     matrix = inner.transform(districts)
     share = inner.near_share(matrix)[:, None]
@@ -104,7 +104,7 @@ def mean_contributions(model: Any, part: Part, names: list[str], *, seed: int) -
 
     Over a random sample of the districts: exact values of all take minutes.
     """
-    some = part.districts.sample(min(EXPLAINED, len(part.y)), random_state=seed)
+    some = part.districts.sample(min(SAMPLED, len(part.y)), random_state=seed)
     found = contributions(model, some, names)
     if found is None:
         return None

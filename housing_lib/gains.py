@@ -6,11 +6,11 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from housing_lib.contract import LEVEL as LEVEL
 from housing_lib.data import Floats
 from housing_lib.summary import dollars
 
 RESAMPLES = 2_000
-LEVEL = 0.95
 MOST_AT_ONCE = 10_000_000  # numbers drawn, so that any number of rows fits into memory
 _CHUNK = 500
 Mask = npt.NDArray[np.bool_]

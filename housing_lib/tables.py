@@ -9,7 +9,7 @@ import pandas as pd
 from housing_lib.accuracy import METRICS, metric_intervals, metrics, rmse_difference
 from housing_lib.blend import Choice
 from housing_lib.data import TARGET, USD_PER_UNIT, Floats, capped
-from housing_lib.evaluation import CHAMPION, Judgement, slice_name
+from housing_lib.evaluation import CHAMPION_NAME, Judgement, slice_name
 from housing_lib.exploration import households
 from housing_lib.families import BLEND, title
 from housing_lib.summary import apart, percent
@@ -75,7 +75,7 @@ def comparison_table(
     `answers` are predictions of the same districts by others, by name.
     """
     rows = {}
-    for name, predicted in {CHAMPION: champion, **answers}.items():
+    for name, predicted in {CHAMPION_NAME: champion, **answers}.items():
         found = metrics(prices, predicted) | metric_intervals(prices, predicted, seed=seed)
         row = {
             "RMSE ($)": _dollars(found["rmse"]),
@@ -85,7 +85,7 @@ def comparison_table(
             "above ($)": "",
             "95 % of that": "",
         }
-        if name != CHAMPION:
+        if name != CHAMPION_NAME:
             apart = rmse_difference(prices, predicted, champion, seed=seed)
             row["above ($)"] = _dollars(apart["difference"])
             row["95 % of that"] = _ends(apart["low"], apart["high"])
@@ -140,7 +140,7 @@ def random_and_blocks(found: Judgement, searched: Mapping[str, Floats], prices: 
 
     `searched` are the families' predictions of the test districts, by name.
     """
-    among = {CHAMPION: found.predicted, **found.baselines, **searched}
+    among = {CHAMPION_NAME: found.predicted, **found.baselines, **searched}
     shown = pd.DataFrame(
         {
             "among known districts ($)": {

@@ -1,6 +1,7 @@
 """How good a model is, and how sure that is."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -9,6 +10,7 @@ from sklearn.metrics import r2_score
 
 from housing_lib import (
     accuracy,
+    blend,
     card,
     data,
     evaluation,
@@ -230,26 +232,44 @@ def test_a_blend_predicts_the_weighted_mean(split, models):
     np.testing.assert_allclose(blended, 0.25 * first + 0.75 * second)
 
 
-def test_the_best_family_is_chosen_unless_the_blend_earns_its_time(split, models):
-    choice = choose(models, split["val"], seed=0)
-    errors = {
-        name: accuracy.metrics(split["val"].y, one)["rmse"]
-        for name, one in accuracy.predictions(models, split["val"]).items()
-    }
-    best = min(errors, key=errors.get)
-    assert choice.name in (best, families.BLEND)
-    assert (choice.name == families.BLEND) == (
-        choice.gain["low"] > 0.001 * max(choice.slowness - 1, 0)
+@pytest.mark.parametrize(
+    ("slowness", "noise", "chosen"),
+    [(1, 0.3, families.BLEND), (1_000, 0.3, "xgboost"), (1, 0.0, "xgboost")],
+    ids=["it earns its time", "it takes too long", "it gains nothing"],
+)
+def test_the_best_family_is_chosen_unless_the_blend_earns_its_time(
+    monkeypatch, prices, slowness, noise, chosen
+):
+    rng = np.random.default_rng(5)
+    spreads = {"xgboost": noise, "ridge": 0.4}
+    predicted = {name: prices + rng.normal(0, one, len(prices)) for name, one in spreads.items()}
+    monkeypatch.setattr(blend, "predictions", lambda models, part: predicted)
+    monkeypatch.setattr(
+        blend, "_seconds", lambda model, _: slowness if isinstance(model, BlendedModel) else 1
     )
-    assert choice.unfitted({best: {}}, seed=0) is not choice.model
+    models = {name: families.make_model(name, repeats=1) for name in spreads}
+    choice = choose(models, SimpleNamespace(y=prices), seed=0)
+    assert (choice.name, choice.slowness) == (chosen, slowness)
+    assert (choice.gain["low"] > 0) == (noise > 0)
+
+
+def test_what_was_chosen_is_made_again_unfitted(models):
+    choice = Choice("ridge", models["ridge"], {}, {}, 1.0)
+    alone = choice.unfitted({"ridge": {"alpha": 3.5}}, seed=0)
+    assert alone.near.get_params()["alpha"] == 3.5
+    assert not hasattr(alone, "near_")
+    fitted = BlendedModel.of_fitted(list(models.values()), [0.25, 0.75])
+    again = Choice(families.BLEND, fitted, {}, {}, 1.0).unfitted({}, seed=0)
+    assert again.weights == fitted.weights
+    assert not hasattr(again, "models_")
 
 
 def test_where_blocks_are_held_out_all_families_and_the_published_peer_can_stand_beside():
     choice = Choice("xgboost", None, {}, {}, 1.0)
     searched = {"xgboost": {"n_estimators": 20}, "ridge": {}}
     beside = choice.for_blocks(searched, seed=0, families=True, growth=0.2)
-    assert set(beside) == {evaluation.CHAMPION, "ridge", evaluation.RAW_NAME}
-    assert set(choice.for_blocks(searched, seed=0, families=False)) == {evaluation.CHAMPION}
+    assert set(beside) == {evaluation.CHAMPION_NAME, "ridge", evaluation.RAW_NAME}
+    assert set(choice.for_blocks(searched, seed=0, families=False)) == {evaluation.CHAMPION_NAME}
 
 
 def test_every_figure_of_the_model_card_is_a_logged_metric(split):
