@@ -230,6 +230,11 @@ def test_limits_name_the_census_only_where_the_prices_are_the_census(tmp_path):
     own = make_run(parameters={"source": "mine.csv"})
     assert "1990" in words(index(make_run(), tmp_path))
     assert "1990" not in words(index(own, tmp_path))
+    dearest = "The dearest districts"
+    assert dearest in words(index(make_run(), tmp_path))
+    assert dearest not in words(index(own, tmp_path))
+    at_no_cap = make_run(steps=[step("eda", record={"capped": 0.0})])
+    assert dearest not in words(index(at_no_cap, tmp_path))
 
 
 def test_the_overview_lists_runs_newest_first_and_names_the_damaged(tmp_path):
