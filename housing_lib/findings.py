@@ -9,14 +9,13 @@ import pandas as pd
 from IPython.display import Markdown
 
 from housing_lib import quality
-from housing_lib.data import TARGET
 from housing_lib.exploration import styled
 from housing_lib.families import title
 from housing_lib.geography import errors_by_region, regions
 from housing_lib.monitoring import Session
 from housing_lib.summary import percent
 from housing_lib.tables import figure, usd
-from housing_lib.verdict import ALARM, NOT_ENOUGH, QUIET
+from housing_lib.verdict import ALARM, NOT_ENOUGH, QUIET, Verdict
 
 ITSELF = (
     "These are the test districts themselves, which everything is compared with: nothing can have "
@@ -66,17 +65,24 @@ def bottom_line(
         QUIET: f"Quiet: {verdict.sentence}.",
         NOT_ENOUGH: f"Not enough data, so no verdict: {verdict.sentence}.",
     }[verdict.state]
-    looked = (
-        f"{_many(verdict.batches, 'batch', 'batches')} with {_many(verdict.rows, 'district')} "
-        f"({_when(verdict.first)} to {_when(verdict.last)}), answered by version "
-        f"{verdict.model_version} ({title(family)}, in {stage.title()})"
-    )
-    about = f"This is about {looked}. {_quality(session, promised)} {_chance(session)}"
+    version = f"version {verdict.model_version} ({title(family)}, in {stage.title()})"
+    if verdict.rows:
+        looked = f"This is about {_looked(verdict)}, answered by {version}."
+        about = f"{looked} {_quality(session, promised)} {_chance(session)}"
+    else:
+        others = _many(len(session.rows), "district")
+        about = f"The {others} of this session were not answered by {version}, but by others."
     if verdict.source == "test":
         about = f"{about} {ITSELF}"
     if fitted:
         about = f"{about} {_many(fitted, 'of these districts', 'of these districts')} {LEARNED}"
     return "\n\n".join([f"**{found}** {TO_DO[verdict.state]}", about])
+
+
+def _looked(verdict: Verdict) -> str:
+    batches = _many(verdict.batches, "batch", "batches")
+    rows = _many(verdict.rows, "district")
+    return f"{batches} with {rows} ({_when(verdict.first)} to {_when(verdict.last)})"
 
 
 def _many(count: int, one: str, more: str = "") -> str:
@@ -90,8 +96,8 @@ def _when(text: str) -> str:
 
 def _quality(session: Session, promised: float | None) -> str:
     found = session.verdict.evidence
-    known = len(session.errors)
-    parts = [f"{known:,} of {len(session.rows):,} have a true price to be held against."]
+    known, rows = int(found["valid_rows"]), session.verdict.rows
+    parts = [f"{known:,} of {rows:,} have a true price to be held against."]
     figures = {
         "realised": found.get("rmse"),
         "estimated before prices arrive": found.get("estimated_rmse"),
@@ -216,13 +222,10 @@ def version_table(session: Session) -> Any:
     """One row a version of the model that answered: rows, RMSE, and whether it is in alarm."""
     shown = {}
     for one in session.series:
-        kept = one.rows.loc[quality.scored(one.rows), ["predicted", TARGET]]
-        errors = (kept["predicted"] - kept[TARGET]).to_numpy()
-        rmse = float(np.sqrt(np.mean(errors**2))) if len(errors) else float("nan")
         shown[f"version {one.version}"] = {
             "rows": f"{len(one.rows):,}",
-            "with a true price": f"{len(kept):,}",
-            "RMSE ($)": figure("rmse", rmse),
+            "with a true price": f"{quality.scored(one.rows).sum():,}",
+            "RMSE ($)": figure("rmse", quality.rmse(one.rows)),
             "batches in alarm": f"{len(one.alarmed):,}",
         }
     return pd.DataFrame(shown).T.style

@@ -17,7 +17,7 @@ from housing_lib.batches import batch_table, cut
 from housing_lib.causes import ranked_causes, shift_table
 from housing_lib.data import FEATURES, TARGET, row_ids
 from housing_lib.decision import ENOUGH_ROWS, FALSE_ALARMS
-from housing_lib.series import Registered, Series, answered, by_version
+from housing_lib.series import Registered, Series, answered, by_version, silent
 from housing_lib.traffic import Traffic
 from housing_lib.verdict import ALARM, NOT_ENOUGH, QUIET, Verdict
 from housing_lib.watch import FEWEST_REFERENCE
@@ -62,13 +62,15 @@ class Session:
 
     @property
     def batch_rows(self) -> int:
-        """How many rows with a true price a batch has, usually; all, while no price is known."""
-        counts = self.batches["num_valid_rows_in_batch"]
+        """How many rows with a true price a judged batch has, usually; all, while none is known."""
+        own = self.batches["model_version"] == self.judged.version
+        batches = self.batches[own] if own.any() else self.batches
+        counts = batches["num_valid_rows_in_batch"]
         if not counts.any():
-            counts = self.batches["num_rows_in_batch"]
+            counts = batches["num_rows_in_batch"]
         return max(1, int(counts[counts > 0].median()))
 
-    @property
+    @cached_property
     def by_chance(self) -> pd.DataFrame:
         """Where a batch of the usual size lies by chance: `low` and `high` of each metric."""
         return quality.by_chance(self.judged.reference, size=self.batch_rows)
@@ -91,6 +93,8 @@ def observe(
     load_version: Callable[[int], Registered] | None = None,
 ) -> Session:
     """What a look at some traffic finds: metrics of each batch, and one verdict.
+
+    There is no verdict while the version that is asked about has answered nothing.
 
     Parameters
     ----------
@@ -116,13 +120,15 @@ def observe(
         rows, batch = rows.iloc[order].reset_index(drop=True), batch[order]
     series = by_version(rows, batch, registered, load_version=load_version)
     batches, sliding = batch_table(traffic, rows, batch, series, batch_hours=batch_hours)
-    judged = next((one for one in series if one.version == registered.version), series[-1])
+    waits = silent(registered.version, rows)
+    judged = next((one for one in series if one.version == registered.version), waits)
     verdict = _verdict(traffic, judged, batches)
     return Session(traffic, rows, batch, batches, sliding, series, judged, verdict)
 
 
 def _verdict(traffic: Traffic, judged: Series, batches: pd.DataFrame) -> Verdict:
     own = batches.loc[np.unique(judged.batch)]
+    looked = own if len(own) else batches
     alarmed = judged.alarmed
     strange = np.isin(judged.batch, alarmed)
     causes = ranked_causes(judged.watch, judged.rows, strange) if judged.watch else ()
@@ -138,8 +144,8 @@ def _verdict(traffic: Traffic, judged: Series, batches: pd.DataFrame) -> Verdict
         sentence=sentence,
         model_version=judged.version,
         source=traffic.source,
-        first=str(own["first"].iloc[0]),
-        last=str(own["last"].iloc[-1]),
+        first=str(looked["first"].iloc[0]),
+        last=str(looked["last"].iloc[-1]),
         batches=len(own),
         rows=len(judged.rows),
         alarmed=alarmed,
@@ -149,6 +155,8 @@ def _verdict(traffic: Traffic, judged: Series, batches: pd.DataFrame) -> Verdict
 
 
 def _not_enough(judged: Series) -> str:
+    if judged.rows.empty:
+        return f"version {judged.version} has not answered yet"
     if judged.watch is None:
         return (
             f"found {len(judged.reference)} test districts to compare with; "
@@ -171,10 +179,8 @@ def _evidence(judged: Series, batches: pd.DataFrame) -> dict[str, float]:
     if len(known):
         squares, weights = known["estimated_rmse"] ** 2, known["num_rows_in_batch"]
         found["estimated_rmse"] = float(np.sqrt(np.average(squares, weights=weights)))
-    for name, table in (("rmse", judged.rows), ("reference_rmse", judged.reference)):
-        kept = table.loc[quality.scored(table), ["predicted", TARGET]]
-        errors = (kept["predicted"] - kept[TARGET]).to_numpy()
-        found[name] = float(np.sqrt(np.mean(errors**2))) if len(errors) else float("nan")
+    found["rmse"] = quality.rmse(judged.rows)
+    found["reference_rmse"] = quality.rmse(judged.reference)
     return {name: value for name, value in found.items() if np.isfinite(value)}
 
 
@@ -186,8 +192,9 @@ def told_apart(session: Session, *, seed: int = 0) -> float | None:
     if many of them are test districts themselves.
     """
     known, rows = session.judged.reference, session.judged.rows
-    shared = np.isin(row_ids(rows), row_ids(known)).mean()
-    if min(len(known), len(rows)) < ENOUGH_ROWS or shared > MOST_SHARED:
+    if min(len(known), len(rows)) < ENOUGH_ROWS:
+        return None
+    if np.isin(row_ids(rows), row_ids(known)).mean() > MOST_SHARED:
         return None
     sides = [side.sample(min(len(side), MOST_TOLD), random_state=seed) for side in (known, rows)]
     both = pd.concat(sides)[list(FEATURES)].to_numpy()
@@ -199,17 +206,18 @@ def told_apart(session: Session, *, seed: int = 0) -> float | None:
 
 
 def overall(session: Session) -> dict[str, float]:
-    """The metrics over all valid rows (prices in 100,000 USD), and the counts of rows.
+    """The judged version's metrics over its valid rows (100,000 USD), and its counts of rows.
 
     Of fewer than two rows only the counts: they say nothing.
     """
-    valid = session.rows[session.valid]
-    counts = {"rows": float(len(session.rows)), "valid_rows": float(len(valid))}
-    counts["faulty_rows"] = float((session.rows["fault"] != "").sum())
+    rows = session.judged.rows
+    valid = rows[quality.scored(rows)]
+    counts = {"rows": float(len(rows)), "valid_rows": float(len(valid))}
+    counts["faulty_rows"] = float((rows["fault"] != "").sum())
     if len(valid) < 2:
         return counts
     wide = valid[valid["low"].notna()]
     inside = wide[TARGET].between(wide["low"], wide["high"])
-    more = {"bias": float(session.errors.mean())}
+    more = {"bias": float((valid["predicted"] - valid[TARGET]).mean())}
     more |= {"coverage": float(inside.mean())} if len(wide) else {}
     return metrics(valid[TARGET].to_numpy(), valid["predicted"].to_numpy()) | more | counts

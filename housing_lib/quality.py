@@ -29,6 +29,13 @@ def scored(rows: pd.DataFrame) -> npt.NDArray[np.bool_]:
     return known.to_numpy()
 
 
+def rmse(rows: pd.DataFrame) -> float:
+    """The RMSE of those rows that can be judged (100,000 USD); NaN if there are none."""
+    kept = rows.loc[scored(rows), ["predicted", TARGET]]
+    errors = (kept["predicted"] - kept[TARGET]).to_numpy()
+    return float(np.sqrt(np.mean(errors**2))) if len(errors) else float("nan")
+
+
 def sums_of(rows: pd.DataFrame, batch: Codes, *, count: int, centre: float) -> pd.DataFrame:
     """The sums of each of `count` batches, one column for each of `SUMS`.
 

@@ -154,6 +154,12 @@ def by_version(
     return tuple(found)
 
 
+def silent(version: int, rows: pd.DataFrame) -> Series:
+    """The series of a version that answered none of some rows: nothing can be said of it."""
+    none = rows.iloc[:0]
+    return Series(version, none, none, np.empty(0, dtype=np.intp), None, None)
+
+
 def _version(
     version: int, registered: Registered, load_version: Callable[[int], Registered] | None
 ) -> Registered | None:

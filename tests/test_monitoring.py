@@ -17,7 +17,6 @@ from housing_lib import (
     findings,
     monitoring,
     plots,
-    quality,
     series,
     traffic,
     verdict,
@@ -243,6 +242,41 @@ def test_days_are_batches_and_versions_are_judged_by_themselves(log, quiet, regi
     assert known.verdict.state == verdict.QUIET
 
 
+def test_what_an_earlier_version_answered_is_no_verdict_about_the_one_that_is_registered(
+    log, quiet, registered
+):
+    rows = quiet.rows.head(300)
+    dearer = rows.assign(predicted=rows["predicted"] * 2)
+    log.turn_out(log.answer(dearer, every=DAY / 100), rows[data.TARGET])
+    later = replace(registered, version=registered.version + 1)
+    found = _look(later, load_version=lambda version: registered)
+    assert found.series[0].alarmed  # by itself, the one before would be in alarm
+    assert found.verdict.state == verdict.NOT_ENOUGH
+    assert found.verdict.model_version == later.version
+    assert found.verdict.sentence == f"version {later.version} has not answered yet"
+    assert (found.verdict.batches, found.verdict.rows, found.verdict.alarmed) == (0, 0, ())
+    assert found.verdict.first < found.verdict.last
+    assert monitoring.told_apart(found) is None
+    assert found.by_chance.isna().all(axis=None)
+    assert "mae" not in monitoring.overall(found)
+    text = tell(found)
+    assert f"were not answered by version {later.version}" in text
+    assert "40,000 dollars in its test" not in text
+
+
+def test_the_figures_are_those_of_the_version_that_is_judged(log, quiet, registered):
+    rows = quiet.rows.head(300)
+    log.turn_out(log.answer(rows.head(200), every=DAY / 100), rows[data.TARGET].head(200))
+    other = rows.tail(100).assign(model_version=7, predicted=5.0)
+    ids = log.answer(other, every=DAY / 100, start=pd.Timestamp("2026-03-05T12:00Z"))
+    log.turn_out(ids[:50], other[data.TARGET].head(50))
+    found = _look(registered)
+    assert "200 of 200 have a true price" in tell(found)
+    assert monitoring.overall(found)["rmse"] == pytest.approx(found.verdict.evidence["rmse"])
+    assert found.verdict.evidence["rmse"] < 1
+    assert found.batch_rows == 100
+
+
 def _look(registered, *, load_version=None, batch_hours=24):
     def absent(version):
         raise RegistryError(f"there is no version {version}")
@@ -299,8 +333,7 @@ def test_answers_without_an_interval_are_no_misses_of_it():
     rng = np.random.default_rng(0)
     rows = pd.DataFrame({"predicted": rng.random(50), data.TARGET: rng.random(50), "fault": ""})
     rows = rows.assign(low=np.nan, high=np.nan)
-    valid, errors = quality.scored(rows), rows["predicted"] - rows[data.TARGET]
-    session = SimpleNamespace(rows=rows, valid=valid, errors=errors)
+    session = SimpleNamespace(judged=SimpleNamespace(rows=rows))
     assert "coverage" not in monitoring.overall(session)
     rows.loc[:9, ["low", "high"]] = [0.0, 2.0]
     assert monitoring.overall(session)["coverage"] == 1.0
