@@ -77,7 +77,7 @@ def _estimates(
 ) -> pd.DataFrame:
     found = pd.DataFrame(np.nan, range(count), ["estimated_rmse", "estimated_mae"])
     for one in series:
-        if quality.scored(one.reference).any():
+        if quality.has_width(one.reference).any() and one.rows["high"].notna().any():
             estimator = quality.Estimator.fit(one.reference)
             found = found.fillna(estimator.estimate(one.rows, one.batch, count=count))
     return found

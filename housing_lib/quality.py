@@ -29,6 +29,11 @@ def scored(rows: pd.DataFrame) -> npt.NDArray[np.bool_]:
     return known.to_numpy()
 
 
+def has_width(rows: pd.DataFrame) -> npt.NDArray[np.bool_]:
+    """Which rows can be judged and came with an interval: some models give none."""
+    return scored(rows) & rows["high"].notna().to_numpy()
+
+
 def rmse(rows: pd.DataFrame) -> float:
     """The RMSE of those rows that can be judged (100,000 USD); NaN if there are none."""
     kept = rows.loc[scored(rows), ["predicted", TARGET]]
@@ -159,12 +164,12 @@ class Estimator:
 
     @classmethod
     def fit(cls, reference: pd.DataFrame) -> "Estimator":
-        """The estimator of the reference rows: what errors went with what widths.
+        """The estimator of the reference rows with intervals: what errors went with what widths.
 
         The upper half of an interval is the model's expected error, times a
         constant; the errors that really came with it calibrate it.
         """
-        judged = reference[scored(reference)]
+        judged = reference[has_width(reference)]
         width = (judged["high"] - judged["predicted"]).to_numpy()
         errors = (judged["predicted"] - judged[TARGET]).to_numpy()
         fitted = [

@@ -329,6 +329,20 @@ def test_a_batch_of_which_nothing_can_be_estimated_costs_no_figure_of_the_sessio
     assert "estimated_rmse" not in monitoring._evidence(judged, batches)
 
 
+def test_a_model_without_intervals_is_monitored_by_its_prices(shuffled, registered):
+    plain = replace(registered, model=registered.model.model_)
+    assert not hasattr(plain.model, "predict_both")
+    found = observe(shuffled.head(400), plain, batch_rows=100)
+    assert found.verdict.state == verdict.QUIET
+    assert found.batches["batch_rmse"].notna().all()
+    assert found.batches[["estimated_rmse", "batch_coverage"]].isna().all(axis=None)
+    assert "estimated" not in tell(found)
+    drawn = plots.quality_grid(found.batches, found.sliding, found.by_chance)
+    assert len(drawn.axes) == 4
+    assert "estimated" not in drawn.axes[0].get_legend_handles_labels()[1]
+    plt.close("all")
+
+
 def test_answers_without_an_interval_are_no_misses_of_it():
     rng = np.random.default_rng(0)
     rows = pd.DataFrame({"predicted": rng.random(50), data.TARGET: rng.random(50), "fault": ""})

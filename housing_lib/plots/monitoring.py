@@ -79,7 +79,7 @@ def _draw_metric(
         bounds = sliding[f"{name}_low"], sliding[f"{name}_high"]
         axes.fill_between(sliding.index, *bounds, color=BLUE, alpha=0.2, linewidth=0)
         axes.plot(sliding.index, sliding[name], color=BLUE, label="window")
-    if f"estimated_{name}" in batches:
+    if batches.filter([f"estimated_{name}"]).notna().any(axis=None):
         estimated = batches[f"estimated_{name}"].rolling(_width(batches), min_periods=1).mean()
         marker = "" if len(values) > 1 else "D"
         axes.plot(estimated.index, estimated, color=ORANGE, marker=marker, label="estimated")
