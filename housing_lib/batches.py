@@ -10,7 +10,8 @@ from housing_lib.decision import by_batch
 from housing_lib.series import Series
 from housing_lib.traffic import Traffic
 
-WINDOWS = 20  # about as many sliding windows lie side by side in a session
+WINDOWS = 20  # about as many sliding windows lie side by side in the batches of a version
+CENTRE = 2.0  # 100,000 USD, near the mean price
 
 
 def cut(rows: pd.DataFrame, *, batch_rows: int, batch_hours: float = 0) -> npt.NDArray[np.intp]:
@@ -52,19 +53,35 @@ def batch_table(
     *,
     batch_hours: float,
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """One row a batch; and the metrics over sliding windows."""
+    """One row a batch; and the metrics over sliding windows, each of one version's batches."""
     count = int(batch[-1]) + 1
-    sums = quality.sums_of(rows, batch, count=count, centre=2.0)
-    width = sliding_width(count)
-    table = quality.metrics_of(sums, prefix="batch_")
-    table = table.join(_estimates(rows, batch, series, count))
-    table["num_rows_in_batch"] = np.bincount(batch, minlength=count)
-    table["num_valid_rows_in_batch"] = sums["n"].astype(int)
+    sums = quality.sums_of(rows, batch, count=count, centre=CENTRE)
+    found = _estimates(series, count)
+    found["num_rows_in_batch"] = np.bincount(batch, minlength=count)
+    found["num_valid_rows_in_batch"] = sums["n"].astype(int)
+    metrics, windows = zip(*(_of_version(one, sums, found) for one in series), strict=True)
+    table = pd.concat(metrics).sort_index().join(found)
     starts = np.flatnonzero(np.diff(batch, prepend=-1))
     table["model_version"] = rows["model_version"].to_numpy()[starts]
     table = table.join(_periods(traffic, rows, starts)).join(_digests(rows, starts, batch_hours))
     table = table.join(_strangeness(series, count))
-    return table.rename_axis("batch"), quality.sliding(sums, width=width).rename_axis("batch")
+    return table.rename_axis("batch"), pd.concat(windows).sort_index().rename_axis("batch")
+
+
+def _of_version(
+    one: Series, sums: pd.DataFrame, found: pd.DataFrame
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The metrics of one version's batches, and of the windows that slide over them."""
+    numbers = np.unique(one.batch)
+    own, width = sums.loc[numbers], sliding_width(len(numbers))
+    at_once = np.zeros(len(one.reference), dtype=np.intp)
+    known = quality.sums_of(one.reference, at_once, count=1, centre=CENTRE)
+    variances = quality.variances_of(own, known)
+    estimates = found.loc[numbers, ["estimated_rmse", "estimated_mae"]]
+    rows = found.loc[numbers, "num_rows_in_batch"]
+    windows = quality.sliding(own, width=width, variances=variances)
+    estimated = quality.sliding_estimates(estimates, rows, width=width)
+    return quality.metrics_of(own, prefix="batch_", variances=variances), windows.join(estimated)
 
 
 def sliding_width(batches: int) -> int:
@@ -72,9 +89,7 @@ def sliding_width(batches: int) -> int:
     return max(3, batches // WINDOWS)
 
 
-def _estimates(
-    rows: pd.DataFrame, batch: npt.NDArray[np.intp], series: tuple[Series, ...], count: int
-) -> pd.DataFrame:
+def _estimates(series: tuple[Series, ...], count: int) -> pd.DataFrame:
     found = pd.DataFrame(np.nan, range(count), ["estimated_rmse", "estimated_mae"])
     for one in series:
         if quality.has_width(one.reference).any() and one.rows["high"].notna().any():
@@ -110,7 +125,9 @@ def _digests(rows: pd.DataFrame, starts: npt.NDArray[np.intp], batch_hours: floa
     if batch_hours:
         first = rows.iloc[starts]
         bucket = first["answered_at"].dt.floor(pd.Timedelta(hours=batch_hours))
-        when = bucket.dt.strftime("%Y-%m-%dT%H:%M") + f"+{batch_hours:g}h"
+        # Whole minutes stand as they always did, so that what was logged is known again.
+        when = bucket.dt.strftime("%Y-%m-%dT%H:%M:%S.%f").str.removesuffix(".000000")
+        when = when.str.removesuffix(":00") + f"+{batch_hours:g}h"
         found["key"] = (first["model_version"].astype(str) + "@" + when).to_numpy()
     return found
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+from scipy.stats import norm
 from scipy.stats import t as student
 from sklearn.isotonic import IsotonicRegression
 
@@ -18,6 +19,8 @@ from housing_lib.gains import pieces
 
 METRICS = ("rmse", "mae", "bias", "r2_score", "coverage")
 CONFIDENCE = 0.95
+NORMAL = float(norm.ppf(0.5 + CONFIDENCE / 2))
+FEWEST_TOLD = 200  # rows; fewer tell too little of how heavy the heaviest errors are
 CHANCES = 1_000
 SUMS = ("n", "e", "size", "e2", "e4", "in", "y", "y2", "y3", "y4", "e2y", "e2y2")
 Codes = npt.NDArray[np.intp]
@@ -68,59 +71,86 @@ def sums_of(rows: pd.DataFrame, batch: Codes, *, count: int, centre: float) -> p
     )
 
 
-def metrics_of(sums: pd.DataFrame, *, prefix: str = "") -> pd.DataFrame:
+def metrics_of(
+    sums: pd.DataFrame, *, prefix: str = "", variances: pd.Series | None = None
+) -> pd.DataFrame:
     """RMSE, MAE, bias (100,000 USD), R² and coverage, each with the ends of its 95 % interval.
 
-    The intervals are Student's, of the mean of what each row adds to a metric
-    (the infinitesimal jackknife, Efron 1982): where another sample of as many
-    rows would have put it. A metric that nothing is known of is missing: all
-    without rows, intervals and R² below two rows or with equal prices.
+    Where another sample of as many rows would have put them, about. RMSE, MAE and
+    the unexplained share are taken on the scale of logarithms, where their
+    distributions are nearly normal: a few heavy errors decide them, of which a
+    small batch has none or too many, so `variances` tells how far they swing. The
+    interval of bias is Student's, that of coverage Wilson's (1927).
+    A metric that nothing is known of is missing: all without rows, intervals and
+    R² below two rows or with equal prices.
+
+    Parameters
+    ----------
+    variances
+        As `variances_of` gives them; by default those of all these rows together.
     """
     n = sums["n"].where(sums["n"] > 0)
     mean = sums.div(n, axis=0)
-    values, spreads = _values(mean), _spreads(mean)
-    free = (n - 1).where(n > 1)
-    reach = student.ppf(0.5 + CONFIDENCE / 2, free) / np.sqrt(free)
-    found: dict[str, pd.Series] = {}
-    for name in METRICS:
-        half = reach * spreads[name]
-        found |= {name: values[name], f"{name}_low": values[name] - half}
-        found |= {f"{name}_high": values[name] + half}
-    table = pd.DataFrame(found)
-    for end in ("rmse", "rmse_low", "rmse_high"):  # until here its square
-        table[end] = np.sqrt(table[end].clip(lower=0))
-    table["mae_low"] = table["mae_low"].clip(lower=0)
-    table["r2_score_high"] = table["r2_score_high"].clip(upper=1)
-    ends = ["coverage_low", "coverage_high"]
-    table[ends] = table[ends].clip(0, 1)
-    return table.add_prefix(prefix)
+    values = _values(mean)
+    told = variances_of(sums) if variances is None else variances
+    ends = {name: _by_logarithm(values[name], told[name], n) for name in ("mse", "mae", "left")}
+    found = {
+        "rmse": [one**0.5 for one in (values["mse"], *ends["mse"])],
+        "mae": [values["mae"], *ends["mae"]],
+        "bias": [mean["e"], *_student(mean, n)],
+        "r2_score": [1 - one for one in (values["left"], *reversed(ends["left"]))],
+        "coverage": [mean["in"], *_wilson(mean["in"], n)],
+    }
+    columns = [f"{prefix}{name}{end}" for name in METRICS for end in ("", "_low", "_high")]
+    series = [one for name in METRICS for one in found[name]]
+    return pd.DataFrame(dict(zip(columns, series, strict=True)))
+
+
+def variances_of(*tables: pd.DataFrame) -> pd.Series:
+    """The variance of what a row adds to a metric, as a share of it squared: `mse`, `mae`, `left`.
+
+    Of the table of sums whose rows together swing most; missing where none has
+    200 rows, for few heavy errors show nothing of the heaviest.
+    """
+    groups = pd.DataFrame([table.sum() for table in tables])
+    mean = groups[groups["n"] >= FEWEST_TOLD].div(groups["n"], axis=0)
+    return _variances(mean).max().clip(lower=0)
 
 
 def _values(mean: pd.DataFrame) -> dict[str, pd.Series]:
-    variance = _variance(mean)
-    return {
-        "rmse": mean["e2"],
-        "mae": mean["size"],
-        "bias": mean["e"],
-        "r2_score": 1 - mean["e2"] / variance,
-        "coverage": mean["in"],
-    }
+    """The metrics that are above 0: `left` is the share of the prices' variance that is."""
+    left = mean["e2"] / _variance(mean)
+    return {"mse": mean["e2"], "mae": mean["size"], "left": left}
 
 
-def _spreads(mean: pd.DataFrame) -> dict[str, pd.Series]:
-    """The standard deviation of what a row adds to each metric."""
-    variance, m, mse = _variance(mean), mean["y"], mean["e2"]
+def _variances(mean: pd.DataFrame) -> pd.DataFrame:
+    """Those of the infinitesimal jackknife (Efron 1982), which for means are the rows' own."""
+    variance, m, mse = _variance(mean), mean["y"], mean["e2"].where(mean["e2"] > 0)
     cross = mean["e2y2"] - 2 * m * mean["e2y"] + m**2 * mse
     fourth = mean["y4"] - 4 * m * mean["y3"] + 6 * m**2 * mean["y2"] - 3 * m**4
-    r2 = mean["e4"] / variance**2 - 2 * mse * cross / variance**3 + mse**2 * fourth / variance**4
-    squares = {
-        "rmse": mean["e4"] - mse**2,
-        "mae": mse - mean["size"] ** 2,
-        "bias": mse - mean["e"] ** 2,
-        "r2_score": r2,
-        "coverage": mean["in"] * (1 - mean["in"]),
-    }
-    return {name: square.clip(lower=0) ** 0.5 for name, square in squares.items()}
+    heavy = mean["e4"] / mse**2
+    left = heavy - 2 * cross / (mse * variance) + fourth / variance**2
+    return pd.DataFrame({"mse": heavy - 1, "mae": mse / mean["size"] ** 2 - 1, "left": left})
+
+
+def _by_logarithm(value: pd.Series, variance: float, n: pd.Series) -> list[pd.Series]:
+    reach = np.exp(NORMAL * (variance / n.where(n > 1)) ** 0.5)
+    return [value / reach, value * reach]
+
+
+def _student(mean: pd.DataFrame, n: pd.Series) -> list[pd.Series]:
+    free = (n - 1).where(n > 1)
+    spread = (mean["e2"] - mean["e"] ** 2).clip(lower=0)
+    half = student.ppf(0.5 + CONFIDENCE / 2, free) * (spread / free) ** 0.5
+    return [mean["e"] - half, mean["e"] + half]
+
+
+def _wilson(share: pd.Series, n: pd.Series) -> list[pd.Series]:
+    """The shares that would not be surprised by this one; even if that is all or none."""
+    weight = NORMAL**2 / n.where(n > 1)
+    middle = (share + weight / 2) / (1 + weight)
+    half = (weight * (share * (1 - share) + weight / 4)) ** 0.5 / (1 + weight)
+    return [(middle - half).clip(0, share), (middle + half).clip(share, 1)]
 
 
 def _variance(mean: pd.DataFrame) -> pd.Series:
@@ -128,11 +158,21 @@ def _variance(mean: pd.DataFrame) -> pd.Series:
     return variance.where(variance > 1e-12)
 
 
-def sliding(sums: pd.DataFrame, *, width: int) -> pd.DataFrame:
+def sliding(sums: pd.DataFrame, *, width: int, variances: pd.Series | None = None) -> pd.DataFrame:
     """The metrics over each batch and the `width` - 1 before it; missing before half of those."""
     windows = sums.rolling(width, min_periods=(width + 1) // 2).sum()
     unknown = sums.isna().rolling(width, min_periods=1).max() > 0
-    return metrics_of(windows.mask(unknown))
+    told = variances_of(sums) if variances is None else variances
+    return metrics_of(windows.mask(unknown), variances=told)
+
+
+def sliding_estimates(estimates: pd.DataFrame, rows: pd.Series, *, width: int) -> pd.DataFrame:
+    """The estimated RMSE and MAE over the same windows, of as many as are known in each."""
+    known = estimates.notna().mul(rows, axis=0)
+    sums = estimates.assign(estimated_rmse=estimates["estimated_rmse"] ** 2).mul(rows, axis=0)
+    totals, counts = (one.rolling(width, min_periods=1).sum() for one in (sums, known))
+    means = totals / counts.where(counts > 0)
+    return means.assign(estimated_rmse=means["estimated_rmse"] ** 0.5)
 
 
 def by_chance(reference: pd.DataFrame, *, size: int, seed: int = 0) -> pd.DataFrame:

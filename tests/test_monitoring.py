@@ -237,6 +237,8 @@ def test_days_are_batches_and_versions_are_judged_by_themselves(log, quiet, regi
     assert found.verdict.state == verdict.QUIET
     assert [one.version for one in found.series] == [registered.version, 7]
     assert found.series[1].alarmed == ()  # nobody knows what version 7 does on the test districts
+    assert found.sliding["rmse"].isna().tolist() == [number in (0, 5) for number in range(10)]
+    assert found.sliding["rmse"].tail(5).min() > 2 * found.sliding["rmse"].head(5).max()
     known = _look(registered, load_version=lambda version: replace(registered, version=version))
     assert len(known.series[1].alarmed) == 5
     assert known.verdict.state == verdict.QUIET
@@ -298,6 +300,21 @@ def test_a_day_keeps_its_key_and_changes_its_digest_when_prices_arrive(log, quie
     assert list(before["key"]) == list(after["key"])
     assert (before["digest"] != after["digest"]).tolist() == [True, False]
     assert list(after["num_valid_rows_in_batch"]) == [60, 0]
+
+
+def test_batches_of_seconds_have_keys_of_their_own_and_whole_minutes_the_short_ones(
+    log, quiet, registered
+):
+    log.answer(quiet.rows.head(120), every=timedelta(seconds=1))
+    halves = _look(registered, batch_hours=30 / 3600).batches["key"]
+    assert list(halves.str.extract(r"@(.*)\+")[0]) == [
+        "2026-03-01T00:00",
+        "2026-03-01T00:00:30",
+        "2026-03-01T00:01",
+        "2026-03-01T00:01:30",
+    ]
+    whole = _look(registered, batch_hours=1 / 60).batches["key"]
+    assert whole.iloc[1].endswith("@2026-03-01T00:01+0.0166667h")
 
 
 def test_batches_are_the_same_however_often_they_are_cut(quiet):

@@ -80,6 +80,7 @@ def quality(count: int, **changes: float) -> Figure:
     batches = make_batches(count).assign(**changes)
     plain = batches.filter(like="batch_").rename(columns=lambda name: name[6:])
     ends = {f"{name}_{end}": plain[name] for name in plain for end in ("low", "high")}
+    ends |= dict(batches.filter(like="estimated_"))
     chance = pd.DataFrame({"low": plain.min(), "high": plain.max()})
     return plots.quality_grid(batches, plain.assign(**ends), chance)
 

@@ -34,14 +34,18 @@ def test_each_batch_has_the_metrics_that_scikit_learn_gives(rows):
 def test_a_window_is_what_its_rows_are_together(rows):
     some = rows.head(60)
     sums = _sums(some, np.arange(60) // 10)
-    window = quality.sliding(sums, width=3).iloc[-1]
-    together = quality.metrics_of(_sums(some.tail(30), np.zeros(30, dtype=int))).iloc[0]
+    alike = {"variances": quality.variances_of(_sums(rows, np.zeros(len(rows), dtype=int)))}
+    window = quality.sliding(sums, width=3, **alike).iloc[-1]
+    last = _sums(some.tail(30), np.zeros(30, dtype=int))
+    together = quality.metrics_of(last, **alike).iloc[0]
+    assert window.notna().all()
     pd.testing.assert_series_equal(window, together, check_names=False)
 
 
 def test_r2_is_missing_where_there_is_nothing_to_explain(rows):
     same = rows.head(3).assign(MedHouseVal=2.0)
-    found = quality.metrics_of(_sums(same, np.zeros(3, dtype=int))).iloc[0]
+    variances = quality.variances_of(_sums(rows, np.zeros(len(rows), dtype=int)))
+    found = quality.metrics_of(_sums(same, np.zeros(3, dtype=int)), variances=variances).iloc[0]
     assert np.isnan(found["r2_score"])
     assert np.isfinite(found["rmse_high"])
 
@@ -61,14 +65,39 @@ def test_one_row_has_values_and_no_intervals(rows):
     assert np.isnan(found[["mae_low", "rmse_high", "r2_score"]].astype(float)).all()
 
 
-def test_intervals_hold_what_all_rows_have_about_as_often_as_they_say(rows):
+@pytest.mark.parametrize("size", [10, 30, 200])
+def test_intervals_hold_what_all_rows_have_about_as_often_as_they_say(rows, size):
     rng = np.random.default_rng(0)
-    drawn = rows.iloc[rng.integers(len(rows), size=400 * 200)]
-    found = quality.metrics_of(_sums(drawn, np.repeat(np.arange(400), 200)))
+    drawn = rows.iloc[rng.integers(len(rows), size=400 * size)]
+    found = quality.metrics_of(_sums(drawn, np.repeat(np.arange(400), size)))
     truth = quality.metrics_of(_sums(rows, np.zeros(len(rows), dtype=int))).iloc[0]
     for name in quality.METRICS:
         held = (found[f"{name}_low"] <= truth[name]) & (truth[name] <= found[f"{name}_high"])
-        assert 0.88 < held.mean() < 0.99, name
+        assert 0.91 < held.mean() < 0.995, name
+
+
+def test_the_interval_of_coverage_has_a_width_where_all_rows_are_inside(rows):
+    inside = rows.head(10).assign(low=-1.0, high=9.0)
+    found = quality.metrics_of(_sums(inside, np.zeros(10, dtype=int))).iloc[0]
+    assert found["coverage"] == found["coverage_high"] == 1
+    assert found["coverage_low"] == pytest.approx(0.722, abs=1e-3)  # Wilson's, by a table
+
+
+def test_errors_of_few_rows_have_no_interval_unless_more_tell_how_heavy_errors_are(rows):
+    some = _sums(rows.head(100), np.arange(100) // 10)
+    ends = ["rmse_low", "rmse_high", "mae_low", "r2_score_high"]
+    assert quality.metrics_of(some)[ends].isna().all(axis=None)
+    more = quality.variances_of(some, _sums(rows, np.zeros(len(rows), dtype=int)))
+    assert quality.metrics_of(some, variances=more)[ends].notna().all(axis=None)
+
+
+def test_a_windows_estimate_is_that_of_its_rows_together():
+    estimates = pd.DataFrame({"estimated_rmse": [0.3, 0.5, np.nan], "estimated_mae": [0.2, 0.4, 0]})
+    rows = pd.Series([30, 10, 10])
+    found = quality.sliding_estimates(estimates, rows, width=2)
+    wanted = [0.3, np.sqrt((30 * 0.09 + 10 * 0.25) / 40), 0.5]
+    np.testing.assert_allclose(found["estimated_rmse"], wanted)
+    np.testing.assert_allclose(found["estimated_mae"], [0.2, 0.25, 0.2])
 
 
 def test_chance_puts_most_unchanged_batches_between_its_ends(rows):

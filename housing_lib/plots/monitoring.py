@@ -43,7 +43,7 @@ def quality_grid(batches: pd.DataFrame, sliding: pd.DataFrame, by_chance: pd.Dat
     ----------
     batches, sliding
         The metrics of batches (`batch_rmse` and so on, and `estimated_rmse`), and
-        of sliding windows with the ends of their intervals.
+        of sliding windows: with the ends of their intervals, and estimated.
     by_chance
         Between which values an unchanged batch lies: `low` and `high` by metric.
     """
@@ -79,8 +79,8 @@ def _draw_metric(
         bounds = sliding[f"{name}_low"], sliding[f"{name}_high"]
         axes.fill_between(sliding.index, *bounds, color=BLUE, alpha=0.2, linewidth=0)
         axes.plot(sliding.index, sliding[name], color=BLUE, label="window")
-    if batches.filter([f"estimated_{name}"]).notna().any(axis=None):
-        estimated = batches[f"estimated_{name}"].rolling(_width(batches), min_periods=1).mean()
+    if sliding.filter([f"estimated_{name}"]).notna().any(axis=None):
+        estimated = sliding[f"estimated_{name}"]
         marker = "" if len(values) > 1 else "D"
         axes.plot(estimated.index, estimated, color=ORANGE, marker=marker, label="estimated")
     if name in ("rmse", "mae", "bias"):
@@ -88,10 +88,6 @@ def _draw_metric(
     if name == "coverage":
         axes.yaxis.set_major_formatter(PercentFormatter(1, symbol=" %"))
     focus(axes, values, keep=ends[np.isfinite(ends)])
-
-
-def _width(batches: pd.DataFrame) -> int:
-    return max(3, len(batches) // 20)
 
 
 def strangeness(batches: pd.DataFrame, *, usual: float, alarming: float, alarmed: object) -> Axes:
