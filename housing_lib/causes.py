@@ -75,7 +75,7 @@ def _cause(
 ) -> Cause:
     write: Callable[..., str] = _WRITERS[quantity.kind]
     sentence = write(quantity.name, effect, rows, watch, where)
-    what = {"missing": "missing values", "place": quantity.name}.get(quantity.kind, quantity.name)
+    what = "missing values" if quantity.kind == "missing" else quantity.name
     return Cause({"error": "errors", "size of errors": "errors"}.get(what, what), effect, sentence)
 
 
@@ -84,7 +84,8 @@ def _level(name: str, effect: float, rows: pd.DataFrame, watch: Watch, where: _P
         return _errors(name, rows, watch) + where.most(name, effect)
     moved = "higher" if effect > 0 else "lower"
     shown = BRIEFLY.get(name, name)
-    return f"{shown} is {abs(effect):.2f} spreads {moved}{where.most(name, effect)}"
+    ranked = f"{shown} ranks {abs(effect):.2f} standard deviations {moved}"
+    return f"{ranked}{where.most(name, effect)}"
 
 
 def _errors(name: str, rows: pd.DataFrame, watch: Watch) -> str:
@@ -120,7 +121,8 @@ def _place(name: str, effect: float, rows: pd.DataFrame, watch: Watch, *_: objec
 
 
 def _joint(name: str, effect: float, *_: object) -> str:
-    return f"the columns go together in another way ({effect:.2f} spreads apart)"
+    apart = f"their ranks are {effect:.2f} standard deviations apart"
+    return f"the columns go together in another way ({apart})"
 
 
 _WRITERS: dict[str, Callable[..., str]] = {

@@ -37,6 +37,7 @@ TO_DO = {
 FIRST_BATCHES = 3
 WORST = 10
 FEWEST_ROWS = 30  # the interval of a batch of fewer is so wide that it says nothing
+NEAR = 0.2  # batches whose sizes differ by as much lie in nearly the same band
 INTERVAL = "95 % interval ($)"
 NAMES = {
     "rmse": "RMSE ($)",
@@ -180,23 +181,32 @@ def first_batches(session: Session) -> Any:
 
 @_of_true_prices
 def worst_batches(session: Session) -> Any:
-    """The batches with the largest RMSE: their interval, counts, and the region of most rows.
+    """The batches with the largest RMSE: about where it lies, counts, and the region of most rows.
 
     Where all of them are too small for an interval, there is no column of it.
     """
     rows = session.batches.nlargest(WORST, "batch_rmse")
-    band = session.by_chance.loc["rmse", "high"]
     shown = pd.DataFrame(
         {
             "RMSE ($)": rows["batch_rmse"].map(lambda value: figure("rmse", value)),
             INTERVAL: _intervals(rows),
-            "above the band": np.where(rows["batch_rmse"] > band, "yes", "no"),
+            "above the band": _above(session, rows),
             "estimated ($)": rows["estimated_rmse"].map(lambda value: figure("rmse", value)),
             "valid rows": rows["num_valid_rows_in_batch"],
             "mostly in": [_usual_region(session, int(str(number))) for number in rows.index],
         }
     )
     return (shown if any(shown[INTERVAL]) else shown.drop(columns=INTERVAL)).style
+
+
+def _above(session: Session, batches: pd.DataFrame) -> list[str]:
+    """Whether batches are above the band, which is the judged version's: for those of its size."""
+    band = session.by_chance.loc["rmse", "high"]
+    sizes = batches["num_valid_rows_in_batch"] / session.batch_rows
+    alike = (sizes - 1).abs() <= NEAR
+    alike &= batches["model_version"] == session.judged.version
+    above = np.where(batches["batch_rmse"] > band, "yes", "no")
+    return list(np.where(alike, above, ""))
 
 
 def _intervals(batches: pd.DataFrame) -> list[str]:

@@ -100,7 +100,10 @@ def _sound(finished: "Run", source: str, *, act: bool) -> None:
 
 def _say(decided: "Verdict") -> None:
     """Print the verdict: its causes, a line each, or its sentence where there are none."""
+    from housing_lib.verdict import known_too_well
+
     style = "bold red" if decided.alarming else "bold"
     out.print(f"\n{decided.state.capitalize()}: ", style=style, end="")
     sentences = [cause.sentence for cause in decided.causes] or [f"{decided.sentence}."]
-    out.print("\n  ".join(sentences), markup=False, soft_wrap=True)
+    sentences.append(known_too_well(decided.evidence, decided.rows))
+    out.print("\n  ".join(filter(None, sentences)), markup=False, soft_wrap=True)

@@ -17,9 +17,9 @@ from housing_lib.batches import batch_table, cut
 from housing_lib.causes import ranked_causes, shift_table
 from housing_lib.data import FEATURES, TARGET, row_ids
 from housing_lib.decision import ENOUGH_ROWS, FALSE_ALARMS
-from housing_lib.series import Registered, Series, answered, by_version, silent
+from housing_lib.series import Registered, Series, answered, by_version, fitted_rows, silent
 from housing_lib.traffic import Traffic
-from housing_lib.verdict import ALARM, NOT_ENOUGH, QUIET, Verdict
+from housing_lib.verdict import ALARM, NOT_ENOUGH, QUIET, Verdict, known_too_well
 from housing_lib.watch import FEWEST_REFERENCE
 
 MOST_SHARED = 0.05  # of the rows may be test districts, else a classifier knows them
@@ -134,8 +134,12 @@ def _verdict(traffic: Traffic, judged: Series, batches: pd.DataFrame) -> Verdict
     causes = ranked_causes(judged.watch, judged.rows, strange) if judged.watch else ()
     enough = judged.decision is not None and judged.decision.enough
     state = ALARM if alarmed else QUIET if enough else NOT_ENOUGH
+    evidence = _evidence(judged, own)
+    if alarmed:
+        evidence["fitted_rows"] = float(fitted_rows(judged.rows))
+    told = [*(cause.sentence for cause in causes[:3]), known_too_well(evidence, len(judged.rows))]
     sentence = {
-        ALARM: "; ".join(cause.sentence for cause in causes[:3]),
+        ALARM: "; ".join(filter(None, told)),
         QUIET: "nothing that is watched has moved further than chance moves it",
         NOT_ENOUGH: _not_enough(judged),
     }[state]
@@ -150,7 +154,7 @@ def _verdict(traffic: Traffic, judged: Series, batches: pd.DataFrame) -> Verdict
         rows=len(judged.rows),
         alarmed=alarmed,
         causes=causes,
-        evidence=_evidence(judged, own),
+        evidence=evidence,
     )
 
 

@@ -203,7 +203,7 @@ def _gathered(checked: list[Checked], source: str) -> Traffic:
     nobody |= {"model_version": 0, "answered_at": pd.NaT, "observed_at": pd.NaT}
     rows = districts.assign(**nobody, fault=faults.mask(waiting, ""))
     ids = pd.Series(row_ids(districts))
-    prices = districts[TARGET].groupby(ids).agg(["count", "nunique"])
+    prices = districts[TARGET].groupby(ids).nunique()
     return Traffic(
         rows,
         source,
@@ -211,7 +211,7 @@ def _gathered(checked: list[Checked], source: str) -> Traffic:
             "rows that break the contract": int((rows["fault"] != "").sum()),
             "rows that wait for their price": int(waiting.sum()),
             "districts that stand there twice": int(ids.duplicated().sum()),
-            "districts with conflicting prices": int((prices["nunique"] > 1).sum()),
+            "districts with conflicting prices": int((prices > 1).sum()),
             "columns that are not in the contract": len(set().union(*unknown)),
         },
     )

@@ -12,7 +12,7 @@ class Cause:
     """One thing that changed, as a reader says it."""
 
     what: str  # a feature, "prediction", "errors", "missing values", a region, "all columns"
-    size: float  # the effect, in units that the sentence names
+    size: float  # how far it moved: standard deviations of ranks, or a share of the rows
     sentence: str
 
 
@@ -41,6 +41,17 @@ class Verdict:
     def alarming(self) -> bool:
         """Whether somebody should look."""
         return self.state == ALARM
+
+
+def known_too_well(evidence: Mapping[str, float], rows: int) -> str:
+    """Why an alarm is no news, if most of its rows are ones that the model was fitted on."""
+    fitted = evidence.get("fitted_rows", 0)
+    if fitted <= rows / 2:
+        return ""
+    return (
+        f"but the model was fitted on {fitted:,.0f} of these {rows:,} districts, and knows them "
+        "better than others: that alone raises an alarm, which is no news"
+    )
 
 
 def from_record(values: Mapping[str, Any]) -> Verdict:

@@ -77,7 +77,8 @@ class Shift:
     """How far groups of rows have moved, shape (groups, len(WATCHED)).
 
     `z` is in standard errors, 0 where too little is known; `effect` in standard
-    deviations of the reference, or a share of the rows.
+    deviations of the reference's scores, which are of ranks and not of values, or
+    a share of the rows.
     """
 
     z: Floats

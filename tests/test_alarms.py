@@ -17,7 +17,7 @@ from housing_lib.verdict import Cause, Verdict
 
 VERDICT = Verdict(
     state="alarm",
-    sentence="MedInc is 0.50 spreads higher",
+    sentence="MedInc ranks 0.50 standard deviations higher",
     model_version=1,
     source="log",
     first="2026-03-01T00:00:00+00:00",
@@ -25,7 +25,7 @@ VERDICT = Verdict(
     batches=4,
     rows=1000,
     alarmed=(3,),
-    causes=(Cause("MedInc", 0.5, "MedInc is 0.50 spreads higher"),),
+    causes=(Cause("MedInc", 0.5, "MedInc ranks 0.50 standard deviations higher"),),
     evidence={"p_value": 0.001},
 )
 OTHER = replace(VERDICT, rows=1250)

@@ -196,3 +196,16 @@ def test_chance_drawn_in_pieces_is_the_same(monkeypatch):
     pieces = decision._drawn(np.random.default_rng(1), 20, scores)
     for one, other in zip(whole, pieces, strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-5)
+
+
+def test_how_far_a_value_moved_is_told_in_ranks(rows, watch, registered):
+    wider = _answered(rows.assign(AveRooms=rows["AveRooms"] * 1.2), registered)
+    found = next(
+        one
+        for one in ranked_causes(watch, wider, np.ones(len(wider), dtype=bool))
+        if one.what == "AveRooms"
+    )
+    told = watch.ranks(wider)["AveRooms"].mean() / watch.ranks(rows)["AveRooms"].std()
+    assert found.size == pytest.approx(told, abs=0.01)
+    assert f"AveRooms ranks {told:.2f} standard deviations higher" in found.sentence
+    assert told > 1.5 * (0.2 * rows["AveRooms"].mean() / rows["AveRooms"].std())  # of the values

@@ -15,12 +15,14 @@ from housing_lib import (
     batches,
     data,
     findings,
+    monitor_command,
     monitoring,
     plots,
     series,
     traffic,
     verdict,
 )
+from housing_lib.parts import load_part
 from housing_lib.registry import RegistryError
 from housing_lib.settings import get_settings
 
@@ -96,6 +98,24 @@ def test_changed_rows_raise_the_alarm_with_the_batches_and_the_cause(shuffled, r
     assert found.causes[0].what == "errors"
     assert "against true prices the model asks" in found.sentence
     assert verdict.from_record(asdict(found)) == found
+
+
+def test_an_alarm_over_rows_that_the_model_was_fitted_on_says_that_it_is_no_news(
+    shuffled, registered, capsys
+):
+    known = pd.concat([load_part(name).districts for name in ("train", "val")])
+    dearer = known.sample(300, random_state=0).reset_index(drop=True)
+    dearer[data.TARGET] *= 1.5
+    dearer.loc[:99, data.FEATURES[0]] = shuffled[data.FEATURES[0]].head(100)  # no known district
+    found = observe(dearer, registered, batch_rows=300).verdict
+    assert found.alarming
+    assert found.evidence["fitted_rows"] == 200
+    assert "but the model was fitted on" in found.sentence
+    monitor_command._say(found)
+    assert "no news" in capsys.readouterr().out
+    new = observe(shuffled.head(300).assign(MedHouseVal=4.0), registered, batch_rows=300).verdict
+    assert new.evidence["fitted_rows"] == 0
+    assert "no news" not in new.sentence
 
 
 def test_rows_that_break_the_contract_are_counted_and_left_out(shuffled, registered):
@@ -202,6 +222,10 @@ def test_the_worst_batches_have_an_interval_where_they_have_rows_enough(shuffled
     assert findings.INTERVAL not in findings.worst_batches(small).data
     found = findings.worst_batches(large).data
     assert all(" to " in interval for interval in found[findings.INTERVAL])
+    uneven = findings.worst_batches(observe(shuffled.head(230), registered, batch_rows=100)).data
+    assert list(uneven.sort_index()["above the band"] == "") == [False, False, True]
+    others = replace(large, judged=replace(large.judged, version=registered.version + 1))
+    assert set(findings.worst_batches(others).data["above the band"]) == {""}
     band = large.by_chance.loc["rmse", "high"]
     above = large.batches["batch_rmse"] > band
     assert (found["above the band"] == "yes").sum() == above.sum()

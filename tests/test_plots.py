@@ -297,7 +297,7 @@ def test_what_raised_the_alarm_is_drawn_apart_from_the_rest():
 def test_effects_are_written_in_words():
     axes = plots.shift_bars(SHIFTS, level=3.4)
     words = [text.get_text() for text in axes.texts]
-    assert "+0.40 spreads" in words
+    assert "+0.40 SD of ranks" in words
     assert "−10.0 % of rows" in words
     assert axes.get_title(loc="left").startswith("2 of 5")
 
@@ -329,7 +329,8 @@ def test_ticks_of_an_axis_have_as_many_decimals(prices, texts):
 
 
 @pytest.mark.parametrize(
-    ("shift", "text"), [(-1e-4, "0.00 spreads"), (1e-4, "0.00 spreads"), (-0.3, "−0.30 spreads")]
+    ("shift", "text"),
+    [(-1e-4, "0.00 SD of ranks"), (1e-4, "0.00 SD of ranks"), (-0.3, "−0.30 SD of ranks")],
 )
 def test_a_shift_of_nothing_has_no_side(shift, text):
     shown = plots.shift_bars(SHIFTS.assign(effect=shift).head(1), level=3.4)

@@ -160,7 +160,7 @@ def _effect(kind: str, effect: float) -> str:
     moved = f"{100 * effect:+.1f}" if of_rows else f"{effect:+.2f}"
     if not moved.strip("+-0."):
         moved = moved[1:]  # nothing has no side
-    return f"{moved.replace('-', '−')} {'% of rows' if of_rows else 'spreads'}"
+    return f"{moved.replace('-', '−')} {'% of rows' if of_rows else 'SD of ranks'}"
 
 
 def session_history(history: pd.DataFrame) -> Axes:
