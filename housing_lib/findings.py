@@ -38,7 +38,7 @@ FIRST_BATCHES = 3
 WORST = 10
 FEWEST_ROWS = 30  # the interval of a batch of fewer is so wide that it says nothing
 NEAR = 0.2  # batches whose sizes differ by as much lie in nearly the same band
-INTERVAL = "95 % interval ($)"
+INTERVAL = "about 95 % ($)"
 NAMES = {
     "rmse": "RMSE ($)",
     "mae": "MAE ($)",

@@ -76,7 +76,7 @@ def metrics_of(
 ) -> pd.DataFrame:
     """RMSE, MAE, bias (100,000 USD), R² and coverage, each with the ends of its 95 % interval.
 
-    Where another sample of as many rows would have put them, about. RMSE, MAE and
+    About so many of them hold what ever more of such rows would show. RMSE, MAE and
     the unexplained share are taken on the scale of logarithms, where their
     distributions are nearly normal: a few heavy errors decide them, of which a
     small batch has none or too many, so `variances` tells how far they swing. The

@@ -50,7 +50,7 @@ def known_too_well(evidence: Mapping[str, float], rows: int) -> str:
         return ""
     return (
         f"but the model was fitted on {fitted:,.0f} of these {rows:,} districts, and knows them "
-        "better than others: that alone raises an alarm, which is no news"
+        "better than others: that alone can raise an alarm, which is then no news"
     )
 
 

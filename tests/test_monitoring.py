@@ -284,6 +284,8 @@ def test_what_an_earlier_version_answered_is_no_verdict_about_the_one_that_is_re
     assert found.verdict.first < found.verdict.last
     assert monitoring.told_apart(found) is None
     assert found.by_chance.isna().all(axis=None)
+    assert plots.quality_grid(found.batches, found.sliding, found.by_chance)
+    plt.close("all")
     assert "mae" not in monitoring.overall(found)
     text = tell(found)
     assert f"were not answered by version {later.version}" in text

@@ -7,6 +7,7 @@ import pytest
 
 from housing_lib import data, monitoring, series, sessions, tracking, traffic
 from housing_lib.traffic import Traffic
+from housing_lib.verdict import NOT_ENOUGH
 
 PARAMS = {"batch_rows": 100}
 
@@ -21,10 +22,10 @@ def observe(store):
     """A function that looks at rows; the store is looked at before a test has its own root."""
     known = series.reference(store.registered)
 
-    def look(rows, *, source="new.csv", **options):
+    def look(rows, *, source="new.csv", registered=store.registered, **options):
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(series, "reference", lambda registered: known)
-            return monitoring.observe(Traffic(rows, source), store.registered, **options)
+            return monitoring.observe(Traffic(rows, source), registered, **options)
 
     return look
 
@@ -94,3 +95,15 @@ def test_what_other_versions_answered_before_is_not_logged_again(rows, observe, 
     judged = replace(session, verdict=replace(session.verdict, first=last_day))
     again = sessions.log(judged, params=PARAMS, tags={})
     assert (first.fresh, again.fresh, again.known) == (2, 1, 2)
+
+
+def test_a_session_of_earlier_answers_alone_stands_in_the_history_without_an_error(
+    rows, observe, store, empty_store
+):
+    promoted = replace(store.registered, version=store.registered.version + 1)
+    session = observe(rows, batch_rows=100, registered=promoted)
+    assert sessions.log(session, params=PARAMS, tags={}).fresh == 6
+    (found,) = sessions.history().to_dict("records")
+    assert (found["state"], found["model_version"]) == (NOT_ENOUGH, str(promoted.version))
+    assert found["rmse"] is None
+    assert found["rows"] == 0
