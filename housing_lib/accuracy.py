@@ -8,8 +8,9 @@ import numpy as np
 import pandas as pd
 from sklearn.metrics import mean_absolute_error, mean_squared_error, r2_score
 
+from housing_lib.contract import LEVEL
 from housing_lib.data import Floats
-from housing_lib.gains import LEVEL, draws, tails
+from housing_lib.gains import draws, tails
 from housing_lib.parts import Part
 
 METRICS = ("rmse", "mae", "mse", "r2")

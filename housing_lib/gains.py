@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from housing_lib.contract import LEVEL as LEVEL
+from housing_lib.contract import LEVEL
 from housing_lib.data import Floats
 from housing_lib.summary import dollars
 

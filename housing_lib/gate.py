@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from housing_lib.contract import LEVEL
 from housing_lib.data import USD_PER_UNIT, Floats
-from housing_lib.gains import LEVEL, Gain, Mask, Rival, gains
+from housing_lib.gains import Gain, Mask, Rival, gains
 from housing_lib.guarded import LEAST_ROWS, answer_slices, price_slices
 from housing_lib.movement import Movement, measure, post_stratify, strata
 from housing_lib.places import REGIONS

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from housing_lib.contract import LEVEL
 from housing_lib.data import USD_PER_UNIT, Floats
 
-LEVEL = 0.95
 BANDS = 8  # of answers: in wider ones, recent answers may still be dearer than the others
 FEWEST = 5  # others that stand for the recent rows of a stratum
 

@@ -111,9 +111,7 @@ class NeighbourFeatures(TransformerMixin, BaseEstimator):
             distances, found = _nearest(self._trees[space], points, owners)
             softened = distances + SOFTENING[space]
             blocks += self._prices_around(softened, found, incomes)
-            blocks += [
-                self._local_price(softened, found, kinds, penalty) for penalty in PENALTIES[space]
-            ]
+            blocks += self._local_prices(softened, found, kinds, PENALTIES[space])
             if space == "Place":
                 around = self.kinds_[found]
         return np.hstack([*blocks, around[:, :FEW].mean(axis=1), around[:, :MANY].mean(axis=1)])
@@ -134,23 +132,25 @@ class NeighbourFeatures(TransformerMixin, BaseEstimator):
             np.maximum.accumulate(prices, axis=1)[:, ends],
         ]
 
-    def _local_price(
-        self, distances: Floats, found: Indices, kinds: Floats, penalty: float
-    ) -> Floats:
-        """The price by ridge regression on traits over the neighbours, the near ones weighing more.
+    def _local_prices(
+        self, distances: Floats, found: Indices, kinds: Floats, penalties: tuple[float, ...]
+    ) -> list[Floats]:
+        """Prices by ridge regression on traits over the neighbours, the near ones weighing more.
 
         Geographically weighted regression (Brunsdon, Fotheringham and Charlton
-        1996) with a bisquare kernel that ends at the farthest neighbour.
+        1996) with a bisquare kernel that ends at the farthest neighbour; one for
+        each penalty of the traits.
         """
+        if not penalties:
+            return []
         traits = self.kinds_[found] - kinds[:, None, :]  # so that the constant is the price here
         design = np.concatenate([np.ones((*found.shape, 1)), traits], axis=2)
         weights = np.maximum(1 - (distances / distances[:, -1:]) ** 2, 0.05) ** 2
         weighted = design * weights[..., None]
-        penalties = np.diag([1e-9] + [penalty] * traits.shape[2])
-        gram = weighted.transpose(0, 2, 1) @ design + penalties
+        gram = weighted.transpose(0, 2, 1) @ design
         moment = weighted.transpose(0, 2, 1) @ self.prices_[found][..., None]
-        solution: Floats = np.linalg.solve(gram, moment)[:, :1, 0]
-        return solution
+        ridges = [np.diag([1e-9] + [penalty] * traits.shape[2]) for penalty in penalties]
+        return [np.linalg.solve(gram + ridge, moment)[:, :1, 0] for ridge in ridges]
 
 
 def owners_of(X: Floats) -> Indices:

@@ -14,12 +14,12 @@ from scipy.stats import norm
 from scipy.stats import t as student
 from sklearn.isotonic import IsotonicRegression
 
+from housing_lib.contract import LEVEL
 from housing_lib.data import TARGET
 from housing_lib.gains import pieces
 
 METRICS = ("rmse", "mae", "bias", "r2_score", "coverage")
-CONFIDENCE = 0.95
-NORMAL = float(norm.ppf(0.5 + CONFIDENCE / 2))
+NORMAL = float(norm.ppf(0.5 + LEVEL / 2))
 FEWEST_TOLD = 200  # rows; fewer tell too little of how heavy the heaviest errors are
 CHANCES = 1_000
 SUMS = ("n", "e", "size", "e2", "e4", "in", "y", "y2", "y3", "y4", "e2y", "e2y2")
@@ -141,7 +141,7 @@ def _by_logarithm(value: pd.Series, variance: float, n: pd.Series) -> list[pd.Se
 def _student(mean: pd.DataFrame, n: pd.Series) -> list[pd.Series]:
     free = (n - 1).where(n > 1)
     spread = (mean["e2"] - mean["e"] ** 2).clip(lower=0)
-    half = student.ppf(0.5 + CONFIDENCE / 2, free) * (spread / free) ** 0.5
+    half = student.ppf(0.5 + LEVEL / 2, free) * (spread / free) ** 0.5
     return [mean["e"] - half, mean["e"] + half]
 
 
@@ -190,7 +190,7 @@ def by_chance(reference: pd.DataFrame, *, size: int, seed: int = 0) -> pd.DataFr
     table = each.to_numpy()
     counts = pieces(CHANCES, len(judged))
     drawn = np.concatenate([rng.multinomial(size, even, size=one) @ table for one in counts])
-    tail = (1 - CONFIDENCE) / 2
+    tail = (1 - LEVEL) / 2
     reached = metrics_of(pd.DataFrame(drawn, columns=list(SUMS)))[list(METRICS)]
     return reached.quantile([tail, 1 - tail]).T.set_axis(["low", "high"], axis="columns")
 

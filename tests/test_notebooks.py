@@ -90,7 +90,7 @@ def test_the_last_cell_records_and_the_one_before_names_the_next_step(notebook):
 
 
 def test_they_run_in_order_from_their_own_folder(tmp_path):
-    """As JupyterLab runs them: nbmake, the notebooks' folder, a store and districts of their own."""
+    """As JupyterLab runs them: nbmake, the notebooks' folder, a store of their own."""
     data.acquire().sample(5_000, random_state=0).to_parquet(tmp_path / "some.parquet")
     paths = [_with_smoke_budget(path, tmp_path) for path in PATHS]
     environment = os.environ | {"HOUSING_ROOT": str(tmp_path), "MPLBACKEND": ""}
