@@ -128,7 +128,8 @@ def test_blocks_are_held_out_whole(split):
 @pytest.mark.parametrize(("blocks", "folds"), [(3, 3), (1, evaluation.BLOCK_FOLDS)])
 def test_few_blocks_are_as_many_folds_and_in_one_random_districts_are_held_out(blocks, folds):
     columns = dict.fromkeys(data.FEATURES, 1.0)
-    districts = pd.DataFrame([columns] * 60).assign(Latitude=34.2 + np.arange(60) % blocks)
+    districts = pd.DataFrame([columns] * 60).assign(HouseAge=np.arange(60.0))
+    districts["Latitude"] = 34.2 + np.arange(60) % blocks
     model = {"ridge": families.make_model("ridge", repeats=1)}
     assert len(evaluation._folds(districts)) == folds
     found = evaluation.block_errors(model, districts, np.ones(60))
