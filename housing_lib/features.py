@@ -245,7 +245,7 @@ def preprocess(districts: pd.DataFrame, membership: npt.NDArray[np.str_]) -> dic
 
 
 def balance(parts: Mapping[str, Part]) -> pd.DataFrame:
-    """The mean of each column in each part, and how far apart they are, in spreads."""
+    """The mean of each column in each part, and how far apart they are, in standard deviations."""
     means = pd.DataFrame({name: part.districts.mean() for name, part in parts.items()})
     spread = parts["train"].districts.std()
     return means.assign(distance=(means.max(axis=1) - means.min(axis=1)) / spread)

@@ -15,7 +15,7 @@ from housing_lib.geography import errors_by_region, regions
 from housing_lib.monitoring import Session
 from housing_lib.summary import percent
 from housing_lib.tables import figure, usd
-from housing_lib.verdict import ALARM, NOT_ENOUGH, QUIET, Verdict
+from housing_lib.verdict import ALARM, NOT_ENOUGH, QUIET, Verdict, known_too_well
 
 ITSELF = (
     "These are the test districts themselves, which everything is compared with: nothing can have "
@@ -25,7 +25,7 @@ LEARNED = (
     "stood among those that the model learned from. It knows them better than others, which "
     "alone can make a session look changed: judge it by districts that are new to it."
 )
-WITHOUT_PRICES = "No true price is known yet, so nobody can say."
+WITHOUT_PRICES = "No true price is known yet of what it answered, so nobody can say."
 TO_DO = {
     ALARM: (
         "What to do: look at the causes below. If a source sends wrong values, mend it; if the "
@@ -48,17 +48,13 @@ NAMES = {
 }
 
 
-def bottom_line(
-    session: Session, *, family: str, stage: str, promised: float | None, fitted: int = 0
-) -> str:
+def bottom_line(session: Session, *, family: str, stage: str, promised: float | None) -> str:
     """The verdict in a few sentences, in Markdown.
 
     Parameters
     ----------
     promised
         The RMSE that the version reached in its test (100,000 USD).
-    fitted
-        How many of the districts the model learned from.
     """
     verdict = session.verdict
     found = {
@@ -75,7 +71,8 @@ def bottom_line(
         about = f"The {others} of this session were not answered by {version}, but by others."
     if verdict.source == "test":
         about = f"{about} {ITSELF}"
-    if fitted:
+    fitted = int(verdict.evidence.get("fitted_rows", 0))
+    if fitted and not (verdict.alarming and known_too_well(verdict.evidence, verdict.rows)):
         about = f"{about} {_many(fitted, 'of these districts', 'of these districts')} {LEARNED}"
     return "\n\n".join([f"**{found}** {TO_DO[verdict.state]}", about])
 
@@ -157,7 +154,7 @@ def _of_true_prices(table: Callable[[Session], Any]) -> Callable[[Session], Any]
 
     @wraps(table)
     def told(session: Session) -> Any:
-        if session.valid.any():
+        if len(session.scored):
             return table(session)
         return Markdown(WITHOUT_PRICES)  # type: ignore[no-untyped-call]
 
@@ -166,9 +163,9 @@ def _of_true_prices(table: Callable[[Session], Any]) -> Callable[[Session], Any]
 
 @_of_true_prices
 def first_batches(session: Session) -> Any:
-    """The first batches with where chance alone puts one of the same size, one column each."""
-    batches = session.batches.head(FIRST_BATCHES)
-    chance = session.by_chance
+    """The judged version's first batches, one column each, and where chance puts one as usual."""
+    own = session.batches["model_version"] == session.judged.version
+    batches, chance = session.batches[own].head(FIRST_BATCHES), session.by_chance
     shown = pd.DataFrame(index=list(NAMES.values()))
     for number, row in batches.iterrows():
         shown[f"batch {number}"] = [figure(name, row[f"batch_{name}"]) for name in NAMES]
@@ -210,10 +207,12 @@ def _above(session: Session, batches: pd.DataFrame) -> list[str]:
 
 
 def _intervals(batches: pd.DataFrame) -> list[str]:
-    """The interval of each batch's RMSE, empty where it has too few rows for one."""
+    """The interval of each batch's RMSE, empty where there are too few rows for one."""
     columns = ["num_valid_rows_in_batch", "batch_rmse_low", "batch_rmse_high"]
     return [
-        f"{figure('rmse', low)} to {figure('rmse', high)}" if rows >= FEWEST_ROWS else ""
+        f"{figure('rmse', low)} to {figure('rmse', high)}"
+        if rows >= FEWEST_ROWS and np.isfinite(low)
+        else ""
         for rows, low, high in batches[columns].to_numpy()
     ]
 
@@ -225,7 +224,7 @@ def _usual_region(session: Session, number: int) -> str:
 @_of_true_prices
 def region_table(session: Session) -> Any:
     """What the model asks in each region, the largest error first."""
-    return styled(errors_by_region(session.rows[session.valid], session.errors), precision=0)
+    return styled(errors_by_region(session.scored, session.errors), precision=0)
 
 
 def version_table(session: Session) -> Any:

@@ -292,8 +292,8 @@ def figures(evidence: Evidence) -> dict[str, float]:
         return found
     before = _rmse(evidence.prices, evidence.incumbent.predicted)
     found |= {"incumbent_test_rmse": before, "gain": before - found["test_rmse"]}
-    moved, recent = _movement(evidence), evidence.lately
-    if moved is None:
+    recent, moved = evidence.lately, _movement(evidence)
+    if not recent.any():
         return found
     prices = evidence.prices[recent]
     now, then = (
@@ -304,7 +304,7 @@ def figures(evidence: Evidence) -> dict[str, float]:
         "recent_rows": float(recent.sum()),
         "recent_rmse": now,
         "recent_gain": then - now,
-        "moved": float(moved.clear),
+        **({"moved": float(moved.clear)} if moved else {}),
     }
 
 

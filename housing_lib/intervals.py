@@ -125,7 +125,7 @@ class CalibratedModel(RegressorMixin, BaseEstimator):
         return prices, low, high
 
     def answer_matrix(
-        self, matrix: Floats, coverage: float = 0.9
+        self, matrix: Floats, coverage: float
     ) -> tuple[Floats, Floats, Floats, Floats]:
         """Prices, the ends of their intervals, and the errors to expect, of a model matrix.
 

@@ -157,7 +157,8 @@ class DistrictModel(RegressorMixin, BaseEstimator):
 
     def distance_km(self, matrix: Floats) -> Floats:
         """The kilometres to the nearest training district."""
-        return self._softened_km(matrix) - SOFTENING["Place"]
+        kilometres: Floats = np.maximum(self._softened_km(matrix) - SOFTENING["Place"], 0)
+        return kilometres
 
     def _softened_km(self, matrix: Floats) -> Floats:
         scale = self.preprocessing_.named_steps["scale"]

@@ -104,6 +104,8 @@ def _say(decided: "Verdict") -> None:
 
     style = "bold red" if decided.alarming else "bold"
     out.print(f"\n{decided.state.capitalize()}: ", style=style, end="")
-    sentences = [cause.sentence for cause in decided.causes] or [f"{decided.sentence}."]
-    sentences.append(known_too_well(decided.evidence, decided.rows))
-    out.print("\n  ".join(filter(None, sentences)), markup=False, soft_wrap=True)
+    sentences = [cause.sentence for cause in decided.causes]
+    if sentences:
+        sentences.append(known_too_well(decided.evidence, decided.rows))
+    told = list(filter(None, sentences)) or [f"{decided.sentence}."]
+    out.print("\n  ".join(told), markup=False, soft_wrap=True)

@@ -45,19 +45,19 @@ class Session:
     verdict: Verdict
 
     @property
-    def valid(self) -> npt.NDArray[np.bool_]:
-        """Which rows have an answer and a true price that it can be held against."""
-        return quality.scored(self.rows)
+    def scored(self) -> pd.DataFrame:
+        """The judged version's rows with a true price that its answer can be held against."""
+        return self.judged.rows[quality.scored(self.judged.rows)]
 
     @property
     def placed(self) -> pd.DataFrame:
-        """The valid rows whose place is known: what a map can show."""
-        return self.rows[self.valid].dropna(subset=["Latitude", "Longitude"])
+        """Those whose place is known: what a map can show."""
+        return self.scored.dropna(subset=["Latitude", "Longitude"])
 
     @property
     def errors(self) -> pd.Series:
-        """Prediction minus price of the valid rows (100,000 USD)."""
-        errors: pd.Series = (self.rows["predicted"] - self.rows[TARGET])[self.valid]
+        """Prediction minus price of those rows (100,000 USD)."""
+        errors: pd.Series = self.scored["predicted"] - self.scored[TARGET]
         return errors
 
     @property
@@ -122,11 +122,12 @@ def observe(
     batches, sliding = batch_table(traffic, rows, batch, series, batch_hours=batch_hours)
     waits = silent(registered.version, rows)
     judged = next((one for one in series if one.version == registered.version), waits)
-    verdict = _verdict(traffic, judged, batches)
+    fitted = fitted_rows(judged.rows, registered)
+    verdict = _verdict(traffic, judged, batches, fitted)
     return Session(traffic, rows, batch, batches, sliding, series, judged, verdict)
 
 
-def _verdict(traffic: Traffic, judged: Series, batches: pd.DataFrame) -> Verdict:
+def _verdict(traffic: Traffic, judged: Series, batches: pd.DataFrame, fitted: int) -> Verdict:
     own = batches.loc[np.unique(judged.batch)]
     looked = own if len(own) else batches
     alarmed = judged.alarmed
@@ -134,9 +135,7 @@ def _verdict(traffic: Traffic, judged: Series, batches: pd.DataFrame) -> Verdict
     causes = ranked_causes(judged.watch, judged.rows, strange) if judged.watch else ()
     enough = judged.decision is not None and judged.decision.enough
     state = ALARM if alarmed else QUIET if enough else NOT_ENOUGH
-    evidence = _evidence(judged, own)
-    if alarmed:
-        evidence["fitted_rows"] = float(fitted_rows(judged.rows))
+    evidence = _evidence(judged, own) | {"fitted_rows": float(fitted)}
     told = [*(cause.sentence for cause in causes[:3]), known_too_well(evidence, len(judged.rows))]
     sentence = {
         ALARM: "; ".join(filter(None, told)),
@@ -214,14 +213,13 @@ def overall(session: Session) -> dict[str, float]:
 
     Of fewer than two rows only the counts: they say nothing.
     """
-    rows = session.judged.rows
-    valid = rows[quality.scored(rows)]
+    rows, valid = session.judged.rows, session.scored
     counts = {"rows": float(len(rows)), "valid_rows": float(len(valid))}
     counts["faulty_rows"] = float((rows["fault"] != "").sum())
     if len(valid) < 2:
         return counts
     wide = valid[valid["low"].notna()]
     inside = wide[TARGET].between(wide["low"], wide["high"])
-    more = {"bias": float((valid["predicted"] - valid[TARGET]).mean())}
+    more = {"bias": float(session.errors.mean())}
     more |= {"coverage": float(inside.mean())} if len(wide) else {}
     return metrics(valid[TARGET].to_numpy(), valid["predicted"].to_numpy()) | more | counts

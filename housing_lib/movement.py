@@ -10,7 +10,7 @@ from housing_lib.contract import LEVEL
 from housing_lib.data import USD_PER_UNIT, Floats
 
 BANDS = 8  # of answers: in wider ones, recent answers may still be dearer than the others
-FEWEST = 5  # others that stand for the recent rows of a stratum
+FEWEST = 10  # others that stand for the recent rows of a stratum
 
 Mask = npt.NDArray[np.bool_]
 Strata = npt.NDArray[np.intp]
@@ -75,7 +75,7 @@ def measure(now: Floats, then: Floats, weights: Floats | None = None) -> Movemen
     """The movement between two samples of errors, prediction minus price in 100,000 USD.
 
     Two tests of Welch (1947), of the errors and of their squares, which together find
-    something in fewer than one of twenty pairs of samples that do not differ.
+    something in about one of twenty pairs of samples that do not differ.
 
     Parameters
     ----------

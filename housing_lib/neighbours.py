@@ -156,8 +156,8 @@ class NeighbourFeatures(TransformerMixin, BaseEstimator):
 def owners_of(X: Floats) -> Indices:
     """The number of the district that each row is, in the order in which they first appear.
 
-    Equal rows are one, as in the split: no district of another part has a twin among
-    those that are known, so none of them may see its own price through one.
+    Equal rows are one, as in the split: districts of other parts have no such twin
+    among those that are known, so none of these may see its own price through one.
     """
     numbers, _ = pd.factorize(row_ids(pd.DataFrame(X, columns=list(FEATURES))))
     return numbers

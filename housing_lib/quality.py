@@ -76,8 +76,8 @@ def metrics_of(
 ) -> pd.DataFrame:
     """RMSE, MAE, bias (100,000 USD), R² and coverage, each with the ends of its 95 % interval.
 
-    About so many of them hold what ever more of such rows would show. RMSE, MAE and
-    the unexplained share are taken on the scale of logarithms, where their
+    About 95 % of them hold what an endless number of such rows would give. RMSE, MAE
+    and the unexplained share are taken on the scale of logarithms, where their
     distributions are nearly normal: a few heavy errors decide them, of which a
     small batch has none or too many, so `variances` tells how far they swing. The
     interval of bias is Student's, that of coverage Wilson's (1927).
@@ -93,12 +93,14 @@ def metrics_of(
     mean = sums.div(n, axis=0)
     values = _values(mean)
     told = variances_of(sums) if variances is None else variances
-    ends = {name: _by_logarithm(values[name], told[name], n) for name in ("mse", "mae", "left")}
+    ends = {
+        name: _by_logarithm(values[name], told[name], n) for name in ("mse", "mae", "unexplained")
+    }
     found = {
         "rmse": [one**0.5 for one in (values["mse"], *ends["mse"])],
         "mae": [values["mae"], *ends["mae"]],
         "bias": [mean["e"], *_student(mean, n)],
-        "r2_score": [1 - one for one in (values["left"], *reversed(ends["left"]))],
+        "r2_score": [1 - one for one in (values["unexplained"], *reversed(ends["unexplained"]))],
         "coverage": [mean["in"], *_wilson(mean["in"], n)],
     }
     columns = [f"{prefix}{name}{end}" for name in METRICS for end in ("", "_low", "_high")]
@@ -107,7 +109,7 @@ def metrics_of(
 
 
 def variances_of(*tables: pd.DataFrame) -> pd.Series:
-    """The variance of what a row adds to a metric, as a share of it squared: `mse`, `mae`, `left`.
+    """The variance of what a row adds to `mse`, `mae` and `unexplained`, as a share of it squared.
 
     Of the table of sums whose rows together swing most; missing where none has
     200 rows, for few heavy errors show nothing of the heaviest.
@@ -118,27 +120,31 @@ def variances_of(*tables: pd.DataFrame) -> pd.Series:
 
 
 def _values(mean: pd.DataFrame) -> dict[str, pd.Series]:
-    """The metrics that are above 0: `left` is the share of the prices' variance that is."""
-    left = mean["e2"] / _variance(mean)
-    return {"mse": mean["e2"], "mae": mean["size"], "left": left}
+    """MSE, MAE, and the share of the prices' variance that is unexplained: all above 0."""
+    unexplained = mean["e2"] / _variance(mean)
+    return {"mse": mean["e2"], "mae": mean["size"], "unexplained": unexplained}
 
 
 def _variances(mean: pd.DataFrame) -> pd.DataFrame:
-    """Those of the infinitesimal jackknife (Efron 1982), which for means are the rows' own."""
+    """The relative variances of `variances_of`, by the infinitesimal jackknife (Efron 1982)."""
     variance, m, mse = _variance(mean), mean["y"], mean["e2"].where(mean["e2"] > 0)
     cross = mean["e2y2"] - 2 * m * mean["e2y"] + m**2 * mse
     fourth = mean["y4"] - 4 * m * mean["y3"] + 6 * m**2 * mean["y2"] - 3 * m**4
     heavy = mean["e4"] / mse**2
-    left = heavy - 2 * cross / (mse * variance) + fourth / variance**2
-    return pd.DataFrame({"mse": heavy - 1, "mae": mse / mean["size"] ** 2 - 1, "left": left})
+    unexplained = heavy - 2 * cross / (mse * variance) + fourth / variance**2
+    return pd.DataFrame(
+        {"mse": heavy - 1, "mae": mse / mean["size"] ** 2 - 1, "unexplained": unexplained}
+    )
 
 
 def _by_logarithm(value: pd.Series, variance: float, n: pd.Series) -> list[pd.Series]:
+    """The lower and the upper end of an interval that is even on the scale of logarithms."""
     reach = np.exp(NORMAL * (variance / n.where(n > 1)) ** 0.5)
     return [value / reach, value * reach]
 
 
 def _student(mean: pd.DataFrame, n: pd.Series) -> list[pd.Series]:
+    """The lower and the upper end of Student's interval of the mean error."""
     free = (n - 1).where(n > 1)
     spread = (mean["e2"] - mean["e"] ** 2).clip(lower=0)
     half = student.ppf(0.5 + LEVEL / 2, free) * (spread / free) ** 0.5
@@ -146,7 +152,7 @@ def _student(mean: pd.DataFrame, n: pd.Series) -> list[pd.Series]:
 
 
 def _wilson(share: pd.Series, n: pd.Series) -> list[pd.Series]:
-    """The shares that would not be surprised by this one; even if that is all or none."""
+    """The lower and the upper end of Wilson's interval, which has width even at none or all."""
     weight = NORMAL**2 / n.where(n > 1)
     middle = (share + weight / 2) / (1 + weight)
     half = (weight * (share * (1 - share) + weight / 4)) ** 0.5 / (1 + weight)

@@ -13,7 +13,7 @@ from housing_lib.compiling import own_answers
 from housing_lib.data import FEATURES, Floats, row_ids
 from housing_lib.decision import Chance, Decision, decide
 from housing_lib.errors import HousingError
-from housing_lib.parts import load_part
+from housing_lib.parts import load_manifest, load_part
 from housing_lib.traffic import Traffic, from_table
 from housing_lib.watch import FEWEST_REFERENCE, Watch
 
@@ -30,6 +30,10 @@ class Registered(Protocol):
     @property
     def version(self) -> int:
         """Its number."""
+
+    @property
+    def data_digest(self) -> str:
+        """The digest of the data that it learned from; empty if nobody noted it."""
 
 
 @dataclass(frozen=True)
@@ -114,16 +118,19 @@ def reference(registered: Registered | None) -> pd.DataFrame:
     return (answered(unseen, registered) if registered else unseen).rows
 
 
-def fitted_rows(districts: pd.DataFrame) -> int:
-    """The number of districts that are among the training and validation ones.
+def fitted_rows(districts: pd.DataFrame, registered: Registered) -> int:
+    """The number of districts that are among a model's training and validation ones.
 
-    On those a model looks better than it is.
+    On those it looks better than it is. None are known where other data were
+    preprocessed since.
 
     Raises
     ------
     DataError
         If the training or validation districts cannot be read.
     """
+    if load_manifest().data_digest != registered.data_digest:
+        return 0
     seen = np.concatenate([load_part("train").ids, load_part("val").ids])
     return int(np.isin(row_ids(districts), seen).sum())
 

@@ -112,7 +112,7 @@ def _nulls(week: Week, rng: np.random.Generator) -> Week:
 
 
 def _inflation(week: Week, rng: np.random.Generator) -> Week:
-    prices = np.minimum(week.prices * INFLATION**week.changed, PRICE_CAP)
+    prices = np.minimum(week.prices * INFLATION**week.changed, _limit(week.prices))
     return replace(week, prices=prices)
 
 
@@ -155,7 +155,12 @@ def _prices(world: World, asked: pd.DataFrame, rng: np.random.Generator) -> Floa
     near = place + rng.integers(-ALIKE, ALIKE + 1, len(asked))
     twin = order[np.clip(near, 0, len(order) - 1)]
     found: Floats = answered + (world.prices - world.predicted)[twin]
-    return np.clip(found, world.prices.min(), PRICE_CAP)
+    return np.clip(found, world.prices.min(), _limit(world.prices))
+
+
+def _limit(prices: Floats | pd.Series) -> float:
+    """The highest price that is recorded: the census's, unless a source knows higher ones."""
+    return max(PRICE_CAP, float(np.max(prices)))
 
 
 def _inside(week: Week) -> Week:

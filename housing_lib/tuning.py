@@ -104,8 +104,8 @@ def study_name(
 ) -> str:
     """The name of exactly this search: same family, data, seed and growth, same code and packages.
 
-    It is made as the key of a step is, so that a step which runs again because code
-    or packages changed takes no trial that was made before.
+    It is made as the key of a step is, of the code that makes trials: once that or
+    packages changed, no trial is taken that was made before.
 
     Raises
     ------

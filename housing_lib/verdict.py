@@ -44,13 +44,13 @@ class Verdict:
 
 
 def known_too_well(evidence: Mapping[str, float], rows: int) -> str:
-    """Why an alarm is no news, if most of its rows are ones that the model was fitted on."""
+    """Why an alarm may be no news, if most of its rows are ones that the model was fitted on."""
     fitted = evidence.get("fitted_rows", 0)
     if fitted <= rows / 2:
         return ""
     return (
         f"but the model was fitted on {fitted:,.0f} of these {rows:,} districts, and knows them "
-        "better than others: that alone can raise an alarm, which is then no news"
+        "better than others, which alone can raise an alarm"
     )
 
 

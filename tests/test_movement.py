@@ -186,6 +186,8 @@ def test_recent_districts_unlike_all_locked_ones_decide_nothing(rng):
     alone = replace(evidence, slices=evidence.slices | {"San Diego": evidence.recent})
     assert "model in Production, lately" not in table(alone)
     assert "gain over version 5" in held(alone)
+    assert gate.figures(alone)["recent_rows"] == RECENT
+    assert "moved" not in gate.figures(alone)
 
 
 def test_the_table_says_what_moved(rng):

@@ -341,6 +341,15 @@ def test_a_dollar_sign_is_never_read_as_mathematics(districts):
     assert not plots.binned_price(districts, "MedInc").xaxis.label.get_parse_math()
 
 
+def test_the_cap_is_drawn_where_prices_stand_at_it(districts):
+    with_it = plots.price_histogram(districts.assign(MedHouseVal=5.00001))
+    assert "cap" in with_it.get_title(loc="left")
+    without = plots.price_histogram(districts.assign(MedHouseVal=6.0))
+    assert without.get_title(loc="left") == ""
+    assert not without.lines
+    plt.close("all")
+
+
 def test_a_figure_is_shown_once_with_its_words_and_closed(districts, monkeypatch):
     shown: list[Image] = []
     monkeypatch.setattr(plots.style, "display", shown.append)

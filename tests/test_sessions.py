@@ -25,6 +25,7 @@ def observe(store):
     def look(rows, *, source="new.csv", registered=store.registered, **options):
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(series, "reference", lambda registered: known)
+            patch.setattr(monitoring, "fitted_rows", lambda rows, registered: 0)
             return monitoring.observe(Traffic(rows, source), registered, **options)
 
     return look

@@ -53,6 +53,12 @@ def test_no_locked_district_and_no_locked_price_is_sent(world):
     assert not np.isin(free, world.prices).any()
 
 
+def test_prices_above_the_census_are_as_high_as_a_source_knows_them(world):
+    dearer = World(world.districts, world.predicted + 5, world.prices + 5, world.predict)
+    highest = max(week.prices.max() for week in weeks(dearer, "inflation"))
+    assert PRICE_CAP < highest <= dearer.prices.max()
+
+
 def test_the_same_seed_is_the_same_traffic_and_another_is_not(world):
     one, same, other = (weeks(world, "incomes", seed=seed)[3].asked for seed in (1, 1, 2))
     pd.testing.assert_frame_equal(one, same)

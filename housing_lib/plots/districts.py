@@ -55,17 +55,18 @@ def distributions(districts: pd.DataFrame) -> Figure:
 
 
 def price_histogram(districts: pd.DataFrame) -> Axes:
-    """How many districts there are at each price, with the cap marked."""
+    """How many districts there are at each price, with the cap marked if any stands at it."""
     prices = districts[TARGET]
     at_cap = capped(prices)
     axes = new_axes(height=3.4)
     bins = np.linspace(0, max(PRICE_CAP, prices.max()), 52).tolist()
     axes.hist([prices[~at_cap], prices[at_cap]], bins=bins, stacked=True, color=[BLUE, RED])
-    axes.axvline(PRICE_CAP, color=RED, linestyle="--", linewidth=1)
     in_dollars(axes.xaxis)
     axes.set(xlabel=PRICE, ylabel="districts")
-    share = percent(at_cap.mean(), 1)
-    axes.set_title(f"{share} of the prices stand at the census's cap of {dollars(PRICE_CAP)}")
+    if at_cap.any():
+        axes.axvline(PRICE_CAP, color=RED, linestyle="--", linewidth=1)
+        share = percent(at_cap.mean(), 1)
+        axes.set_title(f"{share} of the prices stand at the census's cap of {dollars(PRICE_CAP)}")
     return axes
 
 
