@@ -25,7 +25,6 @@ from serve.problems import UNEXPLAINED, explain_query, refuse
 from serve.service import Service, encode
 
 PAGE = Path(__file__).with_name("page")
-TRUE = ("true", "1", "yes")
 
 router = APIRouter()
 

@@ -14,6 +14,8 @@ from serve.schemas import Actual, Actuals, Batch, District, Problem, features_of
 JSON = "application/json"
 # The quotation marks of a district: more of them mean a name that stands there twice.
 QUOTES = 2 * len(FEATURES)
+# Those of a true price: of its three names and its moment, and of an id or of features.
+NAMED_QUOTES, PLACED_QUOTES = 8 + 2, 8 + QUOTES
 
 _district = msgspec.json.Decoder(District)
 _batch = msgspec.json.Decoder(Batch)
@@ -106,7 +108,15 @@ def read_actuals(body: bytes) -> list[Truth]:
         for one in found
     ):
         raise problems.explain_actuals(body)
-    return [_truth(one) for one in found]
+    truths = [_truth(one) for one in found]
+    quotes = 2 + sum(NAMED_QUOTES if one.features is None else PLACED_QUOTES for one in truths)
+    if body.count(b'"') != quotes or any(_is_unknown(one.features) for one in truths):
+        raise problems.explain_actuals(body)
+    return truths
+
+
+def _is_unknown(features: tuple[float | None, ...] | None) -> bool:
+    return features is not None and features.count(None) == len(FEATURES)
 
 
 def _truth(one: Actual) -> Truth:

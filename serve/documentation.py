@@ -83,13 +83,13 @@ EXAMPLES: dict[str, Any] = {
 }
 REFUSALS = {
     401: ("Notice", "No valid API key, where keys are set."),
-    403: ("Notice", "The key is not for this."),
+    403: ("Notice", "The key is not for this, or no keys are set and another machine asks."),
     408: ("Refusal", "The body did not arrive in time."),
     409: ("Refusal", "It contradicts what is recorded, or is of a prediction that never was."),
     413: ("Refusal", "The body is too large."),
     415: ("Refusal", "The body is of a kind that is not read."),
     422: ("Refusal", "The body breaks the contract; all problems are named."),
-    503: ("Notice", "No model, no log, or too many requests; Retry-After says when to try again."),
+    503: ("Notice", "No model, no log, or too many requests; Retry-After says when, if it passes."),
 }
 
 

@@ -135,7 +135,7 @@ class Guard:
             self._note(call, scope)
 
     async def _answer(self, call: Call, scope: Scope, receive: Receive, send: Send) -> None:
-        if call.method != "POST":
+        if call.method != "POST" or call.path not in SCOPES:
             await self.app(scope, receive, send)
             return
         body = await read_body(call.headers, receive)
@@ -147,7 +147,7 @@ class Guard:
                 await self.app(scope, _replaying(body, receive), send)
 
     def _let_in(self, call: Call, scope: Scope) -> None:
-        host = call.headers.get(b"host", b"")
+        host = call.headers.get(b"host", b"").lower()
         if host not in self.hosts and _name_of(host) not in self.hosts and b"*" not in self.hosts:
             raise stopped(400, "host", "the Host header names no host of this server",
                           "use its own address, or name the host in HOUSING_HOSTS")  # fmt: skip
@@ -315,8 +315,9 @@ def _replaying(body: bytes, receive: Receive) -> Receive:
 def allowed_hosts(settings: Settings) -> frozenset[bytes]:
     """The names by which the server may be called, without ports."""
     more = [name.strip() for name in settings.hosts.split(",") if name.strip()]
+    own = f"[{settings.host}]" if ":" in settings.host else settings.host
     return frozenset(
-        name.encode() for name in ("localhost", "127.0.0.1", "[::1]", settings.host, *more)
+        name.lower().encode() for name in ("localhost", "127.0.0.1", "[::1]", own, *more)
     )
 
 

@@ -107,7 +107,7 @@ def _forget_the_dead(folder: Path) -> None:
     for worker in workers:
         try:
             os.kill(worker, 0)
-        except ProcessLookupError:
+        except (ProcessLookupError, PermissionError):  # nobody, or somebody else by now
             mark_process_dead(worker, str(folder))  # type: ignore[no-untyped-call]
 
 

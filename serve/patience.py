@@ -34,7 +34,11 @@ class Patience:
         if not self._free.acquire(timeout=seconds):
             raise TimeoutError("no answer yet")
         answer: Future[Value] = Future()
-        threading.Thread(target=self._do, args=(answer, work, *given), daemon=True).start()
+        try:
+            threading.Thread(target=self._do, args=(answer, work, *given), daemon=True).start()
+        except BaseException:  # as where no thread can be started
+            self._free.release()
+            raise
         try:
             return answer.result(seconds)
         except TimeoutError as error:

@@ -335,6 +335,7 @@ class PredictionLog:
 
 def _by_key(connection: Any, key: Any, value: Any, keys: Sequence[str]) -> dict[str, float]:
     found: dict[str, float] = {}
+    keys = [key for key in keys if "\0" not in key]  # which PostgreSQL would not even look for
     for start in range(0, len(keys), 500):
         query = select(key, value).where(key.in_(keys[start : start + 500]))
         found |= {row[0]: row[1] for row in connection.execute(query)}

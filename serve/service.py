@@ -61,6 +61,8 @@ class Service:
         self._together = Together(self._answer)
         self._tables = TableReader()
         self._threads = ThreadPoolExecutor(1, "batch", give_way, (BATCH_NICENESS,))
+        # A database that keeps true prices waiting keeps nobody else waiting.
+        self._recording = ThreadPoolExecutor(2, "actuals")
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -216,14 +218,15 @@ class Service:
         return Recorded(new, len(truths) - new)
 
     async def _recorded(self, truths: Sequence[Truth]) -> int:
+        loop = asyncio.get_running_loop()
         try:
-            return await asyncio.to_thread(self.log.record, truths)
+            return await loop.run_in_executor(self._recording, self.log.record, truths)
         except ConflictError as error:
             if not error.may_pass:
                 raise
         # Another worker may have answered just now.
         await asyncio.sleep(FLUSH_EVERY_S + PATIENCE_S)
-        return await asyncio.to_thread(self.log.record, truths)
+        return await loop.run_in_executor(self._recording, self.log.record, truths)
 
 
 def _predict(champion: Champion, rows: Floats) -> list[Prediction]:

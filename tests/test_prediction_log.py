@@ -17,6 +17,7 @@ from housing_lib import traffic
 from housing_lib.data import FEATURES
 from housing_lib.prediction_tables import actuals, make_tables, predictions
 from housing_lib.settings import get_settings
+from serve.patience import Patience
 from serve.prediction_log import ConflictError, LogUnavailableError, PredictionLog, Truth
 from serve.schemas import EXAMPLE_DISTRICT
 from serve.spool import Spool
@@ -317,3 +318,25 @@ def test_a_true_price_of_what_another_process_has_spooled_is_asked_for_again(tmp
     (tmp_path / "spool-1-1.jsonl").write_text("[]\n")  # of a process that lives
     with pytest.raises(LogUnavailableError, match="not all answers"):
         log.record([truth])
+
+
+def test_an_id_that_no_database_holds_is_of_no_prediction(server):
+    one = {
+        "prediction_id": "a\0b",
+        "median_house_value": 3.5,
+        "observed_at": "2026-11-23T12:00:00Z",
+    }
+    assert server.post("/actuals", json={"actuals": [one]}).status_code == 409
+
+
+def test_who_finds_no_thread_leaves_the_work_to_others(monkeypatch):
+    patience = Patience()
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", _no_thread)
+        with pytest.raises(RuntimeError, match="can't start"):
+            patience.wait_for(1, int)
+    assert patience.wait_for(1, int, "3") == 3
+
+
+def _no_thread(thread):
+    raise RuntimeError("can't start new thread")

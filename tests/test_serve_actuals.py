@@ -1,11 +1,12 @@
 """Every answer is in the log, and the true price of one is recorded once."""
 
+import json
 import sqlite3
 import time
 from contextlib import closing, suppress
 
 import pytest
-from serving import district, problems
+from serving import JSON, district, problems
 
 from serve.schemas import EXAMPLE_DISTRICT
 
@@ -68,6 +69,8 @@ def test_a_true_price_of_an_unknown_prediction_is_refused_and_the_others_too(ser
         (truth(3.5, prediction_id="x", observed_at="2026-11-23"), "observed_at"),
         (truth(3.5, prediction_id="x", observed_at="0001-01-01T00:00:00+14:00"), "observed_at"),
         (truth(3.5, prediction_id="x", observed_at="9999-12-31T23:59:59-12:00"), "observed_at"),
+        (truth(3.5, prediction_id="x", observed_at="1899-12-31T23:59:59Z"), "observed_at"),
+        (truth(3.5, features=dict.fromkeys(EXAMPLE_DISTRICT)), "(body)"),
         (truth(3.5, prediction_id="x", features=EXAMPLE_DISTRICT), "(row)"),
         (truth(3.5, features=EXAMPLE_DISTRICT | {"MedInc": 99}), "MedInc"),
         (truth(3.5, prediction_id="x", prise=3), "prise"),
@@ -77,3 +80,12 @@ def test_a_true_price_of_an_unknown_prediction_is_refused_and_the_others_too(ser
 )
 def test_what_is_no_true_price_is_refused(server, body, field):
     assert field in problems(server.post("/actuals", json=body))
+
+
+@pytest.mark.parametrize("name", ["prediction_id", "median_house_value", "observed_at"])
+def test_a_name_that_stands_twice_in_a_true_price_is_refused(server, name):
+    body = json.dumps(truth(3.5, prediction_id="x"))
+    first = json.dumps(truth(2.5, prediction_id="y")["actuals"][0][name])
+    twice = body.replace(f'"{name}"', f'"{name}": {first}, "{name}"')
+    refused = server.post("/actuals", content=twice, headers=JSON)
+    assert problems(refused)[name]["problem"] == "given more than once"

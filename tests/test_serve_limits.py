@@ -79,6 +79,23 @@ def test_half_a_body_is_given_up_and_meanwhile_others_are_told_to_wait(guarded):
         assert half.recv(200).startswith(b"HTTP/1.1 408")
 
 
+def test_a_body_that_nobody_asked_for_is_not_waited_for(guarded):
+    server, *_ = guarded
+    with socket.create_connection(("127.0.0.1", server.base_url.port)) as half:
+        half.sendall(b"POST /nothing HTTP/1.1\r\nHost: LocalHost\r\nContent-Length: 99\r\n\r\n{")
+        half.settimeout(5)
+        assert half.recv(200).startswith(b"HTTP/1.1 404")
+
+
+def test_names_of_hosts_are_the_same_in_any_case_and_addresses_stand_in_brackets(monkeypatch):
+    monkeypatch.setenv("HOUSING_HOSTS", "Prices.Example.org")
+    monkeypatch.setenv("HOUSING_HOST", "fd00::5")
+    get_settings.cache_clear()
+    names = guard.allowed_hosts(get_settings())
+    get_settings.cache_clear()
+    assert {b"prices.example.org", b"[fd00::5]"} <= names
+
+
 def test_an_open_door_without_keys_is_refused_unless_said_twice():
     command = [Path(sys.executable).with_name("housing"), "serve", "--host", "0.0.0.0"]
     for more in ([], ["--without-keys"]):
