@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from housing_lib.files import file_digest
-from housing_lib.parameters import cells_of
+from housing_lib.parameters import cells_of, syntax_tree
 from housing_lib.provenance import lock_digest
 
 PACKAGE = Path(__file__).parent
@@ -117,7 +117,7 @@ def differences(old: Mapping[str, str], new: Mapping[str, str]) -> list[str]:
 def _parse(code: str) -> ast.Module:
     plain = re.sub(r"^\s*[%!].*$", "pass", code, flags=re.MULTILINE)
     try:
-        return ast.parse(plain)
+        return syntax_tree(plain)
     except SyntaxError:  # it will fail when it runs, and until then it is what it is
         return ast.Module([ast.Expr(ast.Constant(code))], [])
 
@@ -168,11 +168,11 @@ class _Module:
 
     @lru_cache(maxsize=512)  # noqa: B019 (modules are few)
     def imports(self) -> frozenset[str]:
-        return frozenset(_imports(ast.parse(self.text), package=self.package))
+        return frozenset(_imports(syntax_tree(self.text), package=self.package))
 
     @lru_cache(maxsize=512)  # noqa: B019
     def digest(self, entries: tuple[tuple[str, str], ...]) -> str:
-        tree = ast.parse(self.text)
+        tree = syntax_tree(self.text)
         for table, entry in entries:
             _keep_entry(tree, table, entry)
         return _digest(_normal(tree))

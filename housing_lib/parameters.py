@@ -3,6 +3,7 @@
 import ast
 import io
 import re
+import threading
 import tokenize
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -25,6 +26,7 @@ TYPES: dict[str, type | tuple[type, ...]] = {
     "str": str,
     "None": NoneType,
 }
+_parsing = threading.Lock()
 
 
 class NotebookError(HousingError):
@@ -101,13 +103,28 @@ def parameters_of(notebook: Path) -> dict[str, Parameter]:
     tagged = [c for c in cells_of(notebook) if "parameters" in c["metadata"].get("tags", [])]
     source = "".join(tagged[0]["source"]) if tagged else ""
     try:
-        comments, statements = _comments(source), ast.parse(source).body
+        comments, statements = _comments(source), syntax_tree(source).body
     except (SyntaxError, tokenize.TokenError) as error:
         raise NotebookError(
             f"{notebook}: the cell of its parameters is no Python ({error}). Nothing was run."
         ) from error
     found = (_parameter(node, comments) for node in statements)
     return {parameter.name: parameter for parameter in found if parameter}
+
+
+def syntax_tree(source: str) -> ast.Module:
+    """The syntax tree of some Python; two threads wait for each other.
+
+    In Python 3.11 trees that are made in two threads at once fail now and then, with
+    "AST constructor recursion depth mismatch" (cpython issue 106905).
+
+    Raises
+    ------
+    SyntaxError
+        If it is no Python.
+    """
+    with _parsing:
+        return ast.parse(source)
 
 
 def _comments(source: str) -> dict[int | None, str]:

@@ -1,12 +1,15 @@
 """A step's key changes when its result could, and only then."""
 
+import ast
 import json
 import shutil
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from housing_lib import graph, keys, reuse
+from housing_lib import graph, keys, parameters, reuse
 from housing_lib.graph import Plan
 from housing_lib.settings import PROJECT, Settings
 
@@ -138,3 +141,19 @@ def test_magics_are_no_reason_to_fail():
     assert keys.modules_reached("%matplotlib inline\n!ls\nfrom housing_lib import files") == {
         "files"
     }
+
+
+def test_syntax_trees_are_made_one_after_the_other(monkeypatch):
+    at_once, most = [], []
+
+    def parse(source):
+        at_once.append(source)
+        most.append(len(at_once))
+        time.sleep(0.01)
+        at_once.remove(source)
+        return ast.Module([], [])
+
+    monkeypatch.setattr(parameters.ast, "parse", parse)
+    with ThreadPoolExecutor(4) as threads:
+        list(threads.map(keys.syntax_tree, map(str, range(8))))
+    assert (len(most), max(most)) == (8, 1)
