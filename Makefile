@@ -29,10 +29,9 @@ $(READY): requirements.lock pyproject.toml
 run: $(READY) ## do the main job: data to tuned, evaluated, promoted model and reports
 	@$(BIN)/housing run $(ARGS)
 
-# Threads that spin while they wait would take the cores from the tests beside them; three
-# workers keep two cores busy, because tests of servers and processes wait often.
+# Threads that spin while they wait would take the cores from the tests beside them.
 test: $(READY) ## run every test
-	@OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive $(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder $(ARGS)
+	@OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 check: $(READY) ## lint, formatting and types
 	@$(BIN)/ruff check
