@@ -126,26 +126,6 @@ def _folds(districts: pd.DataFrame) -> list[Any]:
     return list(GroupKFold(count).split(districts, groups=numbers))
 
 
-def block_errors(
-    models: Mapping[str, Any],
-    districts: pd.DataFrame,
-    prices: Floats,
-    *,
-    on_fit: OnFit | None = None,
-) -> dict[str, float]:
-    """The RMSE of each model where blocks are held out, in 100,000 USD: see `block_predictions`.
-
-    Raises
-    ------
-    ProcessDiedError
-        If workers of the cluster died again and again.
-    ClusterError
-        If the cluster cannot be reached.
-    """
-    predicted = block_predictions(models, districts, prices, on_fit=on_fit)
-    return {name: metrics(prices, one)["rmse"] for name, one in predicted.items()}
-
-
 def _prepare_fold(known: tuple[pd.DataFrame, Floats, Any], number: int) -> Prepared:
     districts, prices, folds = known
     fitting, _ = folds[number]
@@ -232,8 +212,9 @@ def judge(
     interval = champion.predict_interval(test.districts)
     with ThreadPoolExecutor() as aside:
         simple_ones = aside.submit(baselines, parts["train"], parts["val"], test)
-        block_rmse = block_errors(in_blocks, districts, prices, on_fit=on_fit)
+        held_out = block_predictions(in_blocks, districts, prices, on_fit=on_fit)
     simple = simple_ones.result()
+    block_rmse = {name: metrics(prices, one)["rmse"] for name, one in held_out.items()}
     found = _test_metrics(test.y, predicted, interval, seed=seed) | {
         "block_rmse": block_rmse[CHAMPION_NAME],
         "baseline_rmse": metrics(test.y, simple[RAW_NAME])["rmse"],

@@ -164,8 +164,7 @@ def _of_true_prices(table: Callable[[Session], Any]) -> Callable[[Session], Any]
 @_of_true_prices
 def first_batches(session: Session) -> Any:
     """The judged version's first batches, one column each, and where chance puts one as usual."""
-    own = session.batches["model_version"] == session.judged.version
-    batches, chance = session.batches[own].head(FIRST_BATCHES), session.by_chance
+    batches, chance = session.batches[session.own].head(FIRST_BATCHES), session.by_chance
     shown = pd.DataFrame(index=list(NAMES.values()))
     for number, row in batches.iterrows():
         shown[f"batch {number}"] = [figure(name, row[f"batch_{name}"]) for name in NAMES]
@@ -200,8 +199,7 @@ def _above(session: Session, batches: pd.DataFrame) -> list[str]:
     """Whether batches are above the band, which is the judged version's: for those of its size."""
     band = session.by_chance.loc["rmse", "high"]
     sizes = batches["num_valid_rows_in_batch"] / session.batch_rows
-    alike = (sizes - 1).abs() <= NEAR
-    alike &= batches["model_version"] == session.judged.version
+    alike = session.own[batches.index] & ((sizes - 1).abs() <= NEAR)
     above = np.where(batches["batch_rmse"] > band, "yes", "no")
     return list(np.where(alike, above, ""))
 

@@ -61,10 +61,15 @@ class Session:
         return errors
 
     @property
+    def own(self) -> pd.Series:
+        """Which batches the judged version answered."""
+        answered_by_it: pd.Series = self.batches["model_version"] == self.judged.version
+        return answered_by_it
+
+    @property
     def batch_rows(self) -> int:
         """How many rows with a true price a judged batch has, usually; all, while none is known."""
-        own = self.batches["model_version"] == self.judged.version
-        batches = self.batches[own] if own.any() else self.batches
+        batches = self.batches[self.own] if self.own.any() else self.batches
         counts = batches["num_valid_rows_in_batch"]
         if not counts.any():
             counts = batches["num_rows_in_batch"]

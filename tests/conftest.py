@@ -17,6 +17,7 @@ from clusters import Cluster, running_cluster
 from commands import SmokeRun, environment_of, run_housing, run_smoke
 from filelock import FileLock
 from mlflow import MlflowClient
+from monitored import observe
 from scored import identity_of
 from serving import Server, register_another, running_server
 from stores import Store, build_store, clear_caches, prove_on_few_more, use_root
@@ -35,6 +36,7 @@ from housing_lib import (
 from housing_lib.answering import Answering, CompiledModel
 from housing_lib.files import read_json, write_json
 from housing_lib.graph import Plan
+from housing_lib.monitoring import Session
 from housing_lib.settings import get_settings
 
 # The first makes the smoke run, for which "pipeline" and "browser" would have to wait.
@@ -126,6 +128,24 @@ def asked(store: Store) -> Answering:
     known = deployment.known_districts(store.registered.data_digest)
     compiled = compiling.compile_model(store.registered.model, known)
     return Answering(identity_of(store), CompiledModel(compiled))
+
+
+@pytest.fixture(scope="module")
+def registered(store: Store) -> registry.RegisteredModel:
+    """The model in Production of that store."""
+    return store.registered
+
+
+@pytest.fixture(scope="module")
+def shuffled(store: Store) -> pd.DataFrame:
+    """Its test districts in an order that means nothing."""
+    return store.test.sample(frac=1, random_state=0).reset_index(drop=True)
+
+
+@pytest.fixture(scope="module")
+def quiet(shuffled: pd.DataFrame, registered: registry.RegisteredModel) -> Session:
+    """A look at them in batches of ten."""
+    return observe(shuffled, registered, batch_rows=10)
 
 
 @pytest.fixture
