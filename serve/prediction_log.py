@@ -6,6 +6,7 @@ import re
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
+from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
@@ -102,7 +103,7 @@ class PredictionLog:
     uri
         The database, as SQLAlchemy names it; `off` keeps nothing.
     spool
-        The folder of the spool file.
+        The folder of the spool's files.
     """
 
     def __init__(self, uri: str, *, spool: Path) -> None:
@@ -132,6 +133,7 @@ class PredictionLog:
             self._stop.set()
             self._wake.set()
             self._thread.join(timeout=10)
+        self._spool.close()
 
     @property
     def waiting(self) -> int:
@@ -173,7 +175,7 @@ class PredictionLog:
                     promise.set_result(None)
                 else:
                     promise.set_exception(error)
-            if error is None and not self._replaying.is_alive() and self._spool.files():
+            if error is None and not self._replaying.is_alive() and not self._spool.is_empty:
                 self._replaying = threading.Thread(target=self._replay, daemon=True)
                 self._replaying.start()
 
@@ -210,9 +212,10 @@ class PredictionLog:
     def _replay(self) -> None:
         """Write what lies in the spool, as long as the database takes it."""
         try:
-            for file in self._spool.files():
-                self._insert(self._spool.read(file))
-                self._spool.forget(file)
+            with closing(self._spool.finished()) as files:
+                for file in files:
+                    self._insert(file.read())
+                    self._spool.forget(file)
         except Exception as error:
             self._note(error)
         else:

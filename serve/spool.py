@@ -1,19 +1,97 @@
-"""Rows that wait on the disk for a database that is down."""
+"""Rows that wait on the disk for a database that is down.
 
+Whoever adds to a file holds its lock, which the system takes from a process however
+that ends: a file whose lock is free belongs to nobody any more.
+"""
+
+import fcntl
+import logging
 import os
+import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
+from contextlib import ExitStack, closing, suppress
 from datetime import datetime
+from io import FileIO
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import msgspec
+
+from housing_lib.contract import FEATURES
+
+log = logging.getLogger("uvicorn.error")
 
 LARGEST_SPOOL = 256 * 1024 * 1024
 # So much is read and written to the database at a time.
 LARGEST_FILE = 4 * 1024 * 1024
 
 Row = tuple[Any, ...]
+_maybe: Any = float | None
+_columns = (str, datetime, int, *[_maybe] * len(FEATURES), float, _maybe, _maybe)
+_line: Any = msgspec.json.Decoder(tuple.__class_getitem__(_columns))
+
+
+class SpoolFile:
+    """A file of rows that is ours as long as it is open.
+
+    Parameters
+    ----------
+    opened
+        The file, whose lock we hold.
+    """
+
+    def __init__(self, path: Path, opened: FileIO) -> None:
+        self.rows = 0
+        self._path, self._opened = path, opened
+
+    @property
+    def size(self) -> int:
+        """The bytes in it."""
+        return os.fstat(self._opened.fileno()).st_size
+
+    @property
+    def takes_more(self) -> bool:
+        """Whether it stands in its folder, and is not full."""
+        return _stands(self._opened) and self.size <= LARGEST_FILE
+
+    def append(self, rows: Sequence[Row]) -> None:
+        """Put all of these rows on the disk, or none.
+
+        Raises
+        ------
+        OSError
+            If it was none.
+        """
+        content = b"".join(msgspec.json.encode(row) + b"\n" for row in rows)
+        before = self.size
+        try:
+            if self._opened.write(content) < len(content):
+                raise OSError("the disk is full")
+            os.fsync(self._opened.fileno())
+        except OSError:
+            self._opened.truncate(before)
+            raise
+        self.rows += len(rows)
+
+    def read(self) -> list[Row]:
+        """The rows in it; a line that a crash cut short is not among them."""
+        self._opened.seek(0)
+        lines = self._opened.readall().splitlines()
+        rows = [row for row in map(_row, lines) if row is not None]
+        if lost := len(lines) - len(rows):
+            log.warning("%s: %d of %d lines are no rows and are lost", self._path, lost, len(lines))
+        return rows
+
+    def remove(self) -> None:
+        """Take it away; nobody else reads it before."""
+        self._path.unlink(missing_ok=True)
+        self.close()
+
+    def close(self) -> None:
+        """Leave it to others."""
+        self._opened.close()
 
 
 class Spool:
@@ -27,95 +105,106 @@ class Spool:
 
     def __init__(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        self._folder, self._file = folder, _new_file(folder)
-        self._counts: dict[Path, int] = {}
+        self._folder = folder
+        self._files: list[SpoolFile] = []
+        self._open: SpoolFile | None = None
+        self._lock = threading.Lock()
 
     @property
     def rows(self) -> int:
         """The rows of this process that lie here."""
-        return sum(self._counts.copy().values())
+        return sum(file.rows for file in self._files.copy())
 
     @property
     def is_empty(self) -> bool:
         """Whether no rows lie here, of this process or another."""
-        return not any(_size(file) for file in self._folder.glob("spool-*.jsonl"))
+        return not any(map(_size, self._folder.glob("spool-*.jsonl")))
 
     def append(self, rows: Sequence[Row]) -> bool:
         """Whether these rows were put on the disk; if not, none of them was."""
         try:
-            if _size(self._file) > LARGEST_FILE:
-                self._file = _new_file(self._folder)
-            if sum(_size(file) for file in self._counts.copy()) > LARGEST_SPOOL:
-                return False
-            _append(self._file, b"".join(msgspec.json.encode(row) + b"\n" for row in rows))
+            with self._lock:
+                if sum(file.size for file in self._files) > LARGEST_SPOOL:
+                    return False
+                self._current().append(rows)
         except OSError:
             return False
-        self._counts[self._file] = self._counts.get(self._file, 0) + len(rows)
         return True
 
-    def files(self) -> list[Path]:
-        """The files on the disk that nobody adds to any more: ours, and those of the dead."""
-        if self._file in self._counts:
-            self._file = _new_file(self._folder)
-        found = sorted(self._folder.glob("spool-*.jsonl"))
-        return [file for file in found if file != self._file and not _others(file)]
+    def _current(self) -> SpoolFile:
+        if self._open is None or not self._open.takes_more:
+            self._open = _new_file(self._folder)
+            self._files.append(self._open)
+        return self._open
 
-    def read(self, file: Path) -> list[Row]:
-        """The rows of one file; a line that a crash cut short is not among them."""
-        try:
-            lines = file.read_bytes().splitlines()
-        except FileNotFoundError:  # another worker was faster
-            return []
-        return [row for row in map(_row, lines) if row is not None]
+    def finished(self) -> Generator[SpoolFile, None, None]:
+        """The files that nobody adds to any more: ours, and then those of the dead.
 
-    def forget(self, file: Path) -> None:
+        Of the latter each is ours until the next one is asked for.
+        """
+        with self._lock:
+            ours, self._open = self._files.copy(), None
+        yield from ours
+        for path in sorted(self._folder.glob("spool-*.jsonl")):
+            if found := _orphan(path):
+                with closing(found):
+                    yield found
+
+    def forget(self, file: SpoolFile) -> None:
         """Remove a file whose rows are in the database now."""
-        file.unlink(missing_ok=True)
-        self._counts.pop(file, None)
+        with self._lock:
+            if file in self._files:
+                self._files.remove(file)
+        file.remove()
+
+    def close(self) -> None:
+        """Leave all files to whoever comes next."""
+        with self._lock:
+            files, self._files, self._open = self._files, [], None
+        for file in files:
+            file.close()
 
 
-def _new_file(folder: Path) -> Path:
-    return folder / f"spool-{os.getpid()}-{time.time_ns()}.jsonl"
+def _new_file(folder: Path) -> SpoolFile:
+    while True:  # somebody may take it for an orphan before its lock is ours
+        made = _owned(folder / f"spool-{time.time_ns()}-{uuid4().hex}.jsonl", "ab+")
+        if made:
+            return made
 
 
-def _size(file: Path) -> int:
-    return file.stat().st_size if file.exists() else 0
-
-
-def _append(file: Path, content: bytes) -> None:
-    before = _size(file)
+def _orphan(path: Path) -> SpoolFile | None:
     try:
-        with file.open("ab", buffering=0) as written:
-            if written.write(content) < len(content):
-                raise OSError("the disk is full")
-            os.fsync(written.fileno())
-    except OSError:
-        if file.exists():
-            os.truncate(file, before)
-        raise
+        return _owned(path, "rb+")
+    except OSError:  # gone meanwhile, or not for us to read
+        return None
 
 
-def _others(file: Path) -> bool:
-    """Whether a process other than this one is still adding to a file.
+def _owned(path: Path, mode: str) -> SpoolFile | None:
+    """The file with its lock; None if another has it, or has removed the file meanwhile."""
+    with ExitStack() as stack:
+        opened: Any = stack.enter_context(path.open(mode, buffering=0))
+        with suppress(BlockingIOError):
+            fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if _stands(opened):
+                stack.pop_all()
+                return SpoolFile(path, opened)
+    return None
 
-    In a container a process often has the number of the one before it, so files
-    with our own number are ours.
-    """
-    process = int(file.name.split("-")[1])
-    if process == os.getpid():
-        return False
+
+def _stands(opened: FileIO) -> bool:
+    return os.fstat(opened.fileno()).st_nlink > 0
+
+
+def _size(path: Path) -> int:
     try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0
 
 
 def _row(line: bytes) -> Row | None:
     try:
-        row = msgspec.json.decode(line)
-    except msgspec.DecodeError:
+        row: Row = _line.decode(line)
+    except (msgspec.DecodeError, UnicodeDecodeError):
         return None
-    return (row[0], datetime.fromisoformat(row[1]), *row[2:])
+    return row

@@ -5,6 +5,7 @@ import threading
 import time
 import uuid
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from datetime import UTC, datetime
 
 import httpx2
@@ -185,12 +186,18 @@ def rows(*ids):
     return [(one, datetime.now(UTC), 1, *[1.0] * len(FEATURES), 2.0, 1.5, None) for one in ids]
 
 
+def spool(folder, *ids):
+    """Put rows into the spool, as a process that ends then."""
+    with closing(Spool(folder)) as ended:
+        assert ended.append(rows(*ids))
+
+
 def test_what_a_process_that_is_gone_left_in_the_spool_is_written_by_the_next(database, tmp_path):
     gone = "spool-999999999-1.jsonl"
-    assert Spool(tmp_path).append(rows("left-1", "left-2"))
+    spool(tmp_path, "left-1", "left-2")
     (file,) = tmp_path.glob("spool-*")
     file.rename(tmp_path / gone)
-    Spool(tmp_path).append(rows("left-3"))  # the one before us with our own number, in a container
+    spool(tmp_path, "left-3")
     with (tmp_path / gone).open("ab") as cut:
         cut.write(b'["half a li')
     log = PredictionLog(database, spool=tmp_path)
@@ -234,6 +241,7 @@ def test_a_spool_that_cannot_be_written_keeps_its_rows_in_memory(postgres, tmp_p
     tmp_path.mkdir()
     log.flush()
     assert (log.waiting, log.spooled, log.dropped) == (2, 2, 0)
+    log.stop()
 
 
 def test_a_strict_answer_is_not_given_while_the_database_is_away(postgres, tmp_path):
@@ -315,9 +323,10 @@ def test_a_true_price_of_what_another_process_has_spooled_is_asked_for_again(tmp
     log = PredictionLog(f"sqlite:///{tmp_path / 'answers.db'}", spool=tmp_path)
     with pytest.raises(ConflictError):
         log.record([truth])
-    (tmp_path / "spool-1-1.jsonl").write_text("[]\n")  # of a process that lives
-    with pytest.raises(LogUnavailableError, match="not all answers"):
-        log.record([truth])
+    with closing(Spool(tmp_path)) as other:  # of a process that lives
+        assert other.append(rows("theirs"))
+        with pytest.raises(LogUnavailableError, match="not all answers"):
+            log.record([truth])
 
 
 def test_an_id_that_no_database_holds_is_of_no_prediction(server):
