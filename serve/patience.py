@@ -6,6 +6,8 @@ from concurrent.futures import Future
 from typing import Any, TypeVar
 
 Value = TypeVar("Value")
+Work = Callable[..., Value]
+Undo = Callable[..., object] | None
 
 
 class Patience:
@@ -23,8 +25,14 @@ class Patience:
         """Whether something that was begun has not ended."""
         return self._free.locked()
 
-    def wait_for(self, seconds: float, work: Callable[..., Value], *given: Any) -> Value:
+    def wait_for(self, seconds: float, work: Work[Value], *given: Any, undo: Undo = None) -> Value:
         """What the work gives.
+
+        Parameters
+        ----------
+        undo
+            What undoes the work, of the same things, where it is done although nobody
+            waits any more; nothing else is begun before.
 
         Raises
         ------
@@ -35,21 +43,44 @@ class Patience:
             raise TimeoutError("no answer yet")
         answer: Future[Value] = Future()
         try:
-            threading.Thread(target=self._do, args=(answer, work, *given), daemon=True).start()
+            threading.Thread(target=self._do, args=(answer, work, given, undo), daemon=True).start()
         except BaseException:  # as where no thread can be started
             self._free.release()
             raise
         try:
             return answer.result(seconds)
-        except TimeoutError as error:
-            raise TimeoutError(str(error) or f"no answer within {seconds:g} s") from None
+        except TimeoutError:
+            if answer.cancel():
+                raise TimeoutError(f"no answer within {seconds:g} s") from None
+            return answer.result()  # it came just now, or failed for a timeout of its own
 
-    def _do(self, answer: "Future[Value]", work: Callable[..., Value], *given: Any) -> None:
+    def _do(
+        self, answer: "Future[Value]", work: Work[Value], given: tuple[Any, ...], undo: Undo
+    ) -> None:
+        tell: Callable[[], None] | None = None
         try:
-            found = work(*given)
-        except Exception as error:
+            tell = _done(answer, work, given, undo)
+        finally:
             self._free.release()
-            answer.set_exception(error)
-        else:
-            self._free.release()
-            answer.set_result(found)
+        if tell:
+            tell()
+
+
+def _done(
+    answer: "Future[Value]", work: Work[Value], given: tuple[Any, ...], undo: Undo
+) -> Callable[[], None] | None:
+    """What tells those who wait how the work ended; None if nobody does."""
+    try:
+        found = work(*given)
+    except Exception as error:
+        fault = error  # which has no name after this block
+        return (lambda: answer.set_exception(fault)) if _is_awaited(answer) else None
+    if _is_awaited(answer):
+        return lambda: answer.set_result(found)
+    if undo:
+        undo(*given)
+    return None
+
+
+def _is_awaited(answer: "Future[Any]") -> bool:
+    return answer.set_running_or_notify_cancel()

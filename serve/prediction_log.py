@@ -4,7 +4,7 @@ import hashlib
 import logging
 import re
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from contextlib import closing
 from dataclasses import dataclass
@@ -14,14 +14,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from sqlalchemy import Engine, Table, create_engine, event, select
+from sqlalchemy import Engine, Table, create_engine, delete, event, select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import SQLAlchemyError
 
 from housing_lib.contract import FEATURES
 from housing_lib.errors import HousingError
 from housing_lib.prediction_tables import actuals, make_tables, predictions
-from serve.patience import Patience
+from serve.patience import Patience, Undo
 from serve.priority import give_way
 from serve.spool import Row, Spool
 
@@ -35,8 +35,9 @@ PATIENCE_OF_CALLERS_S = 5.0
 AWAY = {"connect_timeout": 5, "keepalives_idle": 10, "keepalives_interval": 5,
         "keepalives_count": 3, "tcp_user_timeout": 15_000}  # fmt: skip
 MOST_WAITING = 200_000
-ROWS_A_WRITE = 5_000
+ROWS_A_WRITE, KEYS_A_QUERY = 5_000, 500
 NICENESS = 5
+NOT_GIVEN = "no answer was given, and none is logged"
 UNKNOWN, CONTRADICTS = "unknown prediction_id", "contradicts what is recorded"
 PREDICTION_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}(-[0-9]+)?")
 
@@ -71,6 +72,13 @@ class ConflictError(HousingError):
         return all(
             one.problem == UNKNOWN and PREDICTION_ID.fullmatch(one.found) for one in self.conflicts
         )
+
+
+class Promise(NamedTuple):
+    """Rows of an answer that is not given before they are in the database."""
+
+    rows: Sequence[Row]
+    kept: Future[None]
 
 
 @dataclass(frozen=True)
@@ -111,8 +119,8 @@ class PredictionLog:
         self.dropped = self.spooled = 0
         self.problem = ""
         self._rows: list[Row] = []
-        self._under_way: list[Row] = []
-        self._promised: list[Future[None]] = []
+        self._under_way = 0
+        self._promised: list[Promise] = []
         self._lock, self._flushing = threading.Lock(), threading.Lock()
         self._wake, self._stop = threading.Event(), threading.Event()
         self._spool = Spool(spool)
@@ -138,7 +146,8 @@ class PredictionLog:
     @property
     def waiting(self) -> int:
         """The rows that are not in the database yet."""
-        return len(self._rows) + len(self._under_way) + self._spool.rows
+        promised = sum(len(one.rows) for one in self._promised.copy())
+        return len(self._rows) + promised + self._under_way + self._spool.rows
 
     def add(self, rows: Sequence[Row]) -> None:
         """Keep these rows of `predictions`; this never fails and never waits."""
@@ -149,48 +158,74 @@ class PredictionLog:
             self._rows.extend(rows[:room])
             self.dropped += len(rows[room:])
 
-    def add_now(self, rows: Iterable[Row]) -> "Future[None]":
-        """Keep these rows; the future is done when they are in the database, or failed to be."""
-        promise: Future[None] = Future()
+    def add_now(self, rows: Sequence[Row]) -> "Future[None]":
+        """Keep these rows in the database, or nowhere; the future says which.
+
+        A refused answer is not in the log: rows that the database takes after they were
+        given up are taken out again. Rows whose future is cancelled before are not written.
+        """
+        promise = Promise(rows, Future())
         with self._lock:
-            self._rows.extend(rows)
             self._promised.append(promise)
         self._wake.set()
-        return promise
+        return promise.kept
 
-    def flush(self, patience: float = PATIENCE_S) -> None:
-        """Write what waits: to the database, or else to the spool."""
+    def flush(self, patience: float = PATIENCE_S) -> LogUnavailableError | None:
+        """Write what waits: to the database, or else to the spool; why it is not in the former."""
         with self._flushing:
             with self._lock:
                 rows, self._rows = self._rows, []
-                self._under_way = rows
                 promised, self._promised = self._promised, []
-            patience = PATIENCE_OF_CALLERS_S if promised else patience
-            error = self._write(rows, patience) if rows else None
-            self._under_way = []
-            for promise in promised:
-                if not promise.set_running_or_notify_cancel():
-                    continue
-                if error is None:
-                    promise.set_result(None)
-                else:
-                    promise.set_exception(error)
+                self._under_way = len(rows) + sum(len(one.rows) for one in promised)
+            refused = self._keep_promises(promised)
+            error = (self._write(rows, patience) if rows else None) or refused
+            self._under_way = 0
             if error is None and not self._replaying.is_alive() and not self._spool.is_empty:
                 self._replaying = threading.Thread(target=self._replay, daemon=True)
                 self._replaying.start()
+            return error
+
+    def _keep_promises(self, promised: Sequence[Promise]) -> LogUnavailableError | None:
+        wanted = [one for one in promised if one.kept.set_running_or_notify_cancel()]
+        try:
+            if wanted:
+                self._ask(PATIENCE_OF_CALLERS_S, [row for one in wanted for row in one.rows],
+                          undo=self._take_out)  # fmt: skip
+        except Exception as error:  # whatever it is, nobody waits for ever
+            self._note(error, "answers are refused")
+            for one in wanted:
+                one.kept.set_exception(LogUnavailableError(f"{self.problem}; {NOT_GIVEN}"))
+            return LogUnavailableError(self.problem)
+        for one in wanted:
+            one.kept.set_result(None)
+        return None
+
+    def _take_out(self, rows: Sequence[Row]) -> None:
+        """Remove rows of answers that were refused before the database had taken them."""
+        keys = [row[0] for row in rows]
+        try:
+            with self._connect() as connection:
+                for start in range(0, len(keys), KEYS_A_QUERY):
+                    some = predictions.c.prediction_id.in_(keys[start : start + KEYS_A_QUERY])
+                    connection.execute(delete(predictions).where(some))
+        except Exception:
+            log.exception("%d answers are in the prediction log and were refused", len(keys))
 
     def _write(self, rows: list[Row], patience: float) -> LogUnavailableError | None:
         try:
-            if self._rows_written.is_tried:
-                raise TimeoutError("no answer yet")
-            self._rows_written.wait_for(patience, self._insert, rows)
+            self._ask(patience, rows)
         except Exception as error:  # whatever it is, the rows are kept
             return self._put_aside(rows, error)
-        self.problem = ""
         return None
 
+    def _ask(self, patience: float, rows: list[Row], undo: Undo = None) -> None:
+        if self._rows_written.is_tried:
+            raise TimeoutError("no answer yet")
+        self._rows_written.wait_for(patience, self._insert, rows, undo=undo)
+        self.problem = ""
+
     def _put_aside(self, rows: list[Row], error: Exception) -> LogUnavailableError:
-        self._note(error)
+        self._note(error, "answers wait beside it")
         if self._spool.append(rows):
             self.spooled += len(rows)
         else:
@@ -203,10 +238,10 @@ class PredictionLog:
             self._rows = kept[:MOST_WAITING]
             self.dropped += len(kept[MOST_WAITING:])
 
-    def _note(self, error: Exception) -> None:
+    def _note(self, error: Exception, effect: str) -> None:
         reason = _first_line(error)
         if not self.problem:
-            log.warning("The prediction log cannot be written, rows are spooled: %s", reason)
+            log.warning("The prediction log cannot be written, %s: %s", effect, reason)
         self.problem = f"the prediction log cannot be written: {reason}"
 
     def _replay(self) -> None:
@@ -217,7 +252,7 @@ class PredictionLog:
                     self._insert(file.read())
                     self._spool.forget(file)
         except Exception as error:
-            self._note(error)
+            self._note(error, "answers wait beside it")
         else:
             self.problem = ""
 
@@ -339,8 +374,8 @@ class PredictionLog:
 def _by_key(connection: Any, key: Any, value: Any, keys: Sequence[str]) -> dict[str, float]:
     found: dict[str, float] = {}
     keys = [key for key in keys if "\0" not in key]  # which PostgreSQL would not even look for
-    for start in range(0, len(keys), 500):
-        query = select(key, value).where(key.in_(keys[start : start + 500]))
+    for start in range(0, len(keys), KEYS_A_QUERY):
+        query = select(key, value).where(key.in_(keys[start : start + KEYS_A_QUERY]))
         found |= {row[0]: row[1] for row in connection.execute(query)}
     return found
 

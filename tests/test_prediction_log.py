@@ -5,7 +5,7 @@ import threading
 import time
 import uuid
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, contextmanager
 from datetime import UTC, datetime
 
 import httpx2
@@ -18,6 +18,7 @@ from housing_lib import traffic
 from housing_lib.data import FEATURES
 from housing_lib.prediction_tables import actuals, make_tables, predictions
 from housing_lib.settings import get_settings
+from serve import prediction_log
 from serve.patience import Patience
 from serve.prediction_log import ConflictError, LogUnavailableError, PredictionLog, Truth
 from serve.schemas import EXAMPLE_DISTRICT
@@ -250,6 +251,42 @@ def test_a_strict_answer_is_not_given_while_the_database_is_away(postgres, tmp_p
     promise = log.add_now(rows("strict"))
     log.flush()
     assert isinstance(promise.exception(timeout=0), LogUnavailableError)
+    assert "no answer was given, and none is logged" in str(promise.exception())
+    assert (log.waiting, log.spooled, log.dropped) == (0, 0, 0)
+    assert Spool(tmp_path).is_empty
+
+
+@contextmanager
+def locked(path):
+    """A block in which an SQLite database takes nothing."""
+    lock = sqlite3.connect(path, isolation_level=None)
+    lock.execute("begin exclusive")
+    try:
+        yield
+    finally:
+        lock.execute("rollback")
+        lock.close()
+
+
+def test_a_strict_answer_that_the_database_takes_too_late_is_taken_out_again(tmp_path, monkeypatch):
+    monkeypatch.setattr(prediction_log, "PATIENCE_OF_CALLERS_S", 0.2)
+    uri = f"sqlite:///{tmp_path / 'answers.db'}"
+    log = PredictionLog(uri, spool=tmp_path)
+    log.add(rows("before"))
+    log.flush()
+    with locked(tmp_path / "answers.db"):
+        late = log.add_now(rows("late"))
+        log.flush()
+        assert isinstance(late.exception(timeout=0), LogUnavailableError)
+    refused, given = [], ""
+    while not given:  # nothing is begun before what came late has ended
+        name = f"after-{len(refused)}"
+        promise = log.add_now(rows(name))
+        log.flush()
+        given = "" if promise.exception(timeout=0) else name
+        refused += [] if given else [name]
+        time.sleep(0.05)
+    assert kept(uri, ["before", "late", given, *refused]) == {"before", given}
 
 
 def test_a_file_that_is_taken_away_is_made_anew(tmp_path):
@@ -289,12 +326,14 @@ def test_a_price_is_read_with_when_it_turned_out(kind, postgres, tmp_path, monke
     assert found.isna().sum() == 1
 
 
-def test_a_promise_that_nobody_waits_for_any_more_costs_no_other_one(tmp_path):
-    log = PredictionLog(f"sqlite:///{tmp_path / 'answers.db'}", spool=tmp_path)
+def test_a_promise_that_nobody_waits_for_any_more_costs_no_other_one_and_is_not_logged(tmp_path):
+    uri = f"sqlite:///{tmp_path / 'answers.db'}"
+    log = PredictionLog(uri, spool=tmp_path)
     given_up, kept_one = log.add_now(rows("given up")), log.add_now(rows("waited for"))
     given_up.cancel()
     log.flush()
     assert kept_one.result(timeout=0) is None
+    assert kept(uri, ["given up", "waited for"]) == {"waited for"}
 
 
 def test_an_error_that_nobody_expected_costs_no_row_and_leaves_no_promise_open(
@@ -308,14 +347,15 @@ def test_an_error_that_nobody_expected_costs_no_row_and_leaves_no_promise_open(
 
     with monkeypatch.context() as patch:
         patch.setattr(log, "_insert", fail)
-        promise = log.add_now(rows("under an error"))
+        log.add(rows("under an error"))
+        promise = log.add_now(rows("refused"))
         log.flush()
     assert isinstance(promise.exception(timeout=0), LogUnavailableError)
     log.start()
     log.add(rows("after it"))
     log.stop()
-    both = {"under an error", "after it"}
-    assert kept(uri, sorted(both)) == both
+    given = {"under an error", "after it"}
+    assert kept(uri, [*given, "refused"]) == given
 
 
 def test_a_true_price_of_what_another_process_has_spooled_is_asked_for_again(tmp_path):
@@ -349,3 +389,17 @@ def test_who_finds_no_thread_leaves_the_work_to_others(monkeypatch):
 
 def _no_thread(thread):
     raise RuntimeError("can't start new thread")
+
+
+def test_work_that_is_done_although_nobody_waits_is_undone_before_anything_else_is_begun():
+    patience, may_end, done = Patience(), threading.Event(), []
+
+    def work(name):
+        may_end.wait(10)
+        done.append(name)
+
+    with pytest.raises(TimeoutError, match="no answer within"):
+        patience.wait_for(0.05, work, "late", undo=done.remove)
+    may_end.set()
+    patience.wait_for(10, work, "next", undo=done.remove)
+    assert done == ["next"]

@@ -82,3 +82,21 @@ def test_a_strict_answer_is_in_the_database_when_it_is_given(root, tmp_path):
         (price,) = connection.execute(query, [answer["prediction_id"]]).fetchone()
         connection.close()
     assert price == answer["predicted_median_house_value"]
+
+
+def test_a_strict_answer_that_cannot_be_kept_is_refused_and_never_logged(root, tmp_path):
+    path = root / "data" / "serving" / "predictions.db"
+    with running_server(root, tmp_path / "server.log", HOUSING_STRICT_LOG="true") as strict:
+        before = logged(root) | {predict(strict).json()["prediction_id"]}
+        lock = sqlite3.connect(path, isolation_level=None)
+        lock.execute("begin exclusive")
+        try:
+            refused = predict(strict)
+        finally:
+            lock.execute("rollback")
+            lock.close()
+        assert refused.status_code == 503
+        assert "none is logged" in refused.json()["detail"]
+        after = predict(strict).json()["prediction_id"]
+    assert logged(root) == before | {after}
+    assert "answers are refused" in strict.printed
