@@ -18,7 +18,7 @@ from starlette.responses import FileResponse
 from housing_lib.contract import CONTRACT, FEATURES
 from housing_lib.settings import get_settings
 from serve import bodies, metrics, schemas
-from serve.documentation import answers, document, takes
+from serve.documentation import ADDRESS, BODY_OR_ADDRESS, OPEN, answers, document, takes
 from serve.guard import Guard
 from serve.keys import parse_keys
 from serve.problems import UNEXPLAINED, explain_query, refuse
@@ -39,7 +39,8 @@ Served = Annotated[Service, Depends(_service)]
 
 def _within(name: str) -> Any:
     column = CONTRACT[name]
-    return Query(ge=column.low, le=column.high, examples=[schemas.EXAMPLE_DISTRICT[name]])
+    example = schemas.EXAMPLE_DISTRICT[name]
+    return Query(ge=column.low, le=column.high, allow_inf_nan=False, examples=[example])
 
 
 def _json(content: object, status: int = 200) -> Response:
@@ -48,7 +49,7 @@ def _json(content: object, status: int = 200) -> Response:
 
 @router.post(
     "/predict",
-    responses=answers("Prediction", 408, 413, 422, 503),
+    responses=answers("Prediction", 408, 413, 422, 503, words=BODY_OR_ADDRESS),
     openapi_extra=takes("District"),
 )
 async def predict(
@@ -65,7 +66,7 @@ async def predict(
 
 @router.post(
     "/predict/batch",
-    responses=answers("Predictions", 408, 413, 415, 422, 503, table=True),
+    responses=answers("Predictions", 408, 413, 415, 422, 503, table=True, words=BODY_OR_ADDRESS),
     openapi_extra=takes("Batch", table=True),
 )
 async def predict_batch(
@@ -101,15 +102,13 @@ async def model(service: Served) -> Response:
     return _json(schemas.ModelCard.of(service.following.current()))
 
 
-@router.get("/health/live", responses={200: answers("Health")[200]})
+@router.get("/health/live", responses=answers("Health", key=False, words=OPEN))
 async def live() -> Response:
     """That the server runs, with or without a model."""
     return _json(schemas.Health("live"))
 
 
-@router.get(
-    "/health/ready", responses={k: v for k, v in answers("Health", 503).items() if k in (200, 503)}
-)
+@router.get("/health/ready", responses=answers("Health", 503, key=False, words=OPEN))
 async def ready(service: Served) -> Response:
     """That a model answers; `degraded` if it may not be the one that stands in Production."""
     number = service.following.current().release.version
@@ -140,7 +139,7 @@ async def districts(request: Request, service: Served) -> Response:
     return Response(points.tobytes(), media_type="application/octet-stream", headers=headers)
 
 
-@router.get("/districts/nearest", responses=answers("Nearest", 422, 503))
+@router.get("/districts/nearest", responses=answers("Nearest", 422, 503, words=ADDRESS))
 async def nearest(
     service: Served,
     latitude: Annotated[float, _within("Latitude")],
@@ -196,9 +195,10 @@ def create_app() -> FastAPI:
     service = app.state.service = Service()
     app.include_router(router)
     app.mount("/page", StaticFiles(directory=PAGE))
-    app.openapi = lambda: document(app)  # type: ignore[method-assign]
+    keys = parse_keys(get_settings().api_keys)
+    app.openapi = lambda: document(app, with_keys=bool(keys))  # type: ignore[method-assign]
     app.add_exception_handler(RequestValidationError, refuse_address)
-    app.add_middleware(Guard, service=service, keys=parse_keys(get_settings().api_keys))
+    app.add_middleware(Guard, service=service, keys=keys)
     return app
 
 

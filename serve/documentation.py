@@ -1,12 +1,16 @@
 """The OpenAPI document: the schemas of `serve.schemas`, with an example of everything."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
+from housing_lib.contract import CONTRACT
 from serve import schemas, tables
+from serve.guard import SCOPES
+from serve.problems import explain_query
 
 REF = "#/components/schemas/{name}"
 EXAMPLE_PREDICTION = {
@@ -82,6 +86,7 @@ EXAMPLES: dict[str, Any] = {
     },
 }
 REFUSALS = {
+    400: ("Notice", "The Host header names no host of this server."),
     401: ("Notice", "No valid API key, where keys are set."),
     403: ("Notice", "The key is not for this, or no keys are set and another machine asks."),
     408: ("Refusal", "The body did not arrive in time."),
@@ -91,13 +96,50 @@ REFUSALS = {
     422: ("Refusal", "The body breaks the contract; all problems are named."),
     503: ("Notice", "No model, no log, or too many requests; Retry-After says when, if it passes."),
 }
+EVERYWHERE, WITH_KEYS = (400, 403), (401,)
+# What is true of some routes instead.
+ADDRESS = {422: "The query in the address breaks the contract; all problems are named."}
+BODY_OR_ADDRESS = {
+    422: "The body, or the query in the address, breaks the contract; all problems are named."
+}
+OPEN = {403: "No API keys are set, and another machine asks.", 503: "No model."}
+SECURITY_SCHEMES = {
+    "ApiKey": {
+        "type": "apiKey",
+        "in": "header",
+        "name": "X-API-Key",
+        "description": "A key that `housing key` made, as the server's HOUSING_API_KEYS names it.",
+    },
+    "Bearer": {
+        "type": "http",
+        "scheme": "bearer",
+        "description": "The same key as `Authorization: Bearer`, which Prometheus sends.",
+    },
+}
 
 
-def answers(name: str, *refusals: int, table: bool = False) -> dict[int | str, dict[str, Any]]:
-    """What a route may answer: the schema of that name or tables, or one of these refusals."""
+def answers(
+    name: str,
+    *refusals: int,
+    table: bool = False,
+    key: bool = True,
+    words: Mapping[int, str] | None = None,
+) -> dict[int | str, dict[str, Any]]:
+    """What a route may answer: the schema of that name or tables, or one of these refusals.
+
+    Parameters
+    ----------
+    key
+        Whether it asks for a key, where keys are set.
+    words
+        What the description of a refusal is instead, for this route.
+    """
     found: dict[int | str, dict[str, Any]] = {200: _json(name, "As asked.")}
     found[200]["content"] |= _tables() if table else {}
-    return found | {status: _json(*REFUSALS[status]) for status in (401, 403, *refusals)}
+    for status in sorted({*EVERYWHERE, *refusals, *(WITH_KEYS if key else ())}):
+        schema, description = REFUSALS[status]
+        found[status] = _json(schema, (words or {}).get(status, description))
+    return found
 
 
 def _json(name: str, description: str) -> dict[str, Any]:
@@ -118,15 +160,40 @@ def _tables() -> dict[str, Any]:
     return {kind: {"schema": {"type": "string", "format": "binary"}} for kind in tables.TYPES}
 
 
-def document(app: FastAPI) -> dict[str, Any]:
-    """The OpenAPI document of the application, made once."""
+def document(app: FastAPI, *, with_keys: bool) -> dict[str, Any]:
+    """The OpenAPI document of the application, made once.
+
+    Parameters
+    ----------
+    with_keys
+        Whether keys are set, so that who asks has to show one.
+    """
     if app.openapi_schema is None:
         made = get_openapi(
             title=app.title, version=app.version, summary=app.summary, routes=app.routes
         )
-        made.setdefault("components", {})["schemas"] = _components()
+        made["components"] = {"schemas": _components(), "securitySchemes": SECURITY_SCHEMES}
+        _secure(made["paths"], with_keys=with_keys)
+        _show_an_address(made["paths"]["/districts/nearest"]["get"])
         app.openapi_schema = made
     return app.openapi_schema
+
+
+def _secure(paths: dict[str, Any], *, with_keys: bool) -> None:
+    """Say of each route for what its key has to be; without keys it may be left out."""
+    for path, scope in SCOPES.items():
+        ways: list[dict[str, list[str]]] = [{name: [scope]} for name in SECURITY_SCHEMES]
+        for operation in paths.get(path, {}).values():
+            operation["security"] = ways if with_keys else [*ways, {}]
+
+
+def _show_an_address(operation: dict[str, Any]) -> None:
+    """Give the refusal of an address an example of its own, as the route words it."""
+    high = CONTRACT["Latitude"].high
+    error = {"loc": ("query", "latitude"), "type": "less_than_equal", "ctx": {"le": high}}
+    refusal = explain_query([error | {"input": "99", "msg": ""}]).refusal
+    content = operation["responses"]["422"]["content"]["application/json"]
+    content["example"] = msgspec.to_builtins(refusal)
 
 
 def _components() -> dict[str, Any]:

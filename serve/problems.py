@@ -18,6 +18,9 @@ WHEN = "a date and time of 1900 or later with its zone, as 2026-11-23T12:00:00Z"
 NO_FEATURE = "not a feature of a district"
 LONGEST_SHOWN = 60
 MOST_PROBLEMS = 20
+# What the parameters in an address may be.
+QUERY = {name.lower(): f"a number from {CONTRACT[name].expected}" for name in FEATURES[6:]}
+QUERY["explain"] = "true or false"
 UNREADABLE = Problem(
     field="(body)",
     problem="cannot be read",
@@ -69,17 +72,26 @@ def explain_actuals(body: bytes) -> RefusedError:
 
 def explain_query(errors: Sequence[Any]) -> RefusedError:
     """Why the parameters of an address are not those of a route, as pydantic found out."""
-    problems = [
-        Problem(str(one["loc"][-1]), _fault(one["type"]), _shown(one["input"]), one["msg"])
-        for one in errors
-    ]
-    return refuse(problems, what="address")
+    return refuse(list(map(_query_problem, errors)), what="address")
 
 
-def _fault(kind: str) -> str:
-    """What pydantic calls `bool_parsing`, in words."""
+def _query_problem(error: Any) -> Problem:
+    name = str(error["loc"][-1])
+    found = "nothing" if error["type"] == "missing" else _shown(error["input"])
+    return Problem(name, _fault(error), found, QUERY.get(name, error["msg"]))
+
+
+def _fault(error: Any) -> str:
+    """What pydantic calls `bool_parsing` or `less_than_equal`, in the words of the contract."""
+    kind, bounds = error["type"], error.get("ctx", {})
     if kind == "bool_parsing":
         return "neither true nor false"
+    if kind == "finite_number":
+        return "not a finite number"
+    if "ge" in bounds or "le" in bounds:
+        return (
+            f"below {_plain(bounds['ge'])}" if "ge" in bounds else f"above {_plain(bounds['le'])}"
+        )
     return "not a number" if kind.endswith("_parsing") else kind.replace("_", " ")
 
 

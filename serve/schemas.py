@@ -214,7 +214,7 @@ class Notice(Struct):
 
 
 class Problem(Struct, omit_defaults=True):
-    """One thing that is wrong with a body."""
+    """One thing that is wrong with a request."""
 
     field: str
     problem: str

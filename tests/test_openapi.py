@@ -10,6 +10,10 @@ from schemathesis import GenerationMode
 from schemathesis.checks import CHECKS, load_all_checks
 
 from housing_lib.data import CONTRACT, FEATURES
+from housing_lib.settings import get_settings
+from serve import app
+from serve.guard import SCOPES
+from serve.keys import new_key
 
 ROUTES = {
     "/predict": "POST",
@@ -75,7 +79,49 @@ def test_the_documentation_states_bounds_units_examples_and_refusals(server):
     assert schemas["District"]["required"] == list(FEATURES)
     assert schemas["Prediction"]["examples"]
     documented = set(document["paths"]["/predict"]["post"]["responses"])
-    assert documented == {"200", "401", "403", "408", "413", "422", "503"}
+    assert documented == {"200", "400", "401", "403", "408", "413", "422", "503"}
+
+
+def test_every_route_says_that_it_answers_no_foreign_host_and_does_not(server):
+    for path, item in server.get("/openapi.json").json()["paths"].items():
+        (method,) = item
+        assert item[method]["responses"]["400"]["description"].startswith("The Host header")
+        refused = server.request(method, path, headers={"Host": "evil.example"})
+        assert (refused.status_code, set(refused.json())) == (400, {"detail", "what_to_do"})
+
+
+def test_routes_that_ask_for_a_key_say_where_it_goes_and_what_it_has_to_be_for(
+    server, own_root, monkeypatch
+):
+    _, made = new_key("someone", ["predict"])
+    monkeypatch.setenv("HOUSING_API_KEYS", made.entry)
+    get_settings.cache_clear()
+    guarded = app.create_app().openapi()
+    schemes = guarded["components"]["securitySchemes"]
+    assert (schemes["ApiKey"]["name"], schemes["Bearer"]["scheme"]) == ("X-API-Key", "bearer")
+    asked = {
+        path: operation.get("security")
+        for path, item in guarded["paths"].items()
+        for operation in item.values()
+    }
+    scopes = {path: SCOPES.get(path) for path in ROUTES}
+    assert asked == {
+        path: scope and [{"ApiKey": [scope]}, {"Bearer": [scope]}] for path, scope in scopes.items()
+    }
+    for path, item in server.get("/openapi.json").json()["paths"].items():  # it has no keys
+        for operation in item.values():
+            assert operation.get("security") == (asked[path] and [*asked[path], {}])
+            assert ("401" in operation["responses"]) == bool(asked[path])
+
+
+def test_the_refusal_of_an_address_speaks_of_the_address_and_looks_as_documented(server):
+    document = server.get("/openapi.json").json()
+    told = document["paths"]["/districts/nearest"]["get"]["responses"]["422"]
+    assert "address" in told["description"]
+    assert "body" not in told["description"]
+    place = {"latitude": 99, "longitude": -120}
+    refused = server.get("/districts/nearest", params=place)
+    assert refused.json() == told["content"]["application/json"]["example"]
 
 
 def test_everything_that_is_taken_or_answered_has_an_example(server):

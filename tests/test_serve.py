@@ -218,7 +218,14 @@ def test_a_server_with_a_model_is_ready(server, store):
 def test_a_parameter_that_a_route_does_not_take_is_refused_as_documented(server):
     found = problems(server.get("/districts/nearest", params={"latitude": 99}))
     assert found["latitude"]["found"] == '"99"'
-    assert found["longitude"]["problem"] == "missing"
+    assert found["latitude"]["problem"] == "above 42.5"
+    assert (found["longitude"]["problem"], found["longitude"]["found"]) == ("missing", "nothing")
+    assert found["longitude"]["expected"] == "a number from -125 to -114 (degrees)"
+    for value, fault in (("1", "below 32"), ("nan", "not a finite number"), ("x", "not a number")):
+        place = {"latitude": value, "longitude": -120}
+        assert (
+            problems(server.get("/districts/nearest", params=place))["latitude"]["problem"] == fault
+        )
     answer = server.post("/predict", params={"explain": "perhaps"}, json=district())
     (found,) = problems(answer).values()
     assert (found["field"], found["problem"]) == ("explain", "neither true nor false")
