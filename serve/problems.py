@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 
 from housing_lib.contract import CONTRACT, FEATURES
-from serve.schemas import MOST_ROWS, Problem, Refusal
+from serve.schemas import MOST_ROWS, Moment, Problem, Refusal
 
 IDENTITY = "either prediction_id or features"
 WHEN = "a date and time of 1900 or later with its zone, as 2026-11-23T12:00:00Z"
@@ -201,12 +201,12 @@ def _actual_problems(content: Any) -> list[Problem]:
 def _odd_actual(content: dict[str, Any]) -> list[Problem]:
     problems = []
     given = content.get("prediction_id", "x")
-    if not isinstance(given, str) or not 1 <= len(given) <= 64:
-        problems.append(Problem("prediction_id", "not an id", _shown(given), "1 to 64 characters"))
+    if not isinstance(given, str) or not 1 <= len(given) <= 64 or '"' in given:
+        expected = "1 to 64 characters, none of them a quotation mark"
+        problems.append(Problem("prediction_id", "not an id", _shown(given), expected))
     try:
-        moment = datetime.fromisoformat(content["observed_at"])
-        aware = moment.tzinfo is not None and is_moment(moment)
-    except (KeyError, TypeError, ValueError):
+        aware = is_moment(msgspec.convert(content.get("observed_at"), Moment))
+    except msgspec.ValidationError:
         aware = False
     if not aware:
         found = _shown(content.get("observed_at"))

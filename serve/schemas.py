@@ -32,6 +32,7 @@ EXAMPLE_DISTRICT: dict[str, Any] = {
     "Latitude": 37.88,
     "Longitude": -122.23,
 }
+Moment = Annotated[datetime, Meta(tz=True)]
 EXAMPLE_ID = "4f8e2f6e-6a0c-4d5e-9d0a-0d8f5a1c2b3d"
 
 
@@ -126,7 +127,7 @@ class Actual(Struct, forbid_unknown_fields=True, omit_defaults=True):
             description="The true price in 100,000 USD.",
         ),
     ]
-    observed_at: Annotated[datetime, Meta(tz=True, description="When it was true.")]
+    observed_at: Annotated[Moment, Meta(description="When it was true.")]
     prediction_id: Annotated[str, Meta(min_length=1, max_length=64)] | UnsetType = UNSET
     features: District | UnsetType = UNSET
 
