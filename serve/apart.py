@@ -52,6 +52,7 @@ class TableReader:
     def __init__(self, longest: float = LONGEST_S) -> None:
         self.longest = longest
         self.process: subprocess.Popen[bytes] | None = None
+        self._has_started = False
 
     def read(self, body: bytes, kind: str, *, again: bool = True) -> Floats:
         """The districts in a body of one of `tables.TYPES`, shape (rows, 8).
@@ -80,6 +81,7 @@ class TableReader:
     def _running(self) -> subprocess.Popen[bytes]:
         if self.process is not None and self.process.poll() is None:
             return self.process
+        self._has_started = False
         self._link, theirs = Pipe()
         number = theirs.fileno()
         command = [sys.executable, "-m", "serve.apart", str(number)]
@@ -90,7 +92,8 @@ class TableReader:
             raise RuntimeError("what reads tables cannot be started") from error
         theirs.close()
         with _killed_after(LONGEST_START_S, self.process):
-            self._link.recv_bytes()  # it has started, which is no fault of the table
+            self._link.recv_bytes()
+        self._has_started = True
         return self.process
 
     def _ask(self, body: bytes, kind: str) -> bytes | Refusal:
@@ -106,7 +109,7 @@ class TableReader:
             return self.process.wait()
 
     def _blame(self, status: int, error: Exception) -> None:
-        if status >= 0:  # its own fault, and not that of the table
+        if status >= 0 or not self._has_started:  # its own fault, and not that of the table
             raise RuntimeError(f"the process that reads tables ended with {status}") from error
         log.warning("A table was refused: what reads it ended with %d (%s)", status, error)
 

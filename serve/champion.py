@@ -135,8 +135,8 @@ class Follower:
     def end(self) -> None:
         """End the process if it is ours; what it writes is whole or absent at any moment."""
         if self._process is not None:
-            self._process.terminate()
-            self._process.wait(timeout=10)
+            self._process.kill()  # also where it was stopped, and would not hear of it
+            self._process.wait()
         self._lock.release(force=True)
 
 
@@ -150,25 +150,29 @@ class Following:
     def __init__(self) -> None:
         self.champion: Champion | None = None
         self.sighting = Sighting()
-        self._fault = ""
+        self._fault, self._behind_since = "", 0.0
         self._refused: Release | None = None
 
     def look(self) -> None:
         """Take over what the follower saw; whatever fails, the old champion stays."""
         self.sighting = read_sighting()
         wanted = self.sighting.release
-        current = self.champion.release if self.champion else None
-        if wanted is None or wanted in (current, self._refused):
+        if wanted is None or wanted == self._refused:
             return
         try:
-            self.champion = load_champion(wanted)
-            self._fault, self._refused = "", None
-            log.info("Serving %s version %d (%s)", wanted.name, wanted.version, wanted.family)
+            self._take_over(wanted)
         except Exception as error:
             if str(error) != self._fault:
                 log.exception("Version %d cannot be taken over", wanted.version)
+            self._behind_since = self._behind_since or time.time()
             may_pass = isinstance(error.__cause__ or error, OSError)
             self._fault, self._refused = str(error), None if may_pass else wanted
+
+    def _take_over(self, wanted: Release) -> None:
+        if self.champion is None or self.champion.release != wanted:
+            self.champion = load_champion(wanted)
+            log.info("Serving %s version %d (%s)", wanted.name, wanted.version, wanted.family)
+        self._fault, self._refused, self._behind_since = "", None, 0.0
 
     @property
     def problem(self) -> str:
@@ -185,9 +189,7 @@ class Following:
     @property
     def lag_seconds(self) -> float:
         """For how long Production has been another version than the one that answers."""
-        since = self.sighting.differs_since
-        if self.champion and self.champion.release != self.sighting.release:
-            since = since or self.sighting.at
+        since = self.sighting.differs_since or (self._behind_since if self.champion else 0)
         return max(0.0, time.time() - since) if since else 0.0
 
     def current(self) -> Champion:

@@ -14,7 +14,7 @@ from pyarrow import parquet
 from serving import district, problems
 
 from housing_lib.data import FEATURES
-from serve import tables
+from serve import apart, tables
 from serve.apart import FATAL, TableReader
 from serve.problems import RefusedError
 
@@ -121,6 +121,18 @@ def test_a_slow_start_is_no_fault_of_the_table(tmp_path, monkeypatch):
     threading.Timer(0.7, lambda: patient.process.kill()).start()
     assert reads(patient)
     patient.end()
+
+
+def test_what_never_starts_is_no_fault_of_the_table_either(tmp_path, monkeypatch):
+    never = tmp_path / "python"
+    never.write_text("#!/bin/sh\nexec sleep 60\n")
+    never.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(never))
+    monkeypatch.setattr(apart, "LONGEST_START_S", 0.5)
+    reader = TableReader(longest=0.2)
+    with pytest.raises(RuntimeError, match="the process that reads tables ended"):
+        reads(reader)
+    reader.end()
 
 
 def test_a_kill_under_a_table_is_no_fault_of_it(reader):

@@ -2,9 +2,12 @@
 
 import asyncio
 import shutil
+import signal
 import sqlite3
+import subprocess
 import threading
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 
 import httpx2
@@ -242,3 +245,56 @@ def test_a_load_that_fails_in_passing_is_tried_again_and_one_of_a_bad_file_is_no
         following.look()
     assert len(tried) == 2
     assert following.problem == "cannot be read"
+
+
+def test_a_production_that_came_back_is_served_as_it_should_be(monkeypatch):
+    first, second = (
+        champion.Release("name", number, "Production", "ridge", "", "", "") for number in (1, 2)
+    )
+    seen = iter([first, second, second, first, second])
+    monkeypatch.setattr(
+        champion, "read_sighting", lambda: champion.Sighting(next(seen), at=time.time())
+    )
+    monkeypatch.setattr(champion, "load_champion", load_but_the_second)
+    following = champion.Following()
+    faults = []
+    for _ in range(5):
+        following.look()
+        faults.append(following.problem)
+    assert faults == ["", "damaged", "damaged", "", "damaged"]
+    assert following.current().release == first
+
+
+def load_but_the_second(wanted):
+    """A champion of the first version; the second cannot be loaded."""
+    if wanted.version == 2:
+        raise ValueError("damaged")
+    return champion.Champion(wanted, None, datetime.now(UTC))
+
+
+def test_how_long_a_version_is_not_taken_over_grows_until_it_is(monkeypatch):
+    releases = [champion.Release("name", number, "", "", "", "", "") for number in (1, 2)]
+    monkeypatch.setattr(champion, "load_champion", load_but_the_second)
+    following = champion.Following()
+    for release in releases:
+        seen = champion.Sighting(release, at=time.time())
+        monkeypatch.setattr(champion, "read_sighting", lambda seen=seen: seen)
+        following.look()
+    monkeypatch.setattr(champion, "read_sighting", lambda: champion.Sighting(seen.release, at=now))
+    now = time.time() + 100
+    monkeypatch.setattr(champion.time, "time", lambda: now)
+    following.look()
+    assert following.lag_seconds >= 100
+    monkeypatch.setattr(champion, "read_sighting", lambda: champion.Sighting(releases[0], at=now))
+    following.look()
+    assert following.lag_seconds == 0
+
+
+def test_a_follower_that_hangs_ends_with_its_server(own_root):
+    follower = champion.Follower()
+    follower._process = subprocess.Popen(["sleep", "60"])
+    follower._process.send_signal(signal.SIGSTOP)
+    began = time.monotonic()
+    follower.end()
+    assert follower._process.returncode == -signal.SIGKILL
+    assert time.monotonic() - began < 5
