@@ -27,7 +27,8 @@ class AccessLog:
 
     def write(self) -> None:
         """Write what waits."""
-        waiting, self._waiting = self._waiting, []
+        waiting = self._waiting.copy()
+        del self._waiting[: len(waiting)]  # and not the list: somebody may be adding to it
         if waiting:
             lines = b"\n".join(msgspec.json.encode(_line(*entry)) for entry in waiting)
             with contextlib.suppress(OSError, ValueError):  # nobody reads the other end any more

@@ -161,8 +161,10 @@ class Guard:
             raise stopped(503, "busy", at_work, advice, retry_after="1")
 
     def _check_key(self, call: Call, scope: str) -> None:
-        bearer = call.headers.get(b"authorization", b"").removeprefix(b"Bearer ")
-        secret = call.headers.get(b"x-api-key", bearer).decode("latin-1")
+        given = call.headers.get(b"authorization", b"")
+        kind, _, bearer = given.partition(b" ")
+        shown = bearer.strip() if kind.lower() == b"bearer" else given
+        secret = call.headers.get(b"x-api-key", shown).decode("latin-1")
         key = find_key(self.keys, secret) if secret else None
         if key is None:
             raise stopped(401, "key", "no valid API key", "send one in the header X-API-Key",

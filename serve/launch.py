@@ -10,6 +10,7 @@ import uvicorn
 from housing_lib.errors import HousingError
 from housing_lib.settings import get_settings
 from serve.keys import is_loopback, parse_keys
+from serve.prediction_log import refuse_strictness_without_log
 
 GRACE_SECONDS = 30
 PROTOCOL = "serve.protocol:OnePiece"
@@ -29,7 +30,10 @@ def launch(host: str | None, port: int | None, workers: int, *, without_keys: bo
         by this option and by `HOUSING_WITHOUT_KEYS`.
     ApiKeyError
         If an entry of `HOUSING_API_KEYS` is not of its form.
+    LogOffError
+        If answers are to wait for a log that is off.
     """
+    refuse_strictness_without_log(get_settings())
     address = host or get_settings().host
     _refuse_open_door(address, without_keys)
     os.environ["HOUSING_HOST"] = address

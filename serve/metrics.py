@@ -1,5 +1,6 @@
 """What Prometheus reads of the server."""
 
+import contextlib
 import os
 import time
 from pathlib import Path
@@ -108,7 +109,8 @@ def _forget_the_dead(folder: Path) -> None:
         try:
             os.kill(worker, 0)
         except (ProcessLookupError, PermissionError):  # nobody, or somebody else by now
-            mark_process_dead(worker, str(folder))  # type: ignore[no-untyped-call]
+            with contextlib.suppress(FileNotFoundError):  # another worker does the same
+                mark_process_dead(worker, str(folder))  # type: ignore[no-untyped-call]
 
 
 _counted: dict[int, Any] = {}

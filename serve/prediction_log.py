@@ -21,6 +21,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from housing_lib.contract import FEATURES
 from housing_lib.errors import HousingError
 from housing_lib.prediction_tables import actuals, make_tables, predictions
+from housing_lib.settings import Settings
 from serve.patience import Patience, Undo
 from serve.priority import give_way
 from serve.spool import Row, Spool
@@ -38,6 +39,7 @@ MOST_WAITING = 200_000
 ROWS_A_WRITE, KEYS_A_QUERY = 5_000, 500
 NICENESS = 5
 NOT_GIVEN = "no answer was given, and none is logged"
+OFF = "off"
 UNKNOWN, CONTRADICTS = "unknown prediction_id", "contradicts what is recorded"
 PREDICTION_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}(-[0-9]+)?")
 
@@ -48,6 +50,21 @@ class LogUnavailableError(HousingError):
 
 class LogOffError(LogUnavailableError):
     """There is no database to write to, and trying again does not help."""
+
+
+def refuse_strictness_without_log(settings: Settings) -> None:
+    """Refuse to let answers wait for a log that is off.
+
+    Raises
+    ------
+    LogOffError
+        If the settings ask for that.
+    """
+    if settings.strict_log and settings.prediction_log_uri == OFF:
+        raise LogOffError(
+            "HOUSING_STRICT_LOG is true and HOUSING_PREDICTION_LOG is off: no answer could ever be "
+            "given. Name a database, or set HOUSING_STRICT_LOG=false. Nothing was started."
+        )
 
 
 class Conflict(NamedTuple):
@@ -115,7 +132,7 @@ class PredictionLog:
     """
 
     def __init__(self, uri: str, *, spool: Path) -> None:
-        self.enabled = uri != "off"
+        self.enabled = uri != OFF
         self.dropped = self.spooled = 0
         self.problem = ""
         self._rows: list[Row] = []
@@ -309,6 +326,8 @@ class PredictionLog:
             except Exception:  # or nothing would ever be written again
                 log.exception("The prediction log was not written")
         self.flush(PATIENCE_OF_CALLERS_S)
+        if self._rows:
+            log.error("%d answers are lost: neither database nor disk takes them", len(self._rows))
         if self._replaying.is_alive():
             self._replaying.join(PATIENCE_OF_CALLERS_S)
         if self._engine is not None:
@@ -331,13 +350,16 @@ class PredictionLog:
         """
         if not self.enabled:
             raise LogOffError("the prediction log is off (HOUSING_PREDICTION_LOG)")
-        self.flush()
+        kept_back = self.flush()
         try:
             return self._prices_written.wait_for(PATIENCE_OF_CALLERS_S, self._record, truths)
         except ConflictError as error:
-            if error.may_pass and not self._spool.is_empty:
+            if error.may_pass and (kept_back or not self._spool.is_empty):
                 raise LogUnavailableError("not all answers are in the database yet") from error
             raise
+        except TimeoutError as error:
+            doubt = "they may be written yet, and to send them again changes nothing then"
+            raise LogUnavailableError(f"true prices wait for the database: {doubt}") from error
         except (SQLAlchemyError, OSError) as error:
             reason = _first_line(error)
             raise LogUnavailableError(f"true prices cannot be written: {reason}") from error

@@ -22,7 +22,14 @@ from serve.apart import TableReader
 from serve.champion import Champion, Follower, Following, sighting_file
 from serve.explaining import explain
 from serve.leaving import leaving_slowly
-from serve.prediction_log import FLUSH_EVERY_S, PATIENCE_S, ConflictError, PredictionLog, Truth
+from serve.prediction_log import (
+    FLUSH_EVERY_S,
+    PATIENCE_S,
+    ConflictError,
+    PredictionLog,
+    Truth,
+    refuse_strictness_without_log,
+)
 from serve.priority import give_way
 from serve.problems import refuse
 from serve.schemas import Prediction, Predictions, Problem, Recorded, predictions
@@ -49,10 +56,17 @@ encode = msgspec.json.Encoder().encode
 
 
 class Service:
-    """One worker's champion, logs and threads."""
+    """One worker's champion, logs and threads.
+
+    Raises
+    ------
+    LogOffError
+        If answers are to wait for a log that is off.
+    """
 
     def __init__(self) -> None:
         settings = get_settings()
+        refuse_strictness_without_log(settings)
         self.strict, self.at_work, self.answered = settings.strict_log, 0, 0
         self.leaving = False
         self.following, self.follower = Following(), Follower()
@@ -78,10 +92,10 @@ class Service:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.to_thread(self.log.stop)  # first: its rows are on no disk yet
+        self.access_log.write()
         await asyncio.to_thread(self.follower.end)
         await asyncio.to_thread(self._tables.end)
-        await asyncio.to_thread(self.log.stop)
-        self.access_log.write()
 
     async def _follow(self) -> None:
         seen = 0

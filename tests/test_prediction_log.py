@@ -342,11 +342,8 @@ def test_an_error_that_nobody_expected_costs_no_row_and_leaves_no_promise_open(
     uri = f"sqlite:///{tmp_path / 'answers.db'}"
     log = PredictionLog(uri, spool=tmp_path)
 
-    def fail(rows):
-        raise ValueError("unexpected")
-
     with monkeypatch.context() as patch:
-        patch.setattr(log, "_insert", fail)
+        patch.setattr(log, "_insert", _fail)
         log.add(rows("under an error"))
         promise = log.add_now(rows("refused"))
         log.flush()
@@ -367,6 +364,41 @@ def test_a_true_price_of_what_another_process_has_spooled_is_asked_for_again(tmp
         assert other.append(rows("theirs"))
         with pytest.raises(LogUnavailableError, match="not all answers"):
             log.record([truth])
+
+
+def test_a_true_price_of_what_waits_in_memory_is_asked_for_again(tmp_path, monkeypatch):
+    truth = Truth(str(uuid.UUID(int=0)), None, 2.0, datetime.now(UTC))
+    log = PredictionLog(f"sqlite:///{tmp_path / 'answers.db'}", spool=tmp_path)
+    monkeypatch.setattr(log, "_insert", _fail)  # and it can be asked again right afterwards
+    monkeypatch.setattr(log._spool, "append", lambda rows: False)
+    log.add(rows(truth.prediction_id))
+    with pytest.raises(LogUnavailableError, match="not all answers"):
+        log.record([truth])
+
+
+def _fail(*given):
+    raise ValueError("unexpected")
+
+
+def test_true_prices_that_may_be_written_yet_are_not_called_unwritten(tmp_path, monkeypatch):
+    monkeypatch.setattr(prediction_log, "PATIENCE_OF_CALLERS_S", 0.1)
+    uri = f"sqlite:///{tmp_path / 'answers.db'}"
+    log = PredictionLog(uri, spool=tmp_path)
+    make_tables(log._engine)
+    with locked(tmp_path / "answers.db"), pytest.raises(LogUnavailableError, match="may be"):
+        log.record([truth_of(2)])
+
+
+def test_a_server_that_ends_with_answers_that_nothing_takes_says_how_many(
+    tmp_path, monkeypatch, caplog
+):
+    log = PredictionLog(f"sqlite:///{tmp_path / 'answers.db'}", spool=tmp_path)
+    monkeypatch.setattr(log, "_insert", _fail)
+    monkeypatch.setattr(log._spool, "append", lambda rows: False)
+    log.start()
+    log.add(rows("lost-1", "lost-2"))
+    log.stop()
+    assert "2 answers are lost" in caplog.text
 
 
 def test_an_id_that_no_database_holds_is_of_no_prediction(server):

@@ -10,6 +10,7 @@ import sys
 import time
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
 from uuid import UUID
 
 import numpy as np
@@ -19,6 +20,7 @@ from serving import district, problems
 
 from housing_lib.data import CONTRACT, FEATURES, PRICE_CAP
 from serve import metrics
+from serve.access_log import AccessLog
 from serve.guard import LARGEST_BODY, Guard
 from serve.schemas import EXAMPLE_DISTRICT
 from serve.service import Service
@@ -323,3 +325,26 @@ def test_of_workers_those_that_live_are_told_of(tmp_path):
     assert b"housing_log_waiting 7.0" in metrics.page(str(tmp_path))[0]
     worker.communicate(b"\n")
     assert b"housing_log_waiting 7.0" not in metrics.page(str(tmp_path))[0]
+
+
+def test_two_workers_forget_the_dead_at_once(tmp_path, monkeypatch):
+    def somebody_was_faster(worker, folder):
+        (tmp_path / "gauge_livesum_999999999.db").unlink()
+        raise FileNotFoundError
+
+    (tmp_path / "gauge_livesum_999999999.db").touch()
+    monkeypatch.setattr(metrics, "mark_process_dead", somebody_was_faster)
+    content, _ = metrics.page(str(tmp_path))
+    assert content == b""
+
+
+def test_a_request_that_is_noted_while_lines_are_written_has_its_line(capsys):
+    lines = AccessLog()
+    noted_in = lines._waiting  # as who adds to it may have it in hand while lines are written
+    lines.write()
+    call = SimpleNamespace(
+        request_id=b"late", key="", method="GET", path="/", status=200, version=1
+    )
+    noted_in.append((time.time(), call, "127.0.0.1", 0.001))
+    lines.write()
+    assert json.loads(capsys.readouterr().out)["request_id"] == "late"

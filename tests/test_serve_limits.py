@@ -55,6 +55,14 @@ def test_each_key_opens_its_own_routes_and_no_others(guarded):
     assert server.get("/").status_code == server.get("/health/ready").status_code == 200
 
 
+def test_the_way_in_which_a_key_is_sent_may_be_written_in_any_case(guarded):
+    server, caller, _ = guarded
+    for kind in ("Bearer", "bearer", "BEARER "):
+        headers = {"Authorization": f"{kind} {caller}"}
+        assert server.get("/model", headers=headers).status_code == 200
+    assert server.get("/model", headers={"Authorization": f"Basic {caller}"}).status_code == 401
+
+
 def test_the_prefix_of_a_proxy_opens_no_route(store, tmp_path):
     caller, entry = new_key("predict")
     more = ("--root-path", "/prices")
@@ -116,6 +124,17 @@ def test_a_server_of_one_process_answers_to_its_own_address(monkeypatch):
 
 def test_keys_that_cannot_be_read_start_no_server_however_it_is_started(monkeypatch):
     monkeypatch.setenv("HOUSING_API_KEYS", "bad")
+    assert_starts_no_server("entry 1 is not name:scopes:sha256")
+
+
+def test_answers_that_would_wait_for_a_log_that_is_off_start_no_server(monkeypatch):
+    monkeypatch.setenv("HOUSING_STRICT_LOG", "true")
+    monkeypatch.setenv("HOUSING_PREDICTION_LOG", "off")
+    assert_starts_no_server("HOUSING_STRICT_LOG is true and HOUSING_PREDICTION_LOG is off")
+
+
+def assert_starts_no_server(reason):
+    """Assert that both ways to start a server end at once, and say why."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = str(free.getsockname()[1])
     housing = [str(Path(sys.executable).with_name("housing")), "serve"]
@@ -125,4 +144,4 @@ def test_keys_that_cannot_be_read_start_no_server_however_it_is_started(monkeypa
             [*command, "--port", port], capture_output=True, text=True, timeout=60, cwd=PROJECT
         )
         assert done.returncode == code
-        assert "entry 1 is not name:scopes:sha256" in done.stderr
+        assert reason in done.stderr

@@ -1,5 +1,6 @@
 """Whatever becomes of the log, predictions are answered, and the log gets them later."""
 
+import asyncio
 import shutil
 import sqlite3
 import time
@@ -8,6 +9,7 @@ import psutil
 import pytest
 from serving import QUICK, gauge, logged, predict, running_server
 
+from serve import service, tables
 from serve.schemas import EXAMPLE_DISTRICT
 
 
@@ -100,3 +102,19 @@ def test_a_strict_answer_that_cannot_be_kept_is_refused_and_never_logged(root, t
         after = predict(strict).json()["prediction_id"]
     assert logged(root) == before | {after}
     assert "answers are refused" in strict.printed
+
+
+def test_a_batch_that_cannot_be_answered_is_not_logged(own_root, monkeypatch):
+    def fail(*given):
+        raise ValueError("cannot be written")
+
+    one, logged = service.Service(), []
+    monkeypatch.setattr(one.following, "current", lambda: None)
+    monkeypatch.setattr(one, "_keep", lambda *given: logged.append(given))
+    monkeypatch.setattr(one, "_log_rows", lambda *given: ["row"])
+    monkeypatch.setattr(service.bodies, "read_batch", lambda *given: ["district"])
+    monkeypatch.setattr(service, "_predict", lambda *given: ["prediction"])
+    monkeypatch.setattr(service, "_written", fail)
+    with pytest.raises(ValueError, match="cannot be written"):
+        asyncio.run(one.predict_batch(b"", tables.CSV))
+    assert logged == []
