@@ -7,9 +7,9 @@ import numpy as np
 
 from housing_lib.contract import FEATURES, Floats
 from serve import problems, tables
-from serve.prediction_log import Truth
 from serve.problems import refuse
 from serve.schemas import Actual, Actuals, Batch, District, Problem, features_of, rows_of
+from serve.truths import Truth
 
 JSON = "application/json"
 # The quotation marks of a district: more of them mean a name that stands there twice.

@@ -1,30 +1,22 @@
 """What the server answered and what turned out to be true, in a database, off the request path."""
 
-import hashlib
 import logging
-import re
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Future
 from contextlib import closing
-from dataclasses import dataclass
-from datetime import UTC, datetime
-from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import numpy as np
-from sqlalchemy import Engine, Table, create_engine, delete, event, select
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import SQLAlchemyError
 
-from housing_lib.contract import FEATURES
 from housing_lib.errors import HousingError
-from housing_lib.prediction_tables import actuals, make_tables, predictions
 from housing_lib.settings import Settings
+from serve.log_database import LogDatabase
 from serve.patience import Patience, Undo
 from serve.priority import give_way
 from serve.spool import Row, Spool
+from serve.truths import ConflictError, Truth, record_new
 
 log = logging.getLogger("uvicorn.error")
 
@@ -32,16 +24,10 @@ FLUSH_EVERY_S = 0.5
 # A database that takes longer is away: rows go to the spool, and who waits is refused.
 PATIENCE_S = 0.5
 PATIENCE_OF_CALLERS_S = 5.0
-# When a PostgreSQL server counts as gone, in libpq's words.
-AWAY = {"connect_timeout": 5, "keepalives_idle": 10, "keepalives_interval": 5,
-        "keepalives_count": 3, "tcp_user_timeout": 15_000}  # fmt: skip
 MOST_WAITING = 200_000
-ROWS_A_WRITE, KEYS_A_QUERY = 5_000, 500
 NICENESS = 5
 NOT_GIVEN = "no answer was given, and none is logged"
 OFF = "off"
-UNKNOWN, CONTRADICTS = "unknown prediction_id", "contradicts what is recorded"
-PREDICTION_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}(-[0-9]+)?")
 
 
 class LogUnavailableError(HousingError):
@@ -67,52 +53,11 @@ def refuse_strictness_without_log(settings: Settings) -> None:
         )
 
 
-class Conflict(NamedTuple):
-    """A true price that cannot be recorded, by its row, and why."""
-
-    row: int
-    problem: str
-    found: str
-    expected: str
-
-
-class ConflictError(HousingError):
-    """True prices that contradict those already recorded, or are of unknown predictions."""
-
-    def __init__(self, conflicts: Sequence[Conflict]) -> None:
-        super().__init__(f"{len(conflicts)} true prices cannot be recorded")
-        self.conflicts = conflicts
-
-    @property
-    def may_pass(self) -> bool:
-        """Whether all of them are of predictions that may not be in the database yet."""
-        return all(
-            one.problem == UNKNOWN and PREDICTION_ID.fullmatch(one.found) for one in self.conflicts
-        )
-
-
 class Promise(NamedTuple):
     """Rows of an answer that is not given before they are in the database."""
 
     rows: Sequence[Row]
     kept: Future[None]
-
-
-@dataclass(frozen=True)
-class Truth:
-    """What a district turned out to be worth: a row of `actuals` that has not been recorded yet."""
-
-    prediction_id: str | None
-    features: tuple[float | None, ...] | None
-    price: float
-    observed_at: datetime
-
-    @property
-    def key(self) -> str:
-        """What makes two true prices the same one."""
-        if self.prediction_id is not None:
-            return self.prediction_id
-        return hashlib.sha256(np.array(self.features, dtype="float64").tobytes()).hexdigest()
 
 
 class PredictionLog:
@@ -141,8 +86,8 @@ class PredictionLog:
         self._lock, self._flushing = threading.Lock(), threading.Lock()
         self._wake, self._stop = threading.Event(), threading.Event()
         self._spool = Spool(spool)
-        self._engine = _open(uri) if self.enabled else None
-        self._ready = False
+        if self.enabled:
+            self._database = LogDatabase(uri)
         self._thread = threading.Thread(target=self._run, name="prediction-log", daemon=True)
         self._rows_written, self._prices_written = Patience(), Patience()
         self._replaying = threading.Thread()
@@ -219,14 +164,10 @@ class PredictionLog:
 
     def _take_out(self, rows: Sequence[Row]) -> None:
         """Remove rows of answers that were refused before the database had taken them."""
-        keys = [row[0] for row in rows]
         try:
-            with self._connect() as connection:
-                for start in range(0, len(keys), KEYS_A_QUERY):
-                    some = predictions.c.prediction_id.in_(keys[start : start + KEYS_A_QUERY])
-                    connection.execute(delete(predictions).where(some))
+            self._database.take_out(rows)
         except Exception:
-            log.exception("%d answers are in the prediction log and were refused", len(keys))
+            log.exception("%d answers are in the prediction log and were refused", len(rows))
 
     def _write(self, rows: list[Row], patience: float) -> LogUnavailableError | None:
         try:
@@ -238,7 +179,7 @@ class PredictionLog:
     def _ask(self, patience: float, rows: list[Row], undo: Undo = None) -> None:
         if self._rows_written.is_tried:
             raise TimeoutError("no answer yet")
-        self._rows_written.wait_for(patience, self._insert, rows, undo=undo)
+        self._rows_written.wait_for(patience, self._database.keep, rows, undo=undo)
         self.problem = ""
 
     def _put_aside(self, rows: list[Row], error: Exception) -> LogUnavailableError:
@@ -266,55 +207,12 @@ class PredictionLog:
         try:
             with closing(self._spool.finished()) as files:
                 for file in files:
-                    self._insert(file.read())
+                    self._database.keep(file.read())
                     self._spool.forget(file)
         except Exception as error:
             self._note(error, "answers wait beside it")
         else:
             self.problem = ""
-
-    def _insert(self, rows: list[Row]) -> None:
-        if not rows:
-            return
-        with self._connect() as connection:
-            statement, stored = self._statement
-            moments = {when: stored(when) for when in {row[1] for row in rows}}
-            for start in range(0, len(rows), ROWS_A_WRITE):
-                chunk = rows[start : start + ROWS_A_WRITE]
-                values = [(key, moments[when], *rest) for key, when, *rest in chunk]
-                connection.exec_driver_sql(statement, values)
-
-    @cached_property
-    def _statement(self) -> tuple[str, Callable[[datetime], object]]:
-        """What the driver is told to keep answers, and how it takes their time.
-
-        SQLAlchemy's own way of many rows takes three times what the database takes for them.
-        """
-        assert self._engine is not None
-        dialect = self._engine.dialect
-        kind = predictions.c.answered_at.type.dialect_impl(dialect)
-        stored = kind.bind_processor(dialect) or (lambda when: when)
-        return self._insert_new(predictions).compile(dialect=dialect).string, stored
-
-    def _connect(self) -> Any:
-        assert self._engine is not None
-        if self._ready and self._is_gone(self._engine):
-            self._engine.dispose()  # or SQLite would go on with the file that was taken away
-            self._ready = False
-        if not self._ready:
-            make_tables(self._engine)
-            self._ready = True
-        return self._engine.begin()
-
-    @staticmethod
-    def _is_gone(engine: Engine) -> bool:
-        file = engine.url.database if engine.dialect.name == "sqlite" else None
-        return bool(file) and not Path(str(file)).exists()
-
-    def _insert_new(self, table: Table) -> Any:
-        assert self._engine is not None
-        dialect = postgresql if self._engine.dialect.name == "postgresql" else sqlite
-        return dialect.insert(table).on_conflict_do_nothing()
 
     def _run(self) -> None:
         give_way(NICENESS)
@@ -330,8 +228,7 @@ class PredictionLog:
             log.error("%d answers are lost: neither database nor disk takes them", len(self._rows))
         if self._replaying.is_alive():
             self._replaying.join(PATIENCE_OF_CALLERS_S)
-        if self._engine is not None:
-            self._engine.dispose()
+        self._database.close()
 
     def record(self, truths: Sequence[Truth]) -> int:
         """The number of true prices that are new; all of them are on the disk afterwards.
@@ -352,7 +249,9 @@ class PredictionLog:
             raise LogOffError("the prediction log is off (HOUSING_PREDICTION_LOG)")
         kept_back = self.flush()
         try:
-            return self._prices_written.wait_for(PATIENCE_OF_CALLERS_S, self._record, truths)
+            return self._prices_written.wait_for(
+                PATIENCE_OF_CALLERS_S, record_new, self._database, truths
+            )
         except ConflictError as error:
             if error.may_pass and (kept_back or not self._spool.is_empty):
                 raise LogUnavailableError("not all answers are in the database yet") from error
@@ -363,77 +262,6 @@ class PredictionLog:
         except (SQLAlchemyError, OSError) as error:
             reason = _first_line(error)
             raise LogUnavailableError(f"true prices cannot be written: {reason}") from error
-
-    def _record(self, truths: Sequence[Truth]) -> int:
-        with self._connect() as connection:
-            new = self._new_ones(connection, truths)
-            if new:
-                values = [_actual_row(one) for one in new]
-                connection.execute(self._insert_new(actuals), values)
-                self._new_ones(connection, truths)  # somebody may have been faster with others
-            return len(new)
-
-    def _new_ones(self, connection: Any, truths: Sequence[Truth]) -> list[Truth]:
-        keys = list({one.key for one in truths})
-        known = _by_key(connection, actuals.c.key, actuals.c.price, keys)
-        named = [one.prediction_id for one in truths if one.prediction_id is not None]
-        answered = _by_key(connection, predictions.c.prediction_id, predictions.c.price, named)
-        conflicts: list[Conflict] = []
-        new: dict[str, Truth] = {}
-        for row, one in enumerate(truths):
-            recorded = known.get(one.key, new[one.key].price if one.key in new else None)
-            if one.prediction_id is not None and one.prediction_id not in answered:
-                conflicts.append(Conflict(row, UNKNOWN, one.prediction_id, "one of ours"))
-            elif recorded is None:
-                new[one.key] = one
-            elif recorded != one.price:
-                conflicts.append(Conflict(row, CONTRADICTS, str(one.price), str(recorded)))
-        if conflicts:
-            raise ConflictError(conflicts)
-        return list(new.values())
-
-
-def _by_key(connection: Any, key: Any, value: Any, keys: Sequence[str]) -> dict[str, float]:
-    found: dict[str, float] = {}
-    keys = [key for key in keys if "\0" not in key]  # which PostgreSQL would not even look for
-    for start in range(0, len(keys), KEYS_A_QUERY):
-        query = select(key, value).where(key.in_(keys[start : start + KEYS_A_QUERY]))
-        found |= {row[0]: row[1] for row in connection.execute(query)}
-    return found
-
-
-def _actual_row(truth: Truth) -> dict[str, Any]:
-    features = truth.features or (None,) * len(FEATURES)
-    return {
-        "key": truth.key,
-        "prediction_id": truth.prediction_id,
-        **dict(zip(FEATURES, features, strict=True)),
-        "price": truth.price,
-        "observed_at": truth.observed_at.astimezone(UTC),
-        "received_at": datetime.now(UTC),
-    }
-
-
-def _open(uri: str) -> Engine:
-    local = uri.startswith("sqlite")
-    # A connection that died with its database is replaced before it is used.
-    engine = create_engine(
-        uri,
-        pool_pre_ping=not local,
-        connect_args={} if local else AWAY,
-        paramstyle="qmark" if local else "format",
-    )
-    if engine.dialect.name == "sqlite":
-        if engine.url.database:
-            Path(engine.url.database).parent.mkdir(parents=True, exist_ok=True)
-
-        @event.listens_for(engine, "connect")
-        def _configure(connection: Any, record: Any) -> None:
-            connection.execute("pragma journal_mode=wal")
-            connection.execute("pragma busy_timeout=2000")
-            connection.execute("pragma synchronous=full")
-
-    return engine
 
 
 def _first_line(error: Exception) -> str:

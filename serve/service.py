@@ -25,9 +25,7 @@ from serve.leaving import leaving_slowly
 from serve.prediction_log import (
     FLUSH_EVERY_S,
     PATIENCE_S,
-    ConflictError,
     PredictionLog,
-    Truth,
     refuse_strictness_without_log,
 )
 from serve.priority import give_way
@@ -35,6 +33,7 @@ from serve.problems import refuse
 from serve.schemas import Prediction, Predictions, Problem, Recorded, predictions
 from serve.spool import Row
 from serve.together import Together
+from serve.truths import ConflictError, Truth
 
 log = logging.getLogger("uvicorn.error")
 

@@ -20,9 +20,10 @@ from housing_lib.prediction_tables import actuals, make_tables, predictions
 from housing_lib.settings import get_settings
 from serve import prediction_log
 from serve.patience import Patience
-from serve.prediction_log import ConflictError, LogUnavailableError, PredictionLog, Truth
+from serve.prediction_log import LogUnavailableError, PredictionLog
 from serve.schemas import EXAMPLE_DISTRICT
 from serve.spool import Spool
+from serve.truths import ConflictError, Truth
 
 
 @pytest.fixture(scope="module")
@@ -343,7 +344,7 @@ def test_an_error_that_nobody_expected_costs_no_row_and_leaves_no_promise_open(
     log = PredictionLog(uri, spool=tmp_path)
 
     with monkeypatch.context() as patch:
-        patch.setattr(log, "_insert", _fail)
+        patch.setattr(log._database, "keep", _fail)
         log.add(rows("under an error"))
         promise = log.add_now(rows("refused"))
         log.flush()
@@ -369,7 +370,7 @@ def test_a_true_price_of_what_another_process_has_spooled_is_asked_for_again(tmp
 def test_a_true_price_of_what_waits_in_memory_is_asked_for_again(tmp_path, monkeypatch):
     truth = Truth(str(uuid.UUID(int=0)), None, 2.0, datetime.now(UTC))
     log = PredictionLog(f"sqlite:///{tmp_path / 'answers.db'}", spool=tmp_path)
-    monkeypatch.setattr(log, "_insert", _fail)  # and it can be asked again right afterwards
+    monkeypatch.setattr(log._database, "keep", _fail)  # and it can be asked again right afterwards
     monkeypatch.setattr(log._spool, "append", lambda rows: False)
     log.add(rows(truth.prediction_id))
     with pytest.raises(LogUnavailableError, match="not all answers"):
@@ -384,7 +385,7 @@ def test_true_prices_that_may_be_written_yet_are_not_called_unwritten(tmp_path, 
     monkeypatch.setattr(prediction_log, "PATIENCE_OF_CALLERS_S", 0.1)
     uri = f"sqlite:///{tmp_path / 'answers.db'}"
     log = PredictionLog(uri, spool=tmp_path)
-    make_tables(log._engine)
+    make_tables(log._database.engine)
     with locked(tmp_path / "answers.db"), pytest.raises(LogUnavailableError, match="may be"):
         log.record([truth_of(2)])
 
@@ -393,7 +394,7 @@ def test_a_server_that_ends_with_answers_that_nothing_takes_says_how_many(
     tmp_path, monkeypatch, caplog
 ):
     log = PredictionLog(f"sqlite:///{tmp_path / 'answers.db'}", spool=tmp_path)
-    monkeypatch.setattr(log, "_insert", _fail)
+    monkeypatch.setattr(log._database, "keep", _fail)
     monkeypatch.setattr(log._spool, "append", lambda rows: False)
     log.start()
     log.add(rows("lost-1", "lost-2"))
