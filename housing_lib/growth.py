@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from filelock import FileLock
 
+from housing_lib import locks
 from housing_lib.data import (
     CONTRACT,
     PARTS,
@@ -82,7 +82,9 @@ def grow(rows: pd.DataFrame, *, source: str = "bundled") -> Growth:
     Raises
     ------
     DataError
-        If the source or an earlier addition cannot be read.
+        If the source or an earlier addition cannot be read, or another process is adding for long.
+    LockError
+        If the lock cannot be taken.
     """
     with _lock():
         old, joined = acquire(source), labelled()[list(CONTRACT)]
@@ -196,6 +198,14 @@ def recent_ids() -> Ids:
 
 @contextmanager
 def _lock() -> Iterator[None]:
-    get_settings().grown.mkdir(parents=True, exist_ok=True)
-    with FileLock(get_settings().grown / ".lock", timeout=_LOCK_TIMEOUT_S):
+    path = get_settings().grown / ".lock"
+    with locks.holding(path, timeout_s=_LOCK_TIMEOUT_S, taken=_held):
         yield
+
+
+def _held() -> DataError:
+    return DataError(
+        f"{get_settings().grown} is held by another process, which adds districts to the training "
+        f"data for more than {_LOCK_TIMEOUT_S} seconds. Give the same command again once it has "
+        "ended. Nothing was written."
+    )

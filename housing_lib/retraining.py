@@ -6,13 +6,16 @@ from typing import Any
 
 import pandas as pd
 
-from housing_lib import alarms, growth, notify, traffic
+from housing_lib import alarms, growth, locks, notify, traffic
 from housing_lib.errors import HousingError
 from housing_lib.journal import Run
 from housing_lib.settings import get_settings
 from housing_lib.verdict import Verdict
 
 BROKEN_SOURCE = "missing values"
+UNDER_WAY = (
+    "another retraining is under way; `housing status` shows how far it is. Nothing was run."
+)
 
 
 class RetrainError(HousingError):
@@ -27,22 +30,12 @@ def alone() -> Iterator[None]:
     ------
     RetrainError
         If another one is under way.
+    LockError
+        If the lock cannot be taken.
     """
-    from filelock import FileLock, Timeout
-
-    get_settings().grown.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(get_settings().grown / ".retraining.lock")
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        raise RetrainError(
-            "another retraining is under way; `housing status` shows how far it is. "
-            "Nothing was run."
-        ) from None
-    try:
+    path = get_settings().grown / ".retraining.lock"
+    with locks.holding(path, timeout_s=0, taken=lambda: RetrainError(UNDER_WAY)):
         yield
-    finally:
-        lock.release()
 
 
 def collect(source: str, *, base: str, since: str = "", until: str = "") -> growth.Growth:

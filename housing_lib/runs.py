@@ -10,6 +10,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
+from housing_lib import locks
 from housing_lib.errors import HousingError
 from housing_lib.files import read_json, remove_leftovers, write_json
 from housing_lib.graph import CUT_SHORT, FINISHED, Plan, Selection
@@ -100,18 +101,12 @@ def holding_root(*, wait: bool) -> Iterator[None]:
     RunError
         If another run, which is named, holds it and `wait` is off; or the folder of reports cannot
         be made.
+    LockError
+        If the lock cannot be taken.
     """
-    from filelock import FileLock, Timeout
-
-    lock = FileLock(reports_folder() / ".lock")
-    try:
-        lock.acquire(timeout=-1 if wait else 0)
-    except Timeout:
-        raise RunError(_who_holds()) from None
-    try:
+    path, timeout_s = reports_folder() / ".lock", -1 if wait else 0
+    with locks.holding(path, timeout_s=timeout_s, taken=lambda: RunError(_who_holds())):
         yield
-    finally:
-        lock.release()
 
 
 def reports_folder() -> Path:

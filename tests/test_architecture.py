@@ -23,6 +23,7 @@ FLOORS = [
     {
         "settings",
         "files",
+        "locks",
         "contract",
         "arrays",
         "jit",
