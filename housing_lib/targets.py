@@ -147,7 +147,8 @@ def alone(target: str) -> Iterator[None]:
     DataError
         If somebody else does, or nobody can tell.
     """
-    name = f"housing-{hashlib.sha256(target.encode()).hexdigest()[:16]}.lock"
+    real = _real(target)  # which may be reached by several names, through links
+    name = f"housing-{hashlib.sha256(real.encode()).hexdigest()[:16]}.lock"
     path = Path(tempfile.gettempdir()) / name
     try:
         taken = FileLock(path, timeout=0).acquire()
@@ -158,7 +159,8 @@ def alone(target: str) -> Iterator[None]:
     except OSError as error:
         raise DataError(
             f"{target} cannot be kept from others: {error}. If that is somebody else's file, "
-            "remove it once their `housing predict` has ended. Nothing was written."
+            "let them remove it once their `housing predict` has ended, or name another place. "
+            "Nothing was written."
         ) from error
     with taken:
         yield
@@ -243,7 +245,7 @@ def claim(job: Job) -> None:
     StorageError
         If a place cannot be reached.
     """
-    wanted = [name for one in job.sources for name in (job.output(one), job.quarantine(one))]
+    wanted = _wanted(job)
     inputs = {_real(name) for name in job.found}
     own = [name for name in wanted if _real(name) in inputs]
     if own:
@@ -255,6 +257,11 @@ def claim(job: Job) -> None:
     _refuse_foreign(job, wanted, earlier)
     _refuse_to_lose(job, earlier)
     _make_room(job)
+
+
+def _wanted(job: Job) -> list[str]:
+    """The names of all files that a job may write."""
+    return [name for one in job.sources for name in (job.output(one), job.quarantine(one))]
 
 
 def _some(names: Sequence[str]) -> str:
@@ -320,9 +327,12 @@ def begin_moving(job: Job, old: dict[str, Any], quarantined: Collection[str]) ->
 
     Raises
     ------
+    DataError
+        If a file is in the way that was written since the job was claimed, by whomever.
     StorageError
         If a place cannot be reached.
     """
+    _refuse_foreign(job, _wanted(job), old)  # which may have come since the job was claimed
     claimed = [_to_write(job, one, one.relative in quarantined) for one in job.sources]
     told = {"request": job.request, "files": [*old["files"], *claimed]}
     journal = _journal_name(job.target, job.into_folder)

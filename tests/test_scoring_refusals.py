@@ -196,3 +196,32 @@ def test_a_parquet_file_with_damaged_pages_is_at_fault_itself(asked, districts, 
         scoring.predict(str(source), str(tmp_path / "out.parquet"), asked=asked)
     assert not (tmp_path / "out.parquet").exists()
     assert [one.name for one in tmp_path.rglob("*")] == ["in.parquet"]
+
+
+def test_a_target_that_another_writes_is_refused_by_whatever_name(asked, districts, tmp_path):
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to("real")
+    source = write(districts, tmp_path / "in.csv")
+    with targets.alone(str(tmp_path / "real" / "out.csv")):
+        for folder in ("real", "link"):
+            text = refused(source, tmp_path / folder / "out.csv", asked)
+            assert "being written by another `housing predict`" in text
+
+
+def test_a_file_that_came_while_rows_were_scored_is_not_replaced(
+    asked, districts, tmp_path, monkeypatch
+):
+    """As that of another process, which writes one file of the folder that this one writes."""
+    source, target = months(districts, tmp_path / "months"), tmp_path / "scored"
+    score = scoring._receipts
+
+    def meanwhile(*arguments):
+        receipts = score(*arguments)
+        one = str(target / "2026-02.csv")
+        scoring.predict(str(source / "2026-01.csv"), one, asked=asked)
+        return receipts
+
+    monkeypatch.setattr(scoring, "_receipts", lambda *a: (monkeypatch.undo(), meanwhile(*a))[1])
+    with pytest.raises(DataError, match=r"not written by `housing predict`: .*2026-02\.csv"):
+        scoring.predict(str(source), str(target), asked=asked)
+    assert len(list(target.glob("*.csv"))) == 1
