@@ -199,6 +199,7 @@ def check(
     numbers = table[present].apply(_as_floats)
     for name in present:
         problems += _value_problems(name, table[name], numbers[name])
+    problems += _constant_problems(numbers)
     if table.empty:
         problems.append("(all)       no rows; expected at least one district")
     if problems:
@@ -281,6 +282,15 @@ def _value_problems(name: str, given: pd.Series, numbers: pd.Series) -> list[str
             f"first in row {first} ({given.iloc[first]!s:.40}); {expected}"
         )
     return problems
+
+
+def _constant_problems(numbers: pd.DataFrame) -> list[str]:
+    """That all prices are one, which nothing can be learned from; a single one proves nothing."""
+    prices = numbers[TARGET].dropna() if TARGET in numbers else pd.Series(dtype=float)
+    if len(prices) < 2 or prices.nunique() > 1:
+        return []
+    price = f"{prices.iloc[0]:,.10g}"
+    return [f"{TARGET:<11} {len(prices):,} values are all {price}; expected prices that differ"]
 
 
 def _row_faults(given: pd.DataFrame, numbers: pd.DataFrame) -> pd.Series:

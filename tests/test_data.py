@@ -202,3 +202,12 @@ def test_without_git_the_bundled_file_is_not_restored_and_it_is_said(monkeypatch
     monkeypatch.setenv("PATH", "")
     with pytest.raises(data.DataError, match=r"cannot be restored: .*git"):
         data.restore_bundled()
+
+
+def test_prices_that_are_all_one_break_the_contract_for_nothing_can_be_learned(districts, tmp_path):
+    same = districts.head(30).assign(MedHouseVal=2.5)
+    same.to_csv(tmp_path / "own.csv", index=False)
+    with pytest.raises(data.DataError, match=r"MedHouseVal 30 values are all 2\.5; expected"):
+        data.acquire(str(tmp_path / "own.csv"))
+    assert len(data.check(same.head(1))) == 1
+    assert len(data.check(same.drop(columns=data.TARGET), target=False)) == 30
