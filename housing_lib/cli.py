@@ -58,7 +58,8 @@ def data(
         )
     out.print(shown)
     at_cap = int(districts_data.capped(districts[districts_data.TARGET]).sum())
-    found = f"{districts_data.duplicates(districts):,} duplicates, {at_cap:,} prices at the cap"
+    twice = districts_data.duplicates(districts)
+    found = f"{twice:,} duplicates, {at_cap:,} prices at the cap of the census"
     digest = districts_data.data_digest(districts)
     say(f"The contract holds: {found}, digest {digest}.")
 

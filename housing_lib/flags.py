@@ -5,7 +5,7 @@ import numpy as np
 from housing_lib.contract import FAR_KM, FEATURES, USD_PER_UNIT, Floats
 from housing_lib.places import in_california
 
-NEAR_CAP = 4.75  # in 100,000 USD; most known districts priced above stand at the census's limit
+NEAR_CAP = 4.75  # in 100,000 USD; most of the census's districts above stand at its limit
 OUTSIDE_KM = 15.0  # the outline is coarse: nearer to a known district nothing counts as outside
 FLAGS = {
     "at_limit": f"{NEAR_CAP * USD_PER_UNIT:,.0f} USD or more, near the most that the census "

@@ -96,7 +96,11 @@ class Prediction(Struct, omit_defaults=True):
         list[str], Meta(description="Features that were null and got a typical value.")
     ]
     at_cap: Annotated[
-        bool, Meta(description=f"Whether it reaches {PRICE_CAP}, where the census stopped.")
+        bool,
+        Meta(
+            description=f"Whether it reaches {PRICE_CAP}, where the census stopped: of a model "
+            "that learned its prices, the true one may be higher."
+        ),
     ]
     nearest_training_district_km: float
     far_from_training: Annotated[

@@ -2,6 +2,7 @@
 
 import json
 import re
+from typing import get_type_hints
 
 import pytest
 import schemathesis
@@ -10,8 +11,8 @@ from schemathesis import GenerationMode
 from schemathesis.checks import CHECKS, load_all_checks
 
 from housing_lib.data import CONTRACT, FEATURES
-from housing_lib.settings import get_settings
-from serve import app
+from housing_lib.settings import PROJECT, get_settings
+from serve import app, schemas
 from serve.guard import SCOPES
 from serve.keys import new_key
 
@@ -150,3 +151,10 @@ def test_the_documentation_loads_nothing_from_elsewhere(server):
     for source in re.findall(r'(?:src|href)="([^"]+)"', page.text):
         assert source.startswith("/docs/static/")
         assert server.get(source).status_code == 200
+
+
+def test_at_cap_promises_nothing_of_models_that_learned_other_prices():
+    hint = get_type_hints(schemas.Prediction, include_extras=True)["at_cap"]
+    assert "of a model that learned its prices" in hint.__metadata__[0].description
+    page = (PROJECT / "serve" / "page" / "page.js").read_text()
+    assert "where the model learned its prices, the true one may be higher" in page

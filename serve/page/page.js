@@ -135,7 +135,7 @@ function showInterval({ predicted_median_house_value: price, interval }) {
 
 function showFlags(said) {
   const flags = [];
-  if (said.at_cap) flags.push("The census recorded no values above $500,001; the true one may be higher.");
+  if (said.at_cap) flags.push("The census recorded no values above $500,001: where the model learned its prices, the true one may be higher.");
   if (said.far_from_training) flags.push("No known district is near: this price is a guess.");
   for (const name of said.imputed) flags.push(`${NAMES[name] ?? name} is unknown; a typical value was taken.`);
   byId("flags").replaceChildren(...flags.map((text) => Object.assign(document.createElement("li"), { textContent: text })));
