@@ -247,6 +247,9 @@ def history(
     if as_json:
         out.print_json(data=[asdict(line) for line in lines])
         return
+    if not lines:
+        say("There is no decision yet. `housing run` makes a version, and the gate decides on it.")
+        return
     _show_ledger(lines)
     stages = {stage: ledger.stage_version(stage) for stage in ledger.STAGES}
     out.print(

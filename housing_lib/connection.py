@@ -71,13 +71,15 @@ def reaching() -> Iterator[None]:
 
 
 def or_none(ask: Callable[[], Found]) -> Found | None:
-    """What MLflow answers, or None where it knows no such thing.
+    """What MLflow answers, or None where it knows no such thing, or there is no store yet.
 
     Raises
     ------
     TrackingError
         If it does not answer.
     """
+    if is_absent():
+        return None
     from mlflow.exceptions import MlflowException
 
     with reaching():
@@ -143,18 +145,22 @@ def _make_database(uri: str) -> None:
     """Let a file that is not there yet hold all tables, or else nothing: whoever is killed."""
     import mlflow
 
-    if _is_absent(uri):
+    if is_absent():
         with atomic_path(_file_of(uri)) as temporary:
             mlflow.MlflowClient(f"sqlite:///{temporary}").search_experiments(max_results=1)
 
 
-def _is_absent(uri: str) -> bool:
-    """Whether it names a file of SQLite that could be there, and is not, or holds nothing."""
+def is_absent() -> bool:
+    """Whether the store is a file of SQLite that could be there, and is not, or holds nothing.
+
+    Who only reads finds nothing in it then, and asks no client, which would make one.
+    """
+    uri = get_settings().store_uri
     if not uri.startswith("sqlite:///") or "?" in uri:
         return False
     path = _file_of(uri)
     if not path.exists():
-        return path.parent.is_dir()
+        return path.parent.is_dir() or path.parent == get_settings().root.resolve()
     return path.is_file() and not path.stat().st_size
 
 
@@ -170,7 +176,7 @@ def _refuse_broken_database(uri: str) -> None:
         return
     try:
         get_settings().root.mkdir(parents=True, exist_ok=True)
-        if not _is_absent(uri):  # to look would make an empty file
+        if not is_absent():  # to look would make an empty file
             with sqlalchemy.create_engine(uri).connect() as connection:
                 sqlalchemy.inspect(connection).get_table_names()
     except Exception as error:

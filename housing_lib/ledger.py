@@ -20,7 +20,7 @@ from typing import Any
 from filelock import FileLock
 
 from housing_lib import provenance
-from housing_lib.connection import client, first_line, or_none, reaching
+from housing_lib.connection import client, first_line, is_absent, or_none, reaching
 from housing_lib.errors import OutageError
 from housing_lib.settings import get_settings
 
@@ -170,6 +170,8 @@ def settle() -> Stages:
     TrackingError
         If the registry cannot be read or written.
     """
+    if is_absent():  # whose lock would be the first file of it
+        return Stages()
     with _lock():
         return replay(_settle())
 
@@ -294,6 +296,8 @@ def _create() -> None:
 
 
 def _read() -> list[Decision]:
+    if is_absent():
+        return []
     wanted = f"name = '{_name()}'"
     page = client().search_model_versions(wanted, max_results=_PAGE)
     found = list(page)

@@ -11,6 +11,7 @@ from housing_lib import ledger
 from housing_lib.connection import (
     MODEL_FILE,
     client,
+    is_absent,
     model_file,
     or_none,
     reaching,
@@ -155,6 +156,8 @@ def source_runs() -> set[str]:
     TrackingError
         If the store cannot be opened or read.
     """
+    if is_absent():
+        return set()
     versions = client().search_model_versions(f"name = '{get_settings().model_name}'")
     return {str(one.tags.get("run_id", "")) for one in versions} | {
         str(one.run_id) for one in versions

@@ -6,7 +6,7 @@ from functools import partial
 from io import StringIO
 from typing import Any
 
-from housing_lib.connection import EXPERIMENTS, client, or_none, reaching
+from housing_lib.connection import EXPERIMENTS, client, is_absent, or_none, reaching
 from housing_lib.settings import get_settings
 from housing_lib.tracking import experiment_id
 
@@ -62,6 +62,8 @@ def runs_of(pipeline_run: str) -> dict[str, list[str]]:
 
 
 def _ids(wanted: str) -> list[str]:
+    if is_absent():
+        return []
     experiments = [experiment_id(kind) for kind in EXPERIMENTS]
     found = client().search_runs(experiments, filter_string=wanted, max_results=50_000)
     return [one.info.run_id for one in found]

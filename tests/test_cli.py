@@ -255,6 +255,37 @@ def test_data_shows_what_is_in_a_source(housing, tmp_path):
     assert "965 prices at the cap" in done.stdout
 
 
+def test_data_says_whose_cap_it_counts_prices_at(here, tmp_path):
+    rows = data.acquire().head(10).assign(MedHouseVal=[*range(6, 16)])
+    rows.to_csv(tmp_path / "own.csv", index=False)
+    done = here("data", "--source", str(tmp_path / "own.csv"))
+    assert "0 prices at the cap of the census" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        (["history"], 0),
+        (["history", "--json"], 0),
+        (["gate"], 2),
+        (["gate", "1"], 2),
+        (["predict", str(RAW)], 2),
+        (["rollback"], 2),
+        (["promote"], 2),
+        (["clean"], 0),
+        (["monitor"], 2),
+    ],
+)
+def test_whoever_only_looks_makes_no_store(here, tmp_path, arguments, code):
+    assert here(*arguments).exit_code == code
+    assert not list(tmp_path.rglob("mlflow*"))
+
+
+def test_a_ledger_without_a_line_says_what_makes_one(here):
+    assert "There is no decision yet. `housing run` makes" in here("history").stdout
+    assert json.loads(here("history", "--json").stdout) == []
+
+
 def test_a_store_that_cannot_be_opened_is_named(housing, tmp_path):
     (tmp_path / "mlflow.db").write_text("no database")
     done = housing(tmp_path, "history")

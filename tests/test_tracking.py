@@ -11,7 +11,7 @@ import pytest
 import skops.io
 from mlflow.exceptions import MlflowException
 
-from housing_lib import connection, tracked_runs, tracking, trust
+from housing_lib import connection, registry, tracked_runs, tracking, trust
 from housing_lib.settings import get_settings
 
 SLIM = """
@@ -123,3 +123,10 @@ def test_an_mlflow_server_that_goes_away_is_not_taken_for_one_without_the_runs(m
 def test_no_search_on_these_data_says_what_to_do(store):
     with pytest.raises(tracking.TrackingError, match="no family was tuned on the data 0000"):
         tracking.tuned_families(data_digest="0000")
+
+
+def test_a_store_that_is_not_there_holds_nothing_and_is_not_made(own_root):
+    assert tracked_runs.runs_of("a-run") == {}
+    assert tracked_runs.finished_runs(["a"]) == set()
+    assert registry.source_runs() == set()
+    assert not list(own_root.iterdir())
