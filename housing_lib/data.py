@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from housing_lib import unreadable
 from housing_lib.contract import CONTRACT as CONTRACT
 from housing_lib.contract import FEATURES as FEATURES
 from housing_lib.contract import PRICE_CAP as PRICE_CAP
@@ -28,6 +29,7 @@ PARTS = ("train", "val", "test")
 SOURCES = ("bundled", "sklearn")
 CAP_TOLERANCE = 1e-6  # in 100,000 USD: what single precision leaves of a price
 UNNAMED = "(unnamed)"
+HEAD = 10_000  # bytes, which hold a first line
 
 
 class DataError(HousingError):
@@ -126,7 +128,7 @@ def read_table(path: Path) -> pd.DataFrame:
     DataError
         If there is no such file, its ending is unknown, or it cannot be read.
     """
-    readers: dict[str, Any] = {".csv": _read_csv, ".parquet": pd.read_parquet}
+    readers: dict[str, Any] = {".csv": _read_csv, ".parquet": _read_parquet}
     reader = readers.get(path.suffix.lower())
     if reader is None:
         raise DataError(
@@ -137,16 +139,28 @@ def read_table(path: Path) -> pd.DataFrame:
         table: pd.DataFrame = reader(path)
     except FileNotFoundError:
         raise DataError(f"{path}: there is no such file. Nothing was written.") from None
-    except (ValueError, OSError) as error:
-        reason = str(error).splitlines()[0].rstrip(".")
+    except unreadable.errors() as error:
+        kind = path.suffix[1:].lower()
         raise DataError(
-            f"{path} cannot be read as {path.suffix[1:]}: {reason}. "
-            "It may be empty, cut off or another kind of file. Nothing was written."
+            f"{path} cannot be read as {kind}: {unreadable.why(error)}. "
+            f"{unreadable.EXPECTED[kind]}. Nothing was written."
         ) from error
     return table
 
 
+def _read_parquet(path: Path) -> pd.DataFrame:
+    import pyarrow.parquet as pq
+
+    with pq.ParquetFile(path) as file:  # pandas itself refuses columns of the same name
+        found = file.read()
+    found.validate(full=True)  # texts that are none would be found by whoever asks for them
+    table: pd.DataFrame = found.to_pandas()
+    return table
+
+
 def _read_csv(path: Path) -> pd.DataFrame:
+    with path.open("rb") as file:
+        unreadable.refuse_other_text(file.read(HEAD))
     # By itself pandas renames a repeated column, and takes the first column of rows that
     # are longer than the header for an index.
     header = pd.read_csv(path, header=None, nrows=1, dtype=str).iloc[0].fillna(UNNAMED)
@@ -229,6 +243,8 @@ def check_rows(table: pd.DataFrame, *, origin: str) -> tuple[pd.DataFrame, pd.Se
 
 
 def _as_floats(values: pd.Series) -> pd.Series:
+    if values.dtype.kind in "mM":  # times, which pandas would take for whole numbers
+        return pd.Series(np.nan, index=values.index)
     try:
         return pd.to_numeric(values, errors="coerce").astype("float64")
     except OverflowError:  # a whole number of hundreds of digits
@@ -242,7 +258,7 @@ def _within_floats(value: Any) -> Any:
 
 
 def _column_problems(table: pd.DataFrame, wanted: list[str], extra_columns: bool) -> list[str]:
-    unknown = [str(name) for name in table.columns if name not in CONTRACT]
+    unknown = [unreadable.shown(name) for name in table.columns if name not in CONTRACT]
     by_lower = {name.lower(): name for name in unknown}
     problems = []
     for name in wanted:
@@ -279,7 +295,7 @@ def _value_problems(name: str, given: pd.Series, numbers: pd.Series) -> list[str
         first = int(mask.to_numpy().argmax())
         problems.append(
             f"{name:<11} {mask.sum():,} {_values(mask.sum())} {fault}, "
-            f"first in row {first} ({given.iloc[first]!s:.40}); {expected}"
+            f"first in row {first} ({unreadable.shown(given.iloc[first], 40)}); {expected}"
         )
     return problems
 

@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from housing_lib import records, storage
+from housing_lib import records, storage, unreadable
 from housing_lib.answering import Answered, Answering
 from housing_lib.contract import USD_PER_UNIT, Floats
 from housing_lib.data import DataError
@@ -98,13 +98,16 @@ def _batches(part: Part, as_csv: bool) -> Iterator[Batch]:
     try:
         with storage.reaching(name):
             yield from records.read(part, as_table=not as_csv)
-    except storage.StorageError as error:
-        fault = error.__cause__
-        if storage.is_remote(name) or getattr(fault, "errno", None):
+    except (storage.StorageError, ValueError, pa.ArrowException) as error:
+        fault = error.__cause__ or error
+        if isinstance(error, storage.StorageError) and (
+            storage.is_remote(name) or getattr(fault, "errno", None)
+        ):
             raise
-        raise DataError(  # what Parquet's reader found wrong, not the system
-            f"{name} is damaged: {str(fault).splitlines()[0].rstrip('.')}. Expected a whole "
-            "Parquet file; write or fetch it again. What is finished of other files is kept."
+        kind, why = ending(name)[1:], unreadable.why(fault)
+        raise DataError(  # what the reader found wrong, not the system
+            f"{name} cannot be read as {kind}: {why}. {unreadable.EXPECTED[kind]}; "
+            "write or fetch it again. What is finished of other files is kept."
         ) from fault
 
 

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
@@ -11,7 +12,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from housing_lib import unreadable
 from housing_lib.contract import CONTRACT, FEATURES, TARGET, Floats
+from housing_lib.data import DataError
 from housing_lib.sources import Part
 from housing_lib.storage import open_file, reaching
 
@@ -21,6 +24,7 @@ NUMBERS = (*FEATURES, TARGET)
 MISSING = ("", "NA", "N/A", "n/a", "#N/A", "#NA", "NaN", "nan", "-nan", "-NaN", "NULL", "null",
            "None", "<NA>")  # fmt: skip
 NUMBER = r"^[+-]?((\d+\.?\d*|\.\d+)([eE][+-]?\d+)?|(?i:inf(inity)?))$"
+OPENED = re.compile(r'(?:\A|,)"')  # a quote at the beginning of a field
 LOW = np.array([CONTRACT[name].low for name in FEATURES])
 HIGH = np.array([CONTRACT[name].high for name in FEATURES])
 
@@ -44,12 +48,15 @@ class Batch:
         The rows as records of a CSV file, without line ends; made when asked for.
     places
         The line or the row of the file in which each stands.
+    origin
+        The file.
     """
 
     values: Floats
     faults: Faults
     places: Sequence[int]
     table: Any
+    origin: str
     texts: list[str] = field(default_factory=list)
 
     @property
@@ -114,7 +121,7 @@ def _parquet_batches(part: Part) -> Iterator[Batch]:
             first = min(max(part.start - at, 0), read_rows.num_rows)
             rows = read_rows.slice(first, max(0, part.stop - at - first))
             if rows.num_rows:
-                yield _parquet_batch(rows, at + first)
+                yield _parquet_batch(rows, at + first, part.source.name)
             at += read_rows.num_rows
             if at >= part.stop:
                 return
@@ -129,14 +136,14 @@ def _groups(metadata: Any, part: Part) -> tuple[list[int], int]:
     return wanted.tolist(), int(starts[wanted[0]])
 
 
-def _parquet_batch(rows: Any, first: int) -> Batch:
+def _parquet_batch(rows: Any, first: int, origin: str) -> Batch:
     import pyarrow as pa
 
     table = pa.Table.from_batches([rows]).replace_schema_metadata(None)
     faults: Faults = {}
     columns = [_column(table.column(name), name, faults) for name in FEATURES]
     places = range(first, first + len(table))
-    return Batch(np.column_stack(columns), faults, places, table)
+    return Batch(np.column_stack(columns), faults, places, table, origin)
 
 
 def _column(column: Any, name: str, faults: Faults) -> Floats:
@@ -209,7 +216,7 @@ def _records(part: Part) -> Iterator[_Record]:
         except StopIteration:
             return
         except csv.Error as error:
-            values, fault = [""], str(error)
+            values, fault = [""], unreadable.why(error)
         text, first = "".join(held), line + 1
         line += len(held)
         held.clear()
@@ -219,6 +226,8 @@ def _records(part: Part) -> Iterator[_Record]:
 
 def _shape(values: list[str], width: int, text: str) -> str:
     if len(values) != width:
+        if OPENED.search(text) and text.count('"') % 2:
+            return "a quote is never closed"
         return f"found {len(values)} values, expected {width}"
     if not text.isascii() and any("\udc80" <= one <= "\udcff" for one in text):
         return "not UTF-8"
@@ -270,6 +279,7 @@ def _csv_batch(part: Part, records: list[_Record], as_table: bool) -> Batch:
         faults,
         [one.line for one in records],
         made,
+        part.source.name,
         [one.text for one in records],
     )
 
@@ -287,13 +297,32 @@ def _csv_table(columns: tuple[str, ...], rows: list[list[str]], numbers: dict[st
 
 
 def as_texts(batch: Batch) -> list[str]:
-    """The rows as records of a CSV file: as they stood there, or as Python writes their values."""
+    """The rows as records of a CSV file: as they stood there, or as Python writes their values.
+
+    Raises
+    ------
+    DataError
+        If Python cannot hold a value, as a date of the year 20,000.
+    """
     if batch.texts or not len(batch.values):
         return batch.texts
     texts: list[str] = []
-    columns = [column.to_pylist() for column in batch.table.columns]
+    columns = [_values(batch, name) for name in batch.table.column_names]
     write_records(texts, zip(*columns, strict=True))
     return texts
+
+
+def _values(batch: Batch, name: str) -> list[Any]:
+    column = batch.table.column(name)
+    try:
+        found: list[Any] = column.to_pylist()
+    except unreadable.errors() as error:
+        raise DataError(
+            f"{batch.origin}: column {unreadable.shown(name)} ({column.type}) cannot be written "
+            f"as text: {unreadable.why(error)}. Leave it out, or mend it. What is finished of "
+            "other files is kept."
+        ) from error
+    return found
 
 
 def write_records(texts: list[str], rows: Any) -> None:

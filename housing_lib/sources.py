@@ -3,6 +3,7 @@
 import codecs
 import csv
 import hashlib
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -14,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from housing_lib import unreadable
 from housing_lib.contract import FEATURES
 from housing_lib.data import DataError
 from housing_lib.storage import BLOCK, absolute, files_below, kind_of, open_file
@@ -146,12 +148,11 @@ def survey(name: str, base: str) -> Source:
     kind = ending(name)[1:]
     try:
         found = (_survey_csv if kind == "csv" else _survey_parquet)(name, base)
-    except (OSError, ValueError, csv.Error) as error:
+    except unreadable.errors() as error:
         kind_of(name)  # an object store that is away is no fault of the file
-        reason = (str(error) or type(error).__name__).splitlines()[0].rstrip(".")
         raise DataError(
-            f"{name} cannot be read as {kind}: {reason}. "
-            f"It may be empty, cut off or another kind of file. {NOTHING}"
+            f"{name} cannot be read as {kind}: {unreadable.why(error)}. "
+            f"{unreadable.EXPECTED[kind]}. {NOTHING}"
         ) from error
     _refuse_columns(found)
     return found
@@ -249,10 +250,16 @@ def _ends(ends: Any, last: int) -> Iterator[int]:
 def _read_header(file: Any) -> tuple[str, tuple[str, ...], int]:
     """The first record as it stands there, its columns, and the byte after it."""
     head = file.read(MOST_HEADER)
+    unreadable.refuse_other_text(head)
     start = len(codecs.BOM_UTF8) if head.startswith(codecs.BOM_UTF8) else 0
     start += len(head[start:]) - len(head[start:].lstrip())
     breaks = np.flatnonzero(np.frombuffer(head[start:], "u1") == ord("\n"))
-    quoted, _ = _quoted(head[start:], breaks, ord("\n"), False)
+    quoted, is_open = _quoted(head[start:], breaks, ord("\n"), False)
+    if quoted.all() and (is_open or len(head) == MOST_HEADER):
+        fault = (
+            "holds a quote that is never closed" if is_open else f"exceeds {MOST_HEADER:,} bytes"
+        )
+        raise ValueError(f"its first line {fault}")
     stop = start + int(breaks[~quoted][0]) + 1 if not quoted.all() else len(head)
     text = head[start:stop].decode("utf-8")
     if not text:
@@ -287,7 +294,10 @@ def _refuse_types(name: str, schema: Any) -> None:
         and not any(is_one(schema.field(column).type) for is_one in kinds)
     ]
     if wrong:
-        raise DataError(f"{name}: expected numbers, and {', '.join(wrong)}. {NOTHING}")
+        raise DataError(
+            f"{name}: expected numbers, and {', '.join(wrong)}. Write those columns as numbers. "
+            f"{NOTHING}"
+        )
 
 
 def _relative(name: str, base: str) -> str:
@@ -296,7 +306,7 @@ def _relative(name: str, base: str) -> str:
 
 def _refuse_columns(source: Source) -> None:
     columns = source.columns
-    repeated = ", ".join(sorted({name for name in columns if columns.count(name) > 1}))
+    repeated = ", ".join(sorted(name for name, count in Counter(columns).items() if count > 1))
     if repeated:
         raise DataError(f"{source.name} has these columns twice: {repeated}. {NOTHING}")
     by_lower = {name.lower(): name for name in columns if name not in FEATURES}
@@ -304,7 +314,7 @@ def _refuse_columns(source: Source) -> None:
     for name in FEATURES:
         if name not in columns:
             near = get_close_matches(name.lower(), by_lower, n=1)
-            hint = f"; is it '{by_lower[near[0]]}'?" if near else ""
+            hint = f"; is it '{unreadable.shown(by_lower[near[0]])}'?" if near else ""
             problems.append(f"  {name:<11} missing column{hint}")
     if problems:
         raise DataError("\n".join([f"{source.name} breaks the contract:", *problems, NOTHING]))

@@ -24,6 +24,7 @@ FLOORS = [
         "settings",
         "files",
         "locks",
+        "unreadable",
         "contract",
         "arrays",
         "jit",
