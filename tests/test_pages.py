@@ -237,7 +237,7 @@ def test_limits_name_the_census_only_where_the_prices_are_the_census(tmp_path):
     assert dearest not in words(index(at_no_cap, tmp_path))
     grown = make_run(steps=[step("eda", record={"capped": 0.046})])  # by dearer ones, perhaps
     text = words(index(grown, tmp_path))
-    assert "4.6 % stand at the limit above which the census recorded no price" in text
+    assert "4.6 % stand at the highest price that the census recorded" in text
 
 
 def test_the_overview_lists_runs_newest_first_and_names_the_damaged(tmp_path):
