@@ -164,26 +164,27 @@ def _provenance(run: Mapping[str, Any]) -> dict[str, str]:
 
 def _overview(reports: Path) -> Overview:
     """The runs that can be read, and for the others the reason why not."""
-    runs, damaged = [], {}
-    for path in reports.glob("*/run.json"):
-        if path.parent.is_symlink():
-            continue
-        try:
-            runs.append(_readable(path))
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            damaged[path.parent.name] = f"{type(error).__name__}: {error}"
-    return Overview(sorted(runs, key=lambda run: str(run["started"]), reverse=True), damaged)
+    damaged: dict[str, str] = {}
+
+    def note(path: Path, why: str) -> None:
+        damaged[path.parent.name] = why
+
+    found = runs.past_runs(note, reports=reports, check=_needed)
+    return Overview([_with_page(one) for one in found], damaged)
 
 
-def _readable(path: Path) -> dict[str, Any]:
-    """A run with all that the pages need, its folder, and its `page` if it already has one."""
-    run: dict[str, Any] = read_json(path)
-    needed = {key: run[key] for key in ("id", "state", "started", "seconds", "champion", "steps")}
-    if needed["champion"]:
-        _ = [needed["champion"]["metrics"][name] for name in ("test_mae", "test_rmse", "test_r2")]
-    folder = path.parent.name
-    page = f"{folder}/index.html" if (path.parent / "index.html").exists() else None
-    return run | {"folder": folder, "page": page}
+def _needed(run: Mapping[str, Any]) -> list[Any]:
+    """All that the pages need of a record, beside what every reader does."""
+    metrics = run["champion"]["metrics"] if run["champion"] else {}
+    names = ("test_mae", "test_rmse", "test_r2") if run["champion"] else ()
+    return [*(run[key] for key in ("id", "seconds")), *(metrics[name] for name in names)]
+
+
+def _with_page(run: runs.PastRun) -> dict[str, Any]:
+    """A record with its folder, and its `page` if it already has one."""
+    folder = run.folder.name
+    page = f"{folder}/index.html" if (run.folder / "index.html").exists() else None
+    return run.content | {"folder": folder, "page": page}
 
 
 def _point_latest(latest: Path, folder: str | None) -> None:

@@ -151,20 +151,36 @@ def _who_holds() -> str:
     )
 
 
-def past_runs(on_damage: Callable[[Path, str], None] = lambda path, why: None) -> list[PastRun]:
-    """The runs of this root that can be read, newest first."""
+def past_runs(
+    on_damage: Callable[[Path, str], None] = lambda path, why: None,
+    *,
+    reports: Path | None = None,
+    check: Callable[[Mapping[str, Any]], object] = lambda content: None,
+) -> list[PastRun]:
+    """The runs that can be read, newest first.
+
+    Parameters
+    ----------
+    on_damage
+        Hears the `run.json` of each other run, and what is wrong with it.
+    reports
+        The folder of all reports; by default that of this root.
+    check
+        Raises a `KeyError` or the like where a record lacks what its reader needs.
+    """
     found = []
-    for path in get_settings().reports.glob("*/run.json"):
+    for path in (reports or get_settings().reports).glob("*/run.json"):
         if path.parent.is_symlink():
             continue
         try:
             content = read_json(path)
             run = PastRun(path.parent, content)
             _ = content["state"], content["started"], [step["state"] for step in run.steps]
+            check(content)
             found.append(run)
         except (OSError, ValueError, KeyError, TypeError) as error:
             on_damage(path, f"{type(error).__name__}: {error}")
-    return sorted(found, key=lambda run: (run.content["started"], run.id), reverse=True)
+    return sorted(found, key=lambda run: (str(run.content["started"]), run.id), reverse=True)
 
 
 def find(name: str) -> PastRun:
