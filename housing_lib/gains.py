@@ -8,7 +8,6 @@ import numpy.typing as npt
 
 from housing_lib.contract import LEVEL
 from housing_lib.data import Floats
-from housing_lib.summary import dollars
 
 RESAMPLES = 2_000
 MOST_AT_ONCE = 10_000_000  # numbers drawn, so that any number of rows fits into memory
@@ -23,9 +22,6 @@ class Gain:
     value: float
     low: float
     high: float
-
-    def __str__(self) -> str:
-        return f"{dollars(self.low)} to {dollars(self.high)}"
 
 
 @dataclass(frozen=True)

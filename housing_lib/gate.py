@@ -159,14 +159,18 @@ def _gains(evidence: Evidence, limits: Limits, seed: int) -> list[Rule]:
     ]
 
 
+def _ends(gain: Gain) -> str:
+    return f"{dollars(gain.low)} to {dollars(gain.high)}"
+
+
 def _beats(name: str, rival: Rival, gain: Gain, prices: Floats, limits: Limits) -> Rule:
     bar_usd = limits.margin_usd if rival.role == "incumbent" else 0.0
     passed = gain.low * USD_PER_UNIT > bar_usd
-    return Rule(f"gain over {name}", str(gain), f"lower end above ${bar_usd:,.0f}", passed)
+    return Rule(f"gain over {name}", _ends(gain), f"lower end above ${bar_usd:,.0f}", passed)
 
 
 def _guarded(name: str, rival: Rival, gain: Gain, prices: Floats, limits: Limits) -> Rule:
-    return Rule(f"gain in {name}", str(gain), "upper end at least $0", gain.high >= 0)
+    return Rule(f"gain in {name}", _ends(gain), "upper end at least $0", gain.high >= 0)
 
 
 def _bounded(name: str, rival: Rival, gain: Gain, prices: Floats, limits: Limits) -> Rule:
@@ -175,7 +179,7 @@ def _bounded(name: str, rival: Rival, gain: Gain, prices: Floats, limits: Limits
     bar = -limits.past_loss * _rmse(prices[rows], rival.predicted[rows])
     end, reached = ("lower", gain.low) if rival.role == "past" else ("upper", gain.high)
     asked = f"{end} end at least {dollars(bar)}: prices have moved"
-    return Rule(f"gain in {name}", str(gain), asked, reached >= bar)
+    return Rule(f"gain in {name}", _ends(gain), asked, reached >= bar)
 
 
 _BARS = {

@@ -157,3 +157,9 @@ def test_syntax_trees_are_made_one_after_the_other(monkeypatch):
     with ThreadPoolExecutor(4) as threads:
         list(threads.map(keys.syntax_tree, map(str, range(8))))
     assert (len(most), max(most)) == (8, 1)
+
+
+def test_how_results_are_shown_is_no_part_of_a_search():
+    """So that other words throw no kept trial away."""
+    shown = {"summary", "tables", "plots", "charts", "rendering", "pages", "card", "terminal"}
+    assert not keys.modules_reached("", ["tuning"]) & shown
