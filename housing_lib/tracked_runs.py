@@ -19,13 +19,17 @@ def finished_runs(ids: Iterable[str]) -> set[str]:
     TrackingError
         If the store cannot be opened, or does not answer.
     """
-    known = {one: or_none(partial(client().get_run, one)) for one in ids}
+    known = {one: or_none(partial(_run, one)) for one in ids}
     wanted = ("FINISHED", "active")
     return {
         one
         for one, run in known.items()
         if run and (run.info.status, run.info.lifecycle_stage) == wanted
     }
+
+
+def _run(one: str) -> Any:
+    return client().get_run(one)
 
 
 def close_open_runs(pipeline_run: str) -> int:

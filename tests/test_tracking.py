@@ -128,5 +128,6 @@ def test_no_search_on_these_data_says_what_to_do(store):
 def test_a_store_that_is_not_there_holds_nothing_and_is_not_made(own_root):
     assert tracked_runs.runs_of("a-run") == {}
     assert tracked_runs.finished_runs(["a"]) == set()
+    assert tracked_runs.finished_runs(["a"]) == set()
     assert registry.source_runs() == set()
     assert not list(own_root.iterdir())
