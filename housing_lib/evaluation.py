@@ -25,12 +25,11 @@ from housing_lib.families import title
 from housing_lib.features import Prepared, make_columns, prepare
 from housing_lib.model import DistrictModel
 from housing_lib.parts import Part
-from housing_lib.places import regions
+from housing_lib.places import regions, squares
 
 OnFit = Callable[[str], None]
 BLOCK_FOLDS = 5
 BLOCK_DEGREES = 0.5
-NO_BLOCK = 0
 CHAMPION_NAME = "the champion"
 RAW_NAME = "XGBoost on the eight columns"
 # The peer that others publish: XGBoost on the eight columns alone, tuned on random splits.
@@ -149,11 +148,8 @@ def blocks(districts: pd.DataFrame) -> npt.NDArray[np.int64]:
 
     Districts without a place are one block more.
     """
-    rows, columns = (
-        np.floor(districts[name] / BLOCK_DEGREES) for name in ("Latitude", "Longitude")
-    )
-    numbers: npt.NDArray[np.int64] = (rows * 10_000 + columns).fillna(NO_BLOCK).to_numpy("int64")
-    return numbers
+    place = (districts[name].to_numpy("float64") for name in ("Latitude", "Longitude"))
+    return squares(*place, degrees=BLOCK_DEGREES)
 
 
 def unite(*parts: Part) -> tuple[pd.DataFrame, Floats]:

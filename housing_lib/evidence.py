@@ -11,7 +11,9 @@ import psutil
 from housing_lib.contract import COVERAGE
 from housing_lib.data import FEATURES, TARGET, Floats
 from housing_lib.gate import Interval
+from housing_lib.movement import SQUARE_DEGREES, Strata
 from housing_lib.parts import Part
+from housing_lib.places import squares
 
 _CALLS = 20
 
@@ -19,6 +21,12 @@ _CALLS = 20
 def prices_of(part: Part) -> Floats:
     """The prices of a part, from the table that the data digest covers."""
     return part.districts[TARGET].to_numpy()
+
+
+def squares_of(part: Part) -> Strata:
+    """The square of the map in which each district of a part lies: errors of one go together."""
+    place = (part.districts[name].to_numpy() for name in ("Latitude", "Longitude"))
+    return squares(*place, degrees=SQUARE_DEGREES)
 
 
 def predict(model: Any, part: Part) -> Floats:

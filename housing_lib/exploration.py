@@ -102,7 +102,7 @@ def explore(everything: pd.DataFrame, districts: pd.DataFrame) -> Findings:
         neighbour_correlation=together,
         by_income=explained_share(prices, income),
         by_place=explained_share(prices, square),
-        by_both=explained_share(prices, square + " " + income.astype(str)),
+        by_both=explained_share(prices, square.astype(str) + " " + income.astype(str)),
         by_neighbours=together**2,
         moran=geography.morans_i(districts, prices),
         moran_rest=geography.morans_i(districts, rest),

@@ -11,7 +11,7 @@ from housing_lib.contract import LEVEL
 from housing_lib.data import USD_PER_UNIT, Floats
 from housing_lib.gains import Gain, Mask, Rival, gains
 from housing_lib.guarded import LEAST_ROWS, answer_slices, price_slices
-from housing_lib.movement import Movement, measure, post_stratify, strata
+from housing_lib.movement import Movement, Strata, measure, post_stratify, strata
 from housing_lib.places import REGIONS
 from housing_lib.settings import get_settings
 from housing_lib.summary import dollars
@@ -53,10 +53,12 @@ class Evidence:
     """All that the gate looks at; prices and predictions in 100,000 USD on the test rows.
 
     `recent` marks those among them that were labelled lately; the others are locked.
+    `squares` numbers the square of the map in which each row lies.
     """
 
     prices: Floats
     predicted: Floats
+    squares: Strata
     slices: Mapping[str, Mask]
     baselines: Mapping[str, Floats]
     recorded_rmse: float | None
@@ -255,8 +257,9 @@ def _movement(evidence: Evidence) -> Movement | None:
     compared, weights = post_stratify(strata(incumbent.predicted, regions), recent)
     if compared.sum() < LEAST_ROWS:
         return None
-    errors = incumbent.predicted - evidence.prices
-    return measure(errors[compared], errors[~recent], weights)
+    errors, squares = incumbent.predicted - evidence.prices, evidence.squares
+    both = np.concatenate([squares[compared], squares[~recent]])
+    return measure(errors[compared], errors[~recent], weights, both)
 
 
 def _coverage(evidence: Evidence, limits: Limits) -> list[Rule]:

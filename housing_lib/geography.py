@@ -154,10 +154,9 @@ def reach_km(steps: pd.Series) -> float | None:
 
 
 def map_squares(districts: pd.DataFrame, *, degrees: float = 0.25) -> pd.Series:
-    """The square of the map, `degrees` wide and high, that each district lies in."""
-    rows, columns = np.floor(districts[PLACE].to_numpy().T / degrees).astype(int)
-    squares = [f"{row}/{column}" for row, column in zip(rows, columns, strict=True)]
-    return pd.Series(squares, index=districts.index)
+    """The number of the square of the map, `degrees` wide and high, that each district lies in."""
+    found = places.squares(*districts[PLACE].to_numpy().T, degrees=degrees)
+    return pd.Series(found, index=districts.index)
 
 
 def map_record(districts: pd.DataFrame, values: pd.Series) -> dict[str, Any]:

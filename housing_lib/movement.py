@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -11,6 +12,8 @@ from housing_lib.data import USD_PER_UNIT, Floats
 
 BANDS = 8  # of answers: in wider ones, recent answers may still be dearer than the others
 FEWEST = 10  # others that stand for the recent rows of a stratum
+SQUARE_DEGREES = 0.25  # wider than errors of neighbours go together, and many enough to count
+FEWEST_PLACES = 5  # with fewer than four degrees of freedom no test keeps its level (Tipton 2015)
 
 Mask = npt.NDArray[np.bool_]
 Strata = npt.NDArray[np.intp]
@@ -21,10 +24,12 @@ class Movement:
     """How a model's errors on recent rows differ from those on others of the same kind.
 
     `level` is what it asks more than before, `error` by how much its RMSE is larger
-    (100,000 USD); `shifted` and `worse` say which of them is beyond chance.
+    (100,000 USD); `shifted` and `worse` say which of them is beyond chance. Nothing is
+    where rows lie in too few `places`, an effective number of squares of the map.
     """
 
     rows: int
+    places: float
     level: float
     error: float
     shifted: bool
@@ -48,7 +53,11 @@ class Movement:
     @property
     def meaning(self) -> str:
         """What follows from it."""
-        return "recent districts decide" if self.clear else "within chance: locked districts decide"
+        if self.clear:
+            return "recent districts decide"
+        told = self.places >= FEWEST_PLACES
+        why = "within chance" if told else "cannot be told from so few places"
+        return f"{why}: locked districts decide"
 
 
 def strata(answers: Floats, groups: Iterable[Mask]) -> Strata:
@@ -71,30 +80,76 @@ def post_stratify(kinds: Strata, recent: Mask) -> tuple[Mask, Floats]:
     return recent & comparable[kinds], weights[kinds[~recent]]
 
 
-def measure(now: Floats, then: Floats, weights: Floats | None = None) -> Movement:
+def measure(
+    now: Floats, then: Floats, weights: Floats | None = None, squares: Strata | None = None
+) -> Movement:
     """The movement between two samples of errors, prediction minus price in 100,000 USD.
 
-    Two tests of Welch (1947), of the errors and of their squares, which together find
-    something in about one of twenty pairs of samples that do not differ.
+    Two tests, of the errors and of their squares, which together find something in at
+    most about one of twenty pairs of samples that do not differ. Errors of neighbours
+    go together, so that squares of the map count and not rows: standard errors are
+    robust to clusters (Liang & Zeger 1986).
 
     Parameters
     ----------
     weights
-        Those of `then`, by default all alike; they count as Kish's (1965) effective sample.
+        Those of `then`, by default all alike.
+    squares
+        Where the rows of `now` and then those of `then` lie, by default each by itself.
     """
     weights = np.ones(len(then)) if weights is None else weights
-    level, shifted = _difference(now, then, weights)
-    _, changed = _difference(now**2, then**2, weights)
+    samples = _samples(len(now), weights, squares)
+    level, shifted = _difference(now, then, samples)
+    _, changed = _difference(now**2, then**2, samples)
     before = np.sqrt(np.average(then**2, weights=weights))
     error = float(np.sqrt(np.mean(now**2)) - before)
-    return Movement(len(now), level, error, shifted, worse=changed and error > 0)
+    places = min(sample.places for sample in samples)
+    return Movement(len(now), places, level, error, shifted, worse=changed and error > 0)
 
 
-def _difference(now: Floats, then: Floats, weights: Floats) -> tuple[float, bool]:
-    from scipy.stats import ttest_ind_from_stats
+@dataclass(frozen=True)
+class _Sample:
+    """The share of each row in a mean, and the number of the square that it lies in."""
 
-    mean, spread = np.average(then, weights=weights), np.sqrt(np.cov(then, aweights=weights))
-    effective = weights.sum() ** 2 / (weights**2).sum()
-    samples = (now.mean(), now.std(ddof=1), len(now), mean, spread, effective)
-    found = ttest_ind_from_stats(*samples, equal_var=False)
-    return float(now.mean() - mean), bool(found.pvalue < (1 - LEVEL) / 2)
+    shares: Floats
+    squares: Strata
+    count: int
+
+    @cached_property
+    def held(self) -> Floats:
+        """The share of each square."""
+        return np.bincount(self.squares, self.shares, self.count).astype(float)
+
+    @property
+    def places(self) -> float:
+        """The effective number of squares (Kish 1965)."""
+        return float(1 / (self.held**2).sum())
+
+    def moves(self, values: Floats) -> Floats:
+        """By how much each square moves the mean, its share considered (Bell & McCaffrey 2002)."""
+        beside = self.shares * (values - self.shares @ values)
+        left = np.maximum(1 - self.held, np.finfo(float).eps)
+        moved: Floats = np.bincount(self.squares, beside, self.count) / np.sqrt(left)
+        return moved
+
+
+def _samples(recent: int, weights: Floats, squares: Strata | None) -> tuple[_Sample, _Sample]:
+    rows = np.arange(recent + len(weights)) if squares is None else squares
+    names, numbers = np.unique(rows, return_inverse=True)
+    return (
+        _Sample(np.full(recent, 1 / recent), numbers[:recent], len(names)),
+        _Sample(weights / weights.sum(), numbers[recent:], len(names)),
+    )
+
+
+def _difference(now: Floats, then: Floats, samples: tuple[_Sample, _Sample]) -> tuple[float, bool]:
+    """By how much the mean is larger now, and whether that is beyond chance."""
+    from scipy.stats import t
+
+    lately, before = samples
+    larger = float(lately.shares @ now - before.shares @ then)
+    # What a square has of its own is in both means, and cancels out where both have a share in it.
+    spread = np.sqrt(((lately.moves(now) - before.moves(then)) ** 2).sum())
+    places = min(lately.places, before.places)
+    chance = spread * t.isf((1 - LEVEL) / 4, max(places, FEWEST_PLACES) - 1)
+    return larger, bool(places >= FEWEST_PLACES and abs(larger) > chance)

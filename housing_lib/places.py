@@ -49,6 +49,7 @@ REGIONS = {
     "Northern California": [(40.59, -122.39)],
 }
 UNKNOWN = "unknown"
+NOWHERE = 0  # the square of places that are missing
 _STEPS = 40  # points on each stretch of coast, so that they are about a kilometre apart
 
 
@@ -101,6 +102,16 @@ def regions(latitude: Floats, longitude: Floats) -> npt.NDArray[np.str_]:
     known = np.isfinite(distances).all(axis=0)
     nearest = np.where(known, distances, 0).argmin(axis=0)
     return np.where(known, np.array(names)[nearest], UNKNOWN)
+
+
+def squares(latitude: Floats, longitude: Floats, *, degrees: float) -> npt.NDArray[np.int64]:
+    """The number of each place's square of the map, `degrees` wide and high.
+
+    Places that are missing are one square more, `NOWHERE`.
+    """
+    rows, columns = np.floor(latitude / degrees), np.floor(longitude / degrees)
+    numbers = rows * 10_000 + columns
+    return np.where(np.isfinite(numbers), numbers, NOWHERE).astype("int64")
 
 
 def in_california(latitude: Floats, longitude: Floats) -> npt.NDArray[np.bool_]:

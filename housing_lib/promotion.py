@@ -118,6 +118,7 @@ def _gather(version: int, incumbent: int | None) -> gate.Evidence:
     return gate.Evidence(
         prices=prices,
         predicted=predicted,
+        squares=evidence.squares_of(test),
         slices=guarded.slices_of(test.districts, prices),
         baselines=evidence.baselines(train, test),
         recorded_rmse=test_metrics(tags["run_id"]).get("test_rmse"),

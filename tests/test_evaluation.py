@@ -18,6 +18,7 @@ from housing_lib import (
     families,
     features,
     intervals,
+    places,
     plots,
     tables,
 )
@@ -89,8 +90,8 @@ def test_districts_without_a_place_are_held_out_together_and_told_apart(split, m
     holed.loc[3, "Latitude"] = np.nan
     holed.loc[[5, 8], "Longitude"] = np.nan
     numbers = evaluation.blocks(holed)
-    assert set(numbers[[3, 5, 8]]) == {evaluation.NO_BLOCK}
-    assert (np.delete(numbers, [3, 5, 8]) != evaluation.NO_BLOCK).all()
+    assert set(numbers[[3, 5, 8]]) == {places.NOWHERE}
+    assert (np.delete(numbers, [3, 5, 8]) != places.NOWHERE).all()
     nowhere = replace(train, districts=holed.assign(Latitude=np.nan, Longitude=np.nan))
     assert len(evaluation.baselines(nowhere, nowhere, test)) == 4
 

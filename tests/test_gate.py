@@ -47,6 +47,7 @@ def evidence(rows, siblings):
     return Evidence(
         prices=test.y,
         predicted=predicted,
+        squares=np.arange(len(predicted)),
         slices=guarded.slices_of(test.districts, test.y),
         baselines={"the median price": np.full_like(test.y, np.median(test.y))},
         recorded_rmse=rmse(test.y, predicted),

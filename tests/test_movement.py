@@ -4,11 +4,13 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import xgboost
+from scipy.spatial import KDTree
 
-from housing_lib import gate, guarded
-from housing_lib.data import PRICE_CAP, TARGET
+from housing_lib import gate, guarded, parts, places
+from housing_lib.data import FEATURES, PRICE_CAP, TARGET
 from housing_lib.gate import Evidence, Incumbent, Limits
-from housing_lib.movement import measure
+from housing_lib.movement import FEWEST_PLACES, SQUARE_DEGREES, measure
 
 LOCKED, RECENT = 3_000, 400
 
@@ -34,6 +36,7 @@ def world(rng, *, rise=0.0, follows=0.0, noise=0.30, recent=RECENT, harmed=0.0):
     return Evidence(
         prices=prices,
         predicted=predicted,
+        squares=np.arange(count),
         slices=slices,
         baselines={"the median price": np.full(count, np.median(prices))},
         recorded_rmse=float(np.sqrt(np.mean((predicted - prices) ** 2))),
@@ -153,7 +156,11 @@ def tested(store):
     """The evidence of the store's model against itself, and where its test districts lie."""
     predicted, prices = store.registered.model.predict(store.test), store.test[TARGET].to_numpy()
     slices = guarded.slices_of(store.test, prices)
-    return Evidence(prices, predicted, slices, {}, None, 1, 1, 1, Incumbent(5, predicted))
+    squares = places.squares(
+        *store.test[["Latitude", "Longitude"]].to_numpy().T, degrees=SQUARE_DEGREES
+    )
+    incumbent = Incumbent(5, predicted)
+    return Evidence(prices, predicted, squares, slices, {}, None, 1, 1, 1, incumbent)
 
 
 LIES = {
@@ -179,6 +186,89 @@ def share_moved(tested, rng, where, *, rise=1.0, tries=100):
 def test_where_recent_districts_lie_is_no_movement_and_a_rise_there_is(tested, rng, where):
     assert share_moved(tested, rng, where) <= 0.10
     assert share_moved(tested, rng, where, rise=1.15, tries=20) >= 0.9
+
+
+@pytest.fixture(scope="module")
+def columns_alone(store, tested):
+    """The same of a model of the raw columns, whose errors go together among neighbours."""
+    train = parts.load_part("train")
+    booster = xgboost.XGBRegressor(n_estimators=60, max_depth=6, learning_rate=0.15, n_jobs=1)
+    booster.fit(train.districts[list(FEATURES)], train.y)
+    predicted = booster.predict(store.test[list(FEATURES)]).astype("float64")
+    return replace(tested, predicted=predicted, incumbent=Incumbent(5, predicted))
+
+
+def around(tree, rng, *, places, rows):
+    """Those of the districts that lie nearest to some of them."""
+    middles = tree.data[rng.choice(tree.n, places, replace=False)]
+    return np.unique(tree.query(middles, rows)[1])
+
+
+@pytest.mark.parametrize(("count", "rows"), [(1, 200), (3, 70)])
+def test_neighbourhoods_with_errors_of_their_own_are_no_movement(
+    columns_alone, store, rng, count, rows
+):
+    on_sphere = places.places_km(*store.test[["Latitude", "Longitude"]].to_numpy().T)
+    tree, found = KDTree(on_sphere), []
+    for _ in range(100):
+        recent = np.zeros(len(on_sphere), dtype=bool)
+        recent[around(tree, rng, places=count, rows=rows)] = True
+        found.append(gate.figures(replace(columns_alone, recent=recent)).get("moved", 0))
+    assert np.mean(found) <= 0.08
+
+
+def test_a_small_rise_of_districts_anywhere_is_still_found(columns_alone, rng):
+    assert share_moved(columns_alone, rng, "anywhere", rise=1.1, tries=30) >= 0.9
+
+
+def test_what_a_square_says_twice_counts_once(rng):
+    then = rng.normal(0, 0.4, LOCKED)
+    now = then[:RECENT] - then[:RECENT].mean() + then.mean() + 0.03
+    squares = np.arange(RECENT + LOCKED)
+    once = measure(now, then, squares=squares)
+    again = measure(
+        np.repeat(now, 9),
+        then,
+        squares=np.concatenate([np.repeat(squares[:RECENT], 9), squares[RECENT:]]),
+    )
+    assert not once.clear
+    assert not again.clear
+    assert (again.places, again.level) == pytest.approx((once.places, once.level))
+    assert measure(np.repeat(now, 9), then).clear
+
+
+def test_what_squares_have_of_their_own_is_no_movement_where_recent_districts_lie_in_some(rng):
+    lies = np.repeat(np.arange(60), 50)
+    recent = lies < 8
+    both = np.concatenate([lies[recent], lies[~recent]])
+    found, taken_for_independent = [], []
+    for _ in range(200):
+        errors = rng.normal(0, 0.2, 60)[lies] + rng.normal(0, 0.3, len(lies))
+        now, then = errors[recent], errors[~recent]
+        found.append(measure(now, then, squares=both).clear)
+        taken_for_independent.append(measure(now, then).clear)
+    assert np.mean(found) <= 0.08
+    assert np.mean(taken_for_independent) > 0.5
+
+
+@pytest.mark.parametrize("rows", [RECENT, LOCKED])
+def test_few_places_cannot_be_told_whichever_districts_lie_there(rng, rows):
+    squares = np.arange(RECENT + LOCKED)
+    some = slice(0, RECENT) if rows == RECENT else slice(RECENT, None)
+    squares[some] = squares[some] % (FEWEST_PLACES - 1)
+    now, then = rng.normal(1, 0.4, RECENT), rng.normal(0, 0.4, LOCKED)
+    found = measure(now, then, squares=squares)
+    assert not found.clear
+    assert found.meaning == "cannot be told from so few places: locked districts decide"
+    assert measure(now, then).meaning == "recent districts decide"
+
+
+def test_a_rise_in_one_place_leaves_the_decision_to_locked_districts(rng):
+    evidence = world(rng, rise=0.10, follows=0.6)
+    here = replace(evidence, squares=np.where(evidence.recent, 0, evidence.squares))
+    assert "cannot be told" in table(here)["model in Production, lately"].bar
+    assert "gain over version 5" in held(here)
+    assert gate.figures(here)["moved"] == 0
 
 
 def test_recent_districts_unlike_all_locked_ones_decide_nothing(rng):

@@ -71,3 +71,10 @@ def test_nearly_all_districts_lie_in_california_and_reno_does_not():
     assert inside.mean() > 0.97  # the outline is coarse along the coast
     reno, sea = (39.53, -119.81), (35.0, -123.0)
     assert not places.in_california(*(np.array(axis) for axis in zip(reno, sea, strict=True))).any()
+
+
+def test_places_of_a_square_share_its_number_and_missing_ones_are_nowhere():
+    latitude, longitude = np.array([34.01, 34.24, 34.26, np.nan]), np.array([-118.01] * 4)
+    first, same, other, missing = places.squares(latitude, longitude, degrees=0.25)
+    assert first == same != other
+    assert missing == places.NOWHERE not in {first, other}

@@ -101,12 +101,13 @@ def predict(rows, seed, share):
 
 def promoted(rows, before, after):
     """Whether the gate promotes `after` over `before`."""
-    from housing_lib import gate, guarded
+    from housing_lib import evidence, gate, guarded
 
     _, test = rows
-    evidence = gate.Evidence(
+    found = gate.Evidence(
         prices=test.y,
         predicted=after,
+        squares=evidence.squares_of(test),
         slices=guarded.slices_of(test.districts, test.y),
         baselines={},
         recorded_rmse=rmse(test, after),
@@ -115,7 +116,7 @@ def promoted(rows, before, after):
         memory_mb=1,
         incumbent=gate.Incumbent(1, before),
     )
-    return all(rule.passed for rule in gate.judge(evidence, gate.Limits(), seed=0))
+    return all(rule.passed for rule in gate.judge(found, gate.Limits(), seed=0))
 
 
 def rmse(test, predicted):
