@@ -34,7 +34,7 @@ class Answers:
     """What a model says of some districts, prices in 100,000 USD.
 
     The bounds are NaN where the model gives no interval; `nearest_km` is the distance
-    to the nearest training district.
+    to the nearest training district, NaN where nobody gave a place.
     """
 
     prices: Floats
@@ -150,7 +150,8 @@ class Compiled:
     def answer(self, districts: Floats) -> Answers:
         """What the model says of districts of shape (rows, 8), whose missing values are NaN."""
         complete = np.ascontiguousarray(np.where(np.isfinite(districts), districts, self.medians))
-        features, nearest_km = district_matrix(complete, self.own, self.around)
+        features, kilometres = district_matrix(complete, self.own, self.around)
+        nearest_km = np.where(np.isfinite(districts[:, 6:8]).all(axis=1), kilometres, np.nan)
         matrix = (features - self.mean) / self.scale
         prices, gaps = self._mean(matrix, np.exp(features[:, self.distance_column]))
         if self.error is None:

@@ -1,6 +1,7 @@
 """What the server takes and answers: one definition to decode, encode and document."""
 
 from datetime import UTC, datetime
+from math import isnan
 from typing import Annotated, Any, Self
 from uuid import uuid4
 
@@ -102,7 +103,9 @@ class Prediction(Struct, omit_defaults=True):
             "that learned its prices, the true one may be higher."
         ),
     ]
-    nearest_training_district_km: float
+    nearest_training_district_km: Annotated[
+        float | None, Meta(description="Null where latitude or longitude was null.")
+    ]
     far_from_training: Annotated[
         bool, Meta(description=f"Whether that is beyond {FAR_KM:g} km: the price is a guess.")
     ]
@@ -259,7 +262,7 @@ def predictions(champion: Champion, rows: Floats, answers: Answers) -> list[Pred
             _interval(low, high),
             gaps.get(row, []),
             price >= PRICE_CAP,
-            round(km, 3),
+            None if isnan(km) else round(km, 3),
             km > FAR_KM,
             release.name,
             release.version,

@@ -188,6 +188,21 @@ def test_a_place_is_far_in_files_where_it_is_far_over_http(
         assert model.answer(asked).flags == ["far_from_known" if is_far else ""]
 
 
+@pytest.mark.parametrize("missing", [["Latitude"], ["Longitude"], ["Latitude", "Longitude"]])
+def test_a_place_that_nobody_gave_is_near_or_far_neither_in_files_nor_over_http(
+    arrays, calibrated, training, missing
+):
+    oregon = training[list(FEATURES)].head(1).assign(Latitude=41.9, Longitude=-124.9)
+    asked = oregon.assign(**dict.fromkeys(missing, np.nan)).to_numpy()
+    champion = SimpleNamespace(release=SimpleNamespace(name="", version=1, stage=""))
+    (told,) = schemas.predictions(champion, asked, arrays.answer(asked))
+    assert told.nearest_training_district_km is None
+    assert not told.far_from_training
+    assert told.imputed == missing
+    for model in (CompiledModel(arrays), PlainModel(calibrated)):
+        assert model.answer(asked).flags == [" ".join(f"imputed_{name}" for name in missing)]
+
+
 @pytest.mark.parametrize("damage", ["a bit", "cut off", "empty", "text", "missing"])
 def test_a_changed_file_is_refused_before_it_is_read(arrays, damage, tmp_path):
     path = tmp_path / "model.npz"

@@ -262,6 +262,13 @@ def test_a_place_without_known_districts_is_marked(server):
     assert found["distance_km"] == pytest.approx(desert["nearest_training_district_km"], abs=0.001)
 
 
+def test_a_missing_place_is_near_or_far_from_nothing(server):
+    nowhere = server.post("/predict", json=district(Latitude=None, Longitude=-124.9)).json()
+    assert nowhere["imputed"] == ["Latitude"]
+    assert nowhere["nearest_training_district_km"] is None
+    assert nowhere["far_from_training"] is False
+
+
 def test_prometheus_reads_latency_errors_model_and_log(server):
     server.post("/predict", json=district())
     server.post("/predict", json={})

@@ -140,7 +140,7 @@ function showFlags(said) {
   for (const name of said.imputed) flags.push(`${NAMES[name] ?? name} is unknown; a typical value was taken.`);
   byId("flags").replaceChildren(...flags.map((text) => Object.assign(document.createElement("li"), { textContent: text })));
   const km = said.nearest_training_district_km;
-  byId("near").textContent = `The nearest district that the model has learned from is ${
+  byId("near").textContent = km === null ? "" : `The nearest district that the model has learned from is ${
     km < 1 ? "less than 1 km" : `${Math.round(km)} km`} away.`;
 }
 
