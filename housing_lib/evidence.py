@@ -25,7 +25,7 @@ def prices_of(part: Part) -> Floats:
 
 def squares_of(part: Part) -> Strata:
     """The square of the map in which each district of a part lies: errors of one go together."""
-    place = (part.districts[name].to_numpy() for name in ("Latitude", "Longitude"))
+    place = (part.districts[name].to_numpy("float64") for name in ("Latitude", "Longitude"))
     return squares(*place, degrees=SQUARE_DEGREES)
 
 

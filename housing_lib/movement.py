@@ -12,7 +12,7 @@ from housing_lib.data import USD_PER_UNIT, Floats
 
 BANDS = 8  # of answers: in wider ones, recent answers may still be dearer than the others
 FEWEST = 10  # others that stand for the recent rows of a stratum
-SQUARE_DEGREES = 0.25  # wider than errors of neighbours go together, and many enough to count
+SQUARE_DEGREES = 0.25  # errors beyond hardly go together; of wider squares there are too few
 FEWEST_PLACES = 5  # with fewer than four degrees of freedom no test keeps its level (Tipton 2015)
 
 Mask = npt.NDArray[np.bool_]
@@ -88,7 +88,8 @@ def measure(
     Two tests, of the errors and of their squares, which together find something in at
     most about one of twenty pairs of samples that do not differ. Errors of neighbours
     go together, so that squares of the map count and not rows: standard errors are
-    robust to clusters (Liang & Zeger 1986).
+    robust to clusters (Liang & Zeger 1986), and their effective number less one is the
+    degrees of freedom. Where it is too small, nothing is claimed.
 
     Parameters
     ----------
