@@ -197,7 +197,7 @@ def write(predictions: Sequence[Prediction], kind: str) -> bytes:
     import pyarrow as pa
     from pyarrow import csv, ipc, parquet
 
-    table = pa.Table.from_pylist([_record(one) for one in predictions])
+    table = _with_types(pa.Table.from_pylist([_record(one) for one in predictions]))
     sink = io.BytesIO()
     if kind == CSV:
         csv.write_csv(table, sink)
@@ -207,6 +207,16 @@ def write(predictions: Sequence[Prediction], kind: str) -> bytes:
         with ipc.new_stream(sink, table.schema) as stream:
             stream.write_table(table)
     return sink.getvalue()
+
+
+def _with_types(table: Any) -> Any:
+    """The table with one type for each column; what may be missing everywhere is a number."""
+    import pyarrow as pa
+
+    types = {
+        one.name: pa.float64() if pa.types.is_null(one.type) else one.type for one in table.schema
+    }
+    return table.cast(pa.schema(types))
 
 
 def _record(one: Prediction) -> dict[str, Any]:

@@ -75,6 +75,14 @@ def test_a_table_is_answered_with_a_table_of_the_same_kind(server, store, kind):
     np.testing.assert_allclose(found["predicted_median_house_value"], expected, atol=1e-6)
 
 
+@pytest.mark.parametrize("place", [37.0, np.nan])
+def test_a_column_of_the_answer_has_one_type_whatever_is_missing_in_it(server, store, place):
+    rows = store.test[list(FEATURES)].head(5).assign(Latitude=place)
+    answer = send_table(server, ARROW, rows)
+    kinds = pa.ipc.open_stream(answer.content).schema
+    assert kinds.field("nearest_training_district_km").type == pa.float64()
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_bad_table_is_refused_with_row_and_column(server, store, kind):
     rows = store.test[list(FEATURES)].head(5).copy()
