@@ -158,7 +158,13 @@ def is_absent() -> bool:
     uri = get_settings().store_uri
     if not uri.startswith("sqlite:///") or "?" in uri:
         return False
-    path = _file_of(uri)
+    try:
+        return _holds_nothing(_file_of(uri))
+    except OSError:  # as in a folder that is closed to us: who opens it says so
+        return False
+
+
+def _holds_nothing(path: Path) -> bool:
     if not path.exists():
         return path.parent.is_dir() or path.parent == get_settings().root.resolve()
     return path.is_file() and not path.stat().st_size

@@ -142,8 +142,8 @@ def read_table(path: Path) -> pd.DataFrame:
     except unreadable.errors() as error:
         kind = path.suffix[1:].lower()
         raise DataError(
-            f"{path} cannot be read as {kind}: {unreadable.why(error)}. "
-            f"{unreadable.EXPECTED[kind]}. Nothing was written."
+            f"{path} cannot be read as {kind}: {unreadable.sentences(error, kind)}. "
+            "Nothing was written."
         ) from error
     return table
 
@@ -151,10 +151,16 @@ def read_table(path: Path) -> pd.DataFrame:
 def _read_parquet(path: Path) -> pd.DataFrame:
     import pyarrow.parquet as pq
 
-    with pq.ParquetFile(path) as file:  # pandas itself refuses columns of the same name
-        found = file.read()
+    if path.is_dir():
+        found = pq.read_table(path)
+    else:
+        with pq.ParquetFile(path) as file:  # the other way refuses columns of the same name
+            found = file.read()
     found.validate(full=True)  # texts that are none would be found by whoever asks for them
-    table: pd.DataFrame = found.to_pandas()
+    try:
+        table: pd.DataFrame = found.to_pandas()
+    except KeyError as error:
+        raise ValueError("what pandas noted in it is damaged") from error
     return table
 
 

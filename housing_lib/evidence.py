@@ -11,7 +11,7 @@ import psutil
 from housing_lib.contract import COVERAGE
 from housing_lib.data import FEATURES, TARGET, Floats
 from housing_lib.gate import Interval
-from housing_lib.movement import SQUARE_DEGREES, Strata
+from housing_lib.movement import SQUARE_DEGREES, Groups
 from housing_lib.parts import Part
 from housing_lib.places import squares
 
@@ -23,7 +23,7 @@ def prices_of(part: Part) -> Floats:
     return part.districts[TARGET].to_numpy()
 
 
-def squares_of(part: Part) -> Strata:
+def squares_of(part: Part) -> Groups:
     """The square of the map in which each district of a part lies: errors of one go together."""
     place = (part.districts[name].to_numpy("float64") for name in ("Latitude", "Longitude"))
     return squares(*place, degrees=SQUARE_DEGREES)

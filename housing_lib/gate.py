@@ -11,7 +11,7 @@ from housing_lib.contract import LEVEL
 from housing_lib.data import USD_PER_UNIT, Floats
 from housing_lib.gains import Gain, Mask, Rival, gains
 from housing_lib.guarded import LEAST_ROWS, answer_slices, price_slices
-from housing_lib.movement import Movement, Strata, measure, post_stratify, strata
+from housing_lib.movement import Groups, Movement, measure, post_stratify, strata
 from housing_lib.places import REGIONS
 from housing_lib.settings import get_settings
 from housing_lib.summary import dollars
@@ -58,7 +58,7 @@ class Evidence:
 
     prices: Floats
     predicted: Floats
-    squares: Strata
+    squares: Groups
     slices: Mapping[str, Mask]
     baselines: Mapping[str, Floats]
     recorded_rmse: float | None

@@ -16,7 +16,7 @@ SQUARE_DEGREES = 0.25  # errors beyond hardly go together; of wider squares ther
 FEWEST_PLACES = 5  # with fewer than four degrees of freedom no test keeps its level (Tipton 2015)
 
 Mask = npt.NDArray[np.bool_]
-Strata = npt.NDArray[np.intp]
+Groups = npt.NDArray[np.intp]  # the number of each row's group
 
 
 @dataclass(frozen=True)
@@ -60,15 +60,15 @@ class Movement:
         return f"{why}: locked districts decide"
 
 
-def strata(answers: Floats, groups: Iterable[Mask]) -> Strata:
+def strata(answers: Floats, groups: Iterable[Mask]) -> Groups:
     """The stratum of each row, a number: the band of its answer, and the groups that it is in."""
     edges = np.quantile(answers, np.linspace(0, 1, BANDS + 1)[1:-1])
     kinds = np.column_stack([np.searchsorted(edges, answers), *groups])
-    found: Strata = np.unique(kinds, axis=0, return_inverse=True)[1].ravel()
+    found: Groups = np.unique(kinds, axis=0, return_inverse=True)[1].ravel()
     return found
 
 
-def post_stratify(kinds: Strata, recent: Mask) -> tuple[Mask, Floats]:
+def post_stratify(kinds: Groups, recent: Mask) -> tuple[Mask, Floats]:
     """The recent rows whose stratum has others, and how many of them each of the others stands for.
 
     Post-stratification (Holt & Smith 1979): weighted so, the others are of the
@@ -81,15 +81,16 @@ def post_stratify(kinds: Strata, recent: Mask) -> tuple[Mask, Floats]:
 
 
 def measure(
-    now: Floats, then: Floats, weights: Floats | None = None, squares: Strata | None = None
+    now: Floats, then: Floats, weights: Floats | None = None, squares: Groups | None = None
 ) -> Movement:
     """The movement between two samples of errors, prediction minus price in 100,000 USD.
 
     Two tests, of the errors and of their squares, which together find something in at
-    most about one of twenty pairs of samples that do not differ. Errors of neighbours
-    go together, so that squares of the map count and not rows: standard errors are
-    robust to clusters (Liang & Zeger 1986), and their effective number less one is the
-    degrees of freedom. Where it is too small, nothing is claimed.
+    most about one of twenty pairs of samples that do not differ, and in some more where
+    errors are few and much skewed. Errors of neighbours go together, so that squares of
+    the map count and not rows: standard errors are robust to clusters (Liang & Zeger
+    1986), and their effective number less one is the degrees of freedom. Where it is too
+    small, nothing is claimed.
 
     Parameters
     ----------
@@ -113,7 +114,7 @@ class _Sample:
     """The share of each row in a mean, and the number of the square that it lies in."""
 
     shares: Floats
-    squares: Strata
+    squares: Groups
     count: int
 
     @cached_property
@@ -134,7 +135,7 @@ class _Sample:
         return moved
 
 
-def _samples(recent: int, weights: Floats, squares: Strata | None) -> tuple[_Sample, _Sample]:
+def _samples(recent: int, weights: Floats, squares: Groups | None) -> tuple[_Sample, _Sample]:
     rows = np.arange(recent + len(weights)) if squares is None else squares
     names, numbers = np.unique(rows, return_inverse=True)
     return (

@@ -95,19 +95,20 @@ def score(asked: Answering, part: Part, places: Places) -> Receipt:
 
 def _batches(part: Part, as_csv: bool) -> Iterator[Batch]:
     name = part.source.name
+    faults: tuple[type[Exception], ...] = (storage.StorageError, *unreadable.errors())
     try:
         with storage.reaching(name):
             yield from records.read(part, as_table=not as_csv)
-    except (storage.StorageError, ValueError, pa.ArrowException) as error:
+    except faults as error:
         fault = error.__cause__ or error
         if isinstance(error, storage.StorageError) and (
             storage.is_remote(name) or getattr(fault, "errno", None)
         ):
             raise
-        kind, why = ending(name)[1:], unreadable.why(fault)
-        raise DataError(  # what the reader found wrong, not the system
-            f"{name} cannot be read as {kind}: {why}. {unreadable.EXPECTED[kind]}; "
-            "write or fetch it again. What is finished of other files is kept."
+        kind = ending(name)[1:]
+        raise DataError(
+            f"{name} cannot be read as {kind}: {unreadable.sentences(fault, kind)}. "
+            "What is finished of other files is kept."
         ) from fault
 
 

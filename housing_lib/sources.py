@@ -151,8 +151,7 @@ def survey(name: str, base: str) -> Source:
     except unreadable.errors() as error:
         kind_of(name)  # an object store that is away is no fault of the file
         raise DataError(
-            f"{name} cannot be read as {kind}: {unreadable.why(error)}. "
-            f"{unreadable.EXPECTED[kind]}. {NOTHING}"
+            f"{name} cannot be read as {kind}: {unreadable.sentences(error, kind)}. {NOTHING}"
         ) from error
     _refuse_columns(found)
     return found

@@ -17,7 +17,8 @@ REASONS = {
     r"EOF inside string starting at row (\d+)": "a quote is never closed, which opens in row {} "
     "with the header for row 0",
     "thrift|base64|orrupt|nexpected end": "it is damaged",
-    "out of range|must have magnitude": "a date lies beyond the years that Python knows",
+    "(date|year|timestamp).*out of range|must have magnitude|int too large": "a date lies beyond "
+    "the years that Python knows",
     "zoneinfo": "nobody knows its time zone",
     "new-line character seen": "a carriage return stands alone, without a line feed",
     r"field larger than field limit \((\d+)\)": "a value has more than {} characters",
@@ -37,6 +38,15 @@ def errors() -> tuple[type[Exception], ...]:
     import pyarrow as pa
 
     return OSError, ValueError, OverflowError, NotImplementedError, csv.Error, pa.ArrowException
+
+
+def sentences(error: BaseException, kind: str) -> str:
+    """What an error of a reader means, and what was expected if it is the file's fault."""
+    return why(error) if _is_of_system(error) else f"{why(error)}. {EXPECTED[kind]}"
+
+
+def _is_of_system(error: BaseException) -> bool:
+    return isinstance(error, MemoryError) or bool(getattr(error, "errno", None))
 
 
 def why(error: BaseException) -> str:

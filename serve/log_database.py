@@ -70,12 +70,12 @@ class LogDatabase:
         stored = kind.bind_processor(dialect) or (lambda when: when)
         return self.insert_new(predictions).compile(dialect=dialect).string, stored
 
-    def take_out(self, rows: Sequence[Row]) -> None:
-        """Remove these rows of `predictions`."""
+    def take_out(self, ids: Sequence[str]) -> None:
+        """Remove the rows of `predictions` with these ids."""
         with self.begin() as connection:
-            for keys in in_queries([row[0] for row in rows]):
-                some = predictions.c.prediction_id.in_(keys)
-                connection.execute(delete(predictions).where(some))
+            for some in in_queries(ids):
+                these = predictions.c.prediction_id.in_(some)
+                connection.execute(delete(predictions).where(these))
 
     def insert_new(self, table: Table) -> Insert:
         """What keeps rows in a table, those whose key is there already excepted."""

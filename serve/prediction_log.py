@@ -2,18 +2,19 @@
 
 import logging
 import threading
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from contextlib import closing
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from sqlalchemy.exc import SQLAlchemyError
 
 from housing_lib.errors import HousingError
 from housing_lib.settings import Settings
 from serve.log_database import LogDatabase
-from serve.patience import Patience, Undo
+from serve.patience import Patience
 from serve.priority import give_way
 from serve.spool import Row, Spool
 from serve.truths import ConflictError, Truth, record_new
@@ -26,7 +27,7 @@ PATIENCE_S = 0.5
 PATIENCE_OF_CALLERS_S = 5.0
 MOST_WAITING = 200_000
 NICENESS = 5
-NOT_GIVEN = "no answer was given, and none is logged"
+NOT_GIVEN = "no answer was given, and none stays in the log"
 OFF = "off"
 
 
@@ -83,6 +84,7 @@ class PredictionLog:
         self._rows: list[Row] = []
         self._under_way = 0
         self._promised: list[Promise] = []
+        self._refused: deque[str] = deque(maxlen=MOST_WAITING)  # ids
         self._lock, self._flushing = threading.Lock(), threading.Lock()
         self._wake, self._stop = threading.Event(), threading.Event()
         self._spool = Spool(spool)
@@ -123,8 +125,8 @@ class PredictionLog:
     def add_now(self, rows: Sequence[Row]) -> "Future[None]":
         """Keep these rows in the database, or nowhere; the future says which.
 
-        A refused answer is not in the log: rows that the database takes after they were
-        given up are taken out again. Rows whose future is cancelled before are not written.
+        A refused answer is not in the log: rows that the database took nevertheless are
+        taken out again. Rows whose future is cancelled before are not written.
         """
         promise = Promise(rows, Future())
         with self._lock:
@@ -139,6 +141,7 @@ class PredictionLog:
                 rows, self._rows = self._rows, []
                 promised, self._promised = self._promised, []
                 self._under_way = len(rows) + sum(len(one.rows) for one in promised)
+            self._take_out_refused(patience)
             refused = self._keep_promises(promised)
             error = (self._write(rows, patience) if rows else None) or refused
             self._under_way = 0
@@ -149,12 +152,13 @@ class PredictionLog:
 
     def _keep_promises(self, promised: Sequence[Promise]) -> LogUnavailableError | None:
         wanted = [one for one in promised if one.kept.set_running_or_notify_cancel()]
+        rows = [row for one in wanted for row in one.rows]
         try:
-            if wanted:
-                self._ask(PATIENCE_OF_CALLERS_S, [row for one in wanted for row in one.rows],
-                          undo=self._take_out)  # fmt: skip
+            if rows:
+                self._ask(PATIENCE_OF_CALLERS_S, self._database.keep, rows)
         except Exception as error:  # whatever it is, nobody waits for ever
             self._note(error, "answers are refused")
+            self._refused.extend(row[0] for row in rows)
             for one in wanted:
                 one.kept.set_exception(LogUnavailableError(f"{self.problem}; {NOT_GIVEN}"))
             return LogUnavailableError(self.problem)
@@ -162,24 +166,28 @@ class PredictionLog:
             one.kept.set_result(None)
         return None
 
-    def _take_out(self, rows: Sequence[Row]) -> None:
-        """Remove rows of answers that were refused before the database had taken them."""
+    def _take_out_refused(self, patience: float) -> None:
+        """Remove answers that were refused: the database may have taken them all the same."""
+        if not self._refused:
+            return
         try:
-            self._database.take_out(rows)
-        except Exception:
-            log.exception("%d answers are in the prediction log and were refused", len(rows))
+            self._ask(patience, self._database.take_out, list(self._refused))
+        except Exception as error:
+            self._note(error, "answers that were refused may be in it until it can be")
+        else:
+            self._refused.clear()
 
     def _write(self, rows: list[Row], patience: float) -> LogUnavailableError | None:
         try:
-            self._ask(patience, rows)
+            self._ask(patience, self._database.keep, rows)
         except Exception as error:  # whatever it is, the rows are kept
             return self._put_aside(rows, error)
         return None
 
-    def _ask(self, patience: float, rows: list[Row], undo: Undo = None) -> None:
+    def _ask(self, patience: float, work: Callable[[list[Any]], None], given: list[Any]) -> None:
         if self._rows_written.is_tried:
             raise TimeoutError("no answer yet")
-        self._rows_written.wait_for(patience, self._database.keep, rows, undo=undo)
+        self._rows_written.wait_for(patience, work, given)
         self.problem = ""
 
     def _put_aside(self, rows: list[Row], error: Exception) -> LogUnavailableError:
@@ -207,12 +215,12 @@ class PredictionLog:
         try:
             with closing(self._spool.finished()) as files:
                 for file in files:
-                    self._database.keep(file.read())
+                    rows = file.read()
+                    self._database.keep(rows)
                     self._spool.forget(file)
+                    self.problem = "" if rows else self.problem
         except Exception as error:
             self._note(error, "answers wait beside it")
-        else:
-            self.problem = ""
 
     def _run(self) -> None:
         give_way(NICENESS)

@@ -29,8 +29,8 @@ LARGEST_FILE = 4 * 1024 * 1024
 
 Row = tuple[Any, ...]
 _maybe: Any = float | None
-_columns = (str, datetime, int, *[_maybe] * len(FEATURES), float, _maybe, _maybe)
-_line: Any = msgspec.json.Decoder(tuple.__class_getitem__(_columns))
+_columns: Any = (str, datetime, int, *[_maybe] * len(FEATURES), float, _maybe, _maybe)
+_line: Any = msgspec.json.Decoder(tuple[_columns])
 
 
 class SpoolFile:
@@ -43,7 +43,7 @@ class SpoolFile:
     """
 
     def __init__(self, path: Path, opened: FileIO) -> None:
-        self.rows = 0
+        self.rows = self._lost = 0
         self._path, self._opened = path, opened
 
     @property
@@ -71,7 +71,8 @@ class SpoolFile:
                 raise OSError("the disk is full")
             os.fsync(self._opened.fileno())
         except OSError:
-            self._opened.truncate(before)
+            with suppress(OSError):
+                self._opened.truncate(before)
             raise
         self.rows += len(rows)
 
@@ -80,12 +81,13 @@ class SpoolFile:
         self._opened.seek(0)
         lines = self._opened.readall().splitlines()
         rows = [row for row in map(_row, lines) if row is not None]
-        if lost := len(lines) - len(rows):
-            log.warning("%s: %d of %d lines are no rows and are lost", self._path, lost, len(lines))
+        self._lost = len(lines) - len(rows)
         return rows
 
     def remove(self) -> None:
         """Take it away; nobody else reads it before."""
+        if self._lost:
+            log.warning("%s: %d lines were no rows and are lost", self._path.name, self._lost)
         self._path.unlink(missing_ok=True)
         self.close()
 
@@ -108,7 +110,7 @@ class Spool:
         self._folder = folder
         self._files: list[SpoolFile] = []
         self._open: SpoolFile | None = None
-        self._lock = threading.Lock()
+        self._lock, self._fault = threading.Lock(), ""
 
     @property
     def rows(self) -> int:
@@ -118,7 +120,7 @@ class Spool:
     @property
     def is_empty(self) -> bool:
         """Whether no rows lie here, of this process or another."""
-        return not any(map(_size, self._folder.glob("spool-*.jsonl")))
+        return not self.rows and not any(map(_size, self._folder.glob("spool-*.jsonl")))
 
     def append(self, rows: Sequence[Row]) -> bool:
         """Whether these rows were put on the disk; if not, none of them was."""
@@ -127,9 +129,17 @@ class Spool:
                 if sum(file.size for file in self._files) > LARGEST_SPOOL:
                     return False
                 self._current().append(rows)
-        except OSError:
+        except OSError as error:
+            self._open = None  # half a line may stand at its end
+            self._tell(str(error))
             return False
+        self._tell("")
         return True
+
+    def _tell(self, fault: str) -> None:
+        if fault and not self._fault:
+            log.warning("Nothing can be kept in %s: %s", self._folder, fault)
+        self._fault = fault
 
     def _current(self) -> SpoolFile:
         if self._open is None or not self._open.takes_more:
@@ -142,6 +152,8 @@ class Spool:
 
         Of the latter each is ours until the next one is asked for.
         """
+        # The current one is left only after those before it are away, or each attempt left one.
+        yield from [file for file in self._files.copy() if file is not self._open]
         with self._lock:
             ours, self._open = self._files.copy(), None
         yield from ours
@@ -167,7 +179,12 @@ class Spool:
 
 def _new_file(folder: Path) -> SpoolFile:
     while True:  # somebody may take it for an orphan before its lock is ours
-        made = _owned(folder / f"spool-{time.time_ns()}-{uuid4().hex}.jsonl", "ab+")
+        path = folder / f"spool-{time.time_ns()}-{uuid4().hex}.jsonl"
+        try:
+            made = _owned(path, "ab+")
+        except OSError:  # as where no file can be locked
+            path.unlink(missing_ok=True)
+            raise
         if made:
             return made
 

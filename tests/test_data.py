@@ -145,6 +145,14 @@ def test_a_missing_file_is_named(tmp_path):
         data.resolve_source(str(tmp_path / "none.csv"))
 
 
+def test_a_folder_of_parquet_is_one_table(tmp_path, districts):
+    folder = tmp_path / "parts.parquet"
+    folder.mkdir()
+    districts.head(60).to_parquet(folder / "1.parquet", index=False)
+    districts.tail(40).to_parquet(folder / "2.parquet", index=False)
+    assert len(data.acquire(str(folder))) == 100
+
+
 def test_bad_rows_are_told_apart_from_good_ones(districts):
     arriving = districts.head(4).astype(object)
     arriving.loc[1, "MedInc"] = "high"

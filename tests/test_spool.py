@@ -116,6 +116,8 @@ def test_a_file_that_is_removed_by_hand_is_made_anew(ours, tmp_path):
     assert ours.append(rows("removed"))
     for file in tmp_path.iterdir():
         file.unlink()
+    assert ours.rows == 1
+    assert not ours.is_empty
     assert ours.append(rows("kept"))
     ours.close()
     with closing(Spool(tmp_path)) as following:
@@ -130,3 +132,56 @@ def test_a_line_that_is_no_row_costs_no_other_one(ours, tmp_path, line):
     with file.open("ab") as cut:
         cut.write(line)
     assert taken(ours) == ["left"]
+
+
+def test_lines_that_are_lost_are_told_of_once_and_when_they_are(ours, tmp_path, caplog):
+    (tmp_path / "spool-1.jsonl").write_bytes(b"[]\n{}\n")
+    for _ in range(3):
+        assert [file.read() for file in ours.finished()] == [[]]
+    assert not caplog.text
+    taken(ours)
+    assert caplog.text.count("2 lines were no rows") == 1
+
+
+def test_a_disk_that_fails_halfway_costs_no_row_that_it_takes_later(ours, monkeypatch):
+    class Failing:
+        """A file that takes half of what is written, and cannot be cut."""
+
+        def __init__(self, file):
+            self._file = file
+
+        def __getattr__(self, name):
+            return getattr(self._file, name)
+
+        def write(self, content):
+            return self._file.write(content[: len(content) // 2])
+
+        def truncate(self, size):
+            raise OSError("input/output error")
+
+    assert ours.append(rows("before"))
+    monkeypatch.setattr(ours._open, "_opened", Failing(ours._open._opened))
+    assert not ours.append(rows("half"))
+    assert ours.append(rows("after"))
+    assert taken(ours) == ["before", "after"]
+
+
+def test_a_database_that_comes_and_goes_leaves_no_file_for_each_time(ours, tmp_path):
+    for number in range(20):
+        assert ours.append(rows(str(number)))
+        with closing(ours.finished()) as files:
+            next(files)  # and the database refuses it
+    assert len(list(tmp_path.iterdir())) <= 2
+    assert taken(ours) == [str(number) for number in range(20)]
+
+
+def test_where_no_file_can_be_locked_none_is_left_and_it_is_told_once(
+    ours, tmp_path, monkeypatch, caplog
+):
+    def flock(*given):
+        raise OSError("no locks available")
+
+    monkeypatch.setattr(spool.fcntl, "flock", flock)
+    assert [ours.append(rows("one")) for _ in range(3)] == [False] * 3
+    assert list(tmp_path.iterdir()) == []
+    assert caplog.text.count("no locks available") == 1

@@ -51,6 +51,13 @@ def test_a_store_that_cannot_be_opened_is_named_at_once(own_root, content):
         tracking.client()
 
 
+def test_a_store_whose_name_no_system_takes_is_no_absent_one(own_root, monkeypatch):
+    monkeypatch.setenv("HOUSING_TRACKING_URI", f"sqlite:///{own_root}/{'x' * 300}/mlflow.db")
+    get_settings.cache_clear()
+    with pytest.raises(tracking.TrackingError, match="cannot be opened"):
+        registry.stage_version("production")
+
+
 def test_a_password_in_the_address_is_not_shown(own_root, monkeypatch):
     monkeypatch.setenv("HOUSING_TRACKING_URI", "postgresql://me:canary@127.0.0.1:1/none")
     get_settings.cache_clear()

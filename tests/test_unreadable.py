@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 from pyarrow.parquet import encryption
 
-from housing_lib import data, records, sources
+from housing_lib import data, records, sources, unreadable
 from housing_lib.data import FEATURES, DataError
 
 HEADER = ",".join([*FEATURES, "MedHouseVal"])
@@ -163,3 +163,24 @@ def test_a_first_line_without_an_end_is_no_pair_of_columns(tmp_path):
     (tmp_path / "in.csv").write_text(",".join(f"c{one}" for one in range(200_000)))
     with pytest.raises(DataError, match=r"its first line exceeds 1,000,000 bytes"):
         sources.survey(str(tmp_path / "in.csv"), str(tmp_path))
+
+
+@pytest.mark.parametrize("read", [sources.survey, data.read_table])
+def test_what_the_system_refuses_is_no_fault_of_the_file(tmp_path, monkeypatch, read):
+    path = tmp_path / "one.csv"
+    path.write_text(CSV)
+    given = (path,) if read is data.read_table else (str(path), str(tmp_path))
+
+    def refuse(head):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(unreadable, "refuse_other_text", refuse)
+    with pytest.raises(DataError, match=r"Permission denied\. Nothing was"):
+        read(*given)
+
+
+def test_damaged_notes_of_pandas_are_told_as_that(tmp_path):
+    path = tmp_path / "one.parquet"
+    pq.write_table(table().replace_schema_metadata({"pandas": "{}"}), path)
+    with pytest.raises(DataError, match="what pandas noted in it is damaged"):
+        data.read_table(path)
