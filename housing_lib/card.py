@@ -8,11 +8,15 @@ import pandas as pd
 from housing_lib.data import SOURCES, USD_PER_UNIT
 from housing_lib.evaluation import slice_name
 from housing_lib.families import title
+from housing_lib.makeup import made_of
 from housing_lib.summary import percent
 
 # The words (Mitchell et al. 2019); every figure but those of slices is a metric in MLflow too.
 CARD = """\
 # Model card: {title}, version {version}
+
+## What it is made of
+{made_of}
 
 ## What it is for
 It estimates the median value of owner-occupied homes in a Californian census district{when},
@@ -90,6 +94,7 @@ def model_card(
     words = OF_THE_CENSUS if source in SOURCES else OF_ONES_OWN
     return CARD.format(
         title=title(family),
+        made_of=made_of([family]),
         version=version,
         data_digest=data_digest,
         slices=_slice_lines(slices),

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from housing_lib import charts, runs, summary
+from housing_lib import charts, makeup, runs, summary
 from housing_lib.errors import HousingError
 from housing_lib.files import atomic_path, read_json
 from housing_lib.graph import FINISHED
@@ -42,12 +42,14 @@ def write_index(run: Mapping[str, Any], folder: Path) -> Path:
     other prices in 100,000 USD.
     """
     before = _run_before(run, folder.parent)
+    board = summary.leaderboard(run)
     return _write_page(
         "index.html.j2",
         folder / "index.html",
         run=run,
         champion=run.get("champion"),
-        board=summary.leaderboard(run),
+        board=board,
+        made_of=makeup.made_of(row["family"] for row in board),
         figures=summary.key_figures(run),
         before=before,
         changes=summary.changes(run, before) if before else [],

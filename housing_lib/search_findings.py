@@ -3,7 +3,8 @@
 import numpy as np
 import pandas as pd
 
-from housing_lib.families import Family, Range, Stages, get_family
+from housing_lib.families import Range, Stages, get_family
+from housing_lib.makeup import BESIDE, beyond_one
 from housing_lib.summary import percent
 from housing_lib.tables import usd
 from housing_lib.trials import FEWEST_TRIALS, Search
@@ -50,7 +51,7 @@ def describe_search(family: str, *, growth: float = 1.0) -> str:
     """
     found = get_family(family)
     stages = found.stages and found.stages.shortened(growth)
-    told = [_growing(stages), *_more_than_a_trial(found)]
+    told = [_growing(stages), *_more_than_a_trial(family)]
     return " ".join(sentence for sentence in told if sentence)
 
 
@@ -66,20 +67,11 @@ def _growing(stages: Stages | None) -> str:
     return f"A trial grows up to {stages.end:,} trees{ends}."
 
 
-def _more_than_a_trial(family: Family) -> list[str]:
+def _more_than_a_trial(family: str) -> list[str]:
     """What the best trial's model has beside the trial's estimator, a sentence each."""
-    start = ", every other of them on what a line leaves" if family.start is not None else ""
-    networks = (
-        f", and {family.networks} small neural networks learn the same" if family.networks else ""
-    )
-    return [
-        f"The best trial's model is more than the trial: it is fitted with {family.repeats} seeds"
-        f"{start}{networks}; it answers with their weighted mean."
-        if family.repeats > 1
-        else "",
-        "Beside the best trial's model stands one of the same kind that sees no neighbours; the "
-        "farther the nearest known districts are, the more that one counts.",
-    ]
+    beyond = beyond_one(family)
+    more = f"The best trial's model is more than the trial: {beyond}." if beyond else ""
+    return [more, f"Beside the best trial's model {BESIDE}"]
 
 
 def describe_params(search: Search) -> pd.DataFrame:

@@ -65,7 +65,7 @@ FLOORS = [
     {"features", "exploration", "watch", "accuracy", "guarded", "quality"},
     {"model", "decision"},
     {"families"},
-    {"evaluation", "explanations", "answers", "causes"},
+    {"evaluation", "explanations", "answers", "causes", "makeup"},
     {"blend", "intervals", "growing"},
     {"compiling"},
     {"series"},

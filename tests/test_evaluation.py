@@ -298,6 +298,7 @@ def test_every_figure_of_the_model_card_is_a_logged_metric(split):
     )
     text = card.model_card("xgboost", 3, "abcd", metrics, found)
     assert "of 1990" in text
+    assert "XGBoost is more than one model: it is fitted with 2 seeds" in text
     assert "(4.7\xa0% of the test districts)" in text
     own = card.model_card("xgboost", 3, "abcd", metrics, found, source="mine.csv")
     assert not any(word in own for word in ("1990", "500,001", "Pace and Barry"))

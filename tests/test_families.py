@@ -4,8 +4,9 @@ import numpy as np
 import pandas as pd
 import pytest
 from sklearn.base import clone
+from sklearn.ensemble import VotingRegressor
 
-from housing_lib import data, estimators, families, features
+from housing_lib import data, estimators, families, features, makeup
 
 EIGHT = {
     "linear_regression",
@@ -102,3 +103,9 @@ def test_too_few_districts_to_thin_still_make_a_model(districts):
 def _small(name: str) -> dict | None:
     stages = families.FAMILIES[name].stages
     return {stages.parameter: 10} if stages else None
+
+
+@pytest.mark.parametrize("name", sorted(EIGHT))
+def test_only_a_family_of_one_estimator_is_said_to_be_a_single_model(name):
+    several = isinstance(families.make_model(name).near, VotingRegressor)
+    assert several == bool(makeup.beyond_one(name))

@@ -192,6 +192,14 @@ def test_the_index_says_what_changed_since_the_newest_older_run_that_chose_a_mod
     assert "tested on different districts" in words(page)
 
 
+def test_the_leaderboard_says_what_stands_behind_a_name(tmp_path):
+    told = words(index(make_run(), tmp_path).select_one(".made-of"))
+    assert told.startswith("XGBoost is more than one model: it is fitted with 2 seeds")
+    assert "Every other family is a single model." in told
+    plain = words(index(make_run(leaderboard=[RIDGE]), tmp_path).select_one(".made-of"))
+    assert plain.startswith("Each is a single model. Beside each of them")
+
+
 def test_the_first_run_is_compared_with_none(tmp_path):
     assert not index(make_run(), tmp_path).select(".changes")
 
