@@ -105,7 +105,7 @@ def port(server):
 
 
 def test_the_examples_in_shell_python_and_javascript_get_the_same_answer(port, tmp_path):
-    (curl,) = [block for block in _blocks("") if block.startswith("curl")]
+    curl, _, _ = _curls()
     (python,), (javascript,) = _blocks("python"), _blocks("javascript")
     curl, python, javascript = (one.replace("8000", port) for one in (curl, python, javascript))
     script = tmp_path / "example.mjs"
@@ -114,6 +114,19 @@ def test_the_examples_in_shell_python_and_javascript_get_the_same_answer(port, t
     price = answer["predicted_median_house_value_usd"]
     assert float(_printed(sys.executable, words=python)) == price
     assert float(_printed(_node(), str(script))) == price
+
+
+def test_the_examples_of_a_batch_and_of_a_true_price_are_taken(port):
+    one, batch, truth = (json.loads(_printed("bash", words=curl)) for curl in _curls(port))
+    (same,) = batch["predictions"]
+    assert same["predicted_median_house_value"] == one["predicted_median_house_value"]
+    assert truth["recorded"] == 1
+
+
+def _curls(port="8000"):
+    """The calls of the server in a shell, each of which is a block of its own."""
+    blocks = [block for block in _blocks("") if block.startswith("curl")]
+    return [block.replace("8000", port) for block in blocks]
 
 
 def _printed(*command, words=None):
