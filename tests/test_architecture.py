@@ -232,3 +232,7 @@ def test_the_readme_names_every_command_and_setting_and_what_is_on_the_disk():
         assert f"HOUSING_{name.upper()}" in readme, name
     for folder in ("notebooks", "housing_lib", "data", "reports", "serve", "tests"):
         assert f"{folder}/" in readme
+    tree = readme.split("## Where things are")[1].split("## Settings")[0]
+    kept = subprocess.run(["git", "ls-files"], cwd=PROJECT, capture_output=True, text=True)
+    for name in {path.split("/")[0] for path in kept.stdout.splitlines()} - {".gitignore"}:
+        assert name in tree, name
