@@ -33,6 +33,10 @@ class NoChampionError(HousingError):
     """No model stands ready to answer; the text says why."""
 
 
+class StartingError(NoChampionError):
+    """Nobody has told yet which model is to answer; within moments somebody will have."""
+
+
 class Release(msgspec.Struct, frozen=True):
     """One version of the registry and the file that it was compiled into."""
 
@@ -201,5 +205,10 @@ class Following:
             If there is none; the text says why.
         """
         if self.champion is None:
-            raise NoChampionError(self.problem or "no model has been loaded yet")
+            raise self._absence()
         return self.champion
+
+    def _absence(self) -> NoChampionError:
+        if self.sighting.at or self._fault:
+            return NoChampionError(self.problem or "no model has been loaded yet")
+        return StartingError(f"the server is starting: {self.problem}")

@@ -21,7 +21,7 @@ import msgspec
 
 from housing_lib.settings import Settings, get_settings
 from serve import metrics
-from serve.champion import NoChampionError
+from serve.champion import NoChampionError, StartingError
 from serve.keys import Key, find_key, is_loopback
 from serve.prediction_log import LogOffError, LogUnavailableError
 from serve.problems import RefusedError, refuse
@@ -210,6 +210,8 @@ def failure(error: Exception) -> tuple[int, str, msgspec.Struct, dict[str, str]]
         return error.status, "refused", error.refusal, closing
     if isinstance(error, StoppedError):
         return error.status, error.kind, error.notice, error.headers
+    if isinstance(error, StartingError):
+        return 503, "no model", Notice(str(error), "try again in a second"), {"retry-after": "1"}
     if isinstance(error, NoChampionError):
         return 503, "no model", Notice(str(error), WAY_OUT), {"retry-after": "5"}
     if isinstance(error, LogOffError):

@@ -20,7 +20,7 @@ from sklearn.linear_model import LinearRegression
 from housing_lib import deployment, registry, tracking
 from housing_lib.compiled import CompileError
 from housing_lib.settings import get_settings
-from serve import champion, service
+from serve import champion, guard, service
 from serve.schemas import EXAMPLE_DISTRICT
 
 
@@ -245,6 +245,14 @@ def test_a_load_that_fails_in_passing_is_tried_again_and_one_of_a_bad_file_is_no
         following.look()
     assert len(tried) == 2
     assert following.problem == "cannot be read"
+
+
+def test_while_the_server_starts_nothing_is_to_be_mended():
+    with pytest.raises(champion.StartingError, match="the server is starting") as starting:
+        champion.Following().current()
+    status, _, notice, headers = guard.failure(starting.value)
+    assert (status, notice.what_to_do) == (503, "try again in a second")
+    assert headers == {"retry-after": "1"}
 
 
 def test_a_production_that_came_back_is_served_as_it_should_be(monkeypatch):
