@@ -10,7 +10,7 @@ import uvicorn
 from housing_lib.errors import HousingError
 from housing_lib.settings import get_settings
 from serve.keys import is_loopback, parse_keys
-from serve.prediction_log import refuse_strictness_without_log
+from serve.prediction_log import refuse_strictness_without_log, refuse_unusable_log
 
 GRACE_SECONDS = 30
 PROTOCOL = "serve.protocol:OnePiece"
@@ -32,7 +32,10 @@ def launch(host: str | None, port: int | None, workers: int, *, without_keys: bo
         If an entry of `HOUSING_API_KEYS` is not of its form.
     LogOffError
         If answers are to wait for a log that is off.
+    UnusableLogError
+        If the name of the log is no address of a database.
     """
+    refuse_unusable_log(get_settings())
     refuse_strictness_without_log(get_settings())
     address = host or get_settings().host
     _refuse_open_door(address, without_keys)

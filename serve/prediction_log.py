@@ -9,7 +9,8 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy import create_engine
+from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from housing_lib.errors import HousingError
 from housing_lib.settings import Settings
@@ -39,6 +40,10 @@ class LogOffError(LogUnavailableError):
     """There is no database to write to, and trying again does not help."""
 
 
+class UnusableLogError(HousingError):
+    """The name of the log is no address of a database."""
+
+
 def refuse_strictness_without_log(settings: Settings) -> None:
     """Refuse to let answers wait for a log that is off.
 
@@ -52,6 +57,26 @@ def refuse_strictness_without_log(settings: Settings) -> None:
             "HOUSING_STRICT_LOG is true and HOUSING_PREDICTION_LOG is off: no answer could ever be "
             "given. Name a database, or set HOUSING_STRICT_LOG=false. Nothing was started."
         )
+
+
+def refuse_unusable_log(settings: Settings) -> None:
+    """Refuse a name of the log that is no address of a database.
+
+    Raises
+    ------
+    UnusableLogError
+        If the settings hold one. A database that is only away is none.
+    """
+    try:
+        if settings.prediction_log_uri != OFF:
+            create_engine(settings.prediction_log_uri).dispose()
+    except (ArgumentError, ImportError) as error:
+        reason = str(error).splitlines()[0].rstrip(".")
+        raise UnusableLogError(
+            f"HOUSING_PREDICTION_LOG names no database that can be written: {reason}. Expected an "
+            "address as sqlite:///predictions.db or postgresql+psycopg://user@host/name, or off. "
+            "Nothing was started."
+        ) from error
 
 
 class Promise(NamedTuple):

@@ -27,6 +27,7 @@ from serve.prediction_log import (
     PATIENCE_S,
     PredictionLog,
     refuse_strictness_without_log,
+    refuse_unusable_log,
 )
 from serve.priority import give_way
 from serve.problems import refuse
@@ -65,6 +66,7 @@ class Service:
 
     def __init__(self) -> None:
         settings = get_settings()
+        refuse_unusable_log(settings)
         refuse_strictness_without_log(settings)
         self.strict, self.at_work, self.answered = settings.strict_log, 0, 0
         self.leaving = False

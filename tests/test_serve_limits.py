@@ -133,6 +133,12 @@ def test_answers_that_would_wait_for_a_log_that_is_off_start_no_server(monkeypat
     assert_starts_no_server("HOUSING_STRICT_LOG is true and HOUSING_PREDICTION_LOG is off")
 
 
+@pytest.mark.parametrize("name", ["foo", "no-such-database://host/name"])
+def test_a_log_whose_name_is_no_address_starts_no_server(monkeypatch, name):
+    monkeypatch.setenv("HOUSING_PREDICTION_LOG", name)
+    assert_starts_no_server("HOUSING_PREDICTION_LOG names no database that can be written")
+
+
 def assert_starts_no_server(reason):
     """Assert that both ways to start a server end at once, and say why."""
     with socket.create_server(("127.0.0.1", 0)) as free:
