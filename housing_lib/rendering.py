@@ -118,14 +118,14 @@ def _contents(body: str) -> list[Link]:
 
 
 def accessible(body: str) -> str:
-    """The body of a page whose tables and code a keyboard reaches and a screen reader names."""
+    """The body of a page, whose tables, figures and code a keyboard reaches."""
     from bs4 import BeautifulSoup
 
     soup = BeautifulSoup(body, "html.parser")
     for number, table in enumerate(soup.find_all("table"), start=1):
         _frame_table(soup, table, number)
-    for code in soup.find_all("pre"):
-        code["tabindex"] = "0"
+    for scrolled in soup.select("pre, .output_png"):
+        scrolled["tabindex"] = "0"
     for link in soup.select("a.anchor-link"):
         link["aria-label"] = "link to this section"
     return str(soup)
