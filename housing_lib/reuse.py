@@ -83,7 +83,7 @@ class Archive:
     def _what_changed(self, step: Step) -> str:
         last = self._newest.get(step.id)
         if last is None:
-            return "it has not been run yet"
+            return "no earlier run of it is kept"
         changed = keys.differences(last.step["made_of"], step.made_of)
         return f"changed since run {last.run.id}: {', '.join(changed)}"
 

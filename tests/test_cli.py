@@ -76,7 +76,7 @@ def test_help_says_what_holds_without_an_option(here, command, said):
         (["run", "--trails", "3"], "--trials"),
         (["run", "--source", "none.csv"], "found no such file"),
         (["run", "--only", "tunning", "--models", "ridge"], "Did you mean 'tuning'?"),
-        (["run", "--only", "evaluation", "--models", "ridge"], "it has not been run yet"),
+        (["run", "--only", "evaluation", "--models", "ridge"], "no earlier run of it is kept"),
         (["run", "--from", "premotion"], "Did you mean 'promotion'?"),
         (["run", "--only", "eda", "--from", "nonsense"], "name one of them"),
         (["run", "--resume"], "nothing to resume"),

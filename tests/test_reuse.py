@@ -119,7 +119,7 @@ def test_only_runs_one_step_on_what_is_there(tiny_done):
 
 def test_only_is_refused_where_what_it_needs_is_not_there(tiny):
     chosen = graph.select(tiny.three(), Selection(only=["second"]))
-    with pytest.raises(StepError, match="first: it has not been run yet") as error:
+    with pytest.raises(StepError, match="first: no earlier run of it is kept") as error:
         pipeline.refuse_impossible(chosen)
     assert "--from first" in str(error.value)
 
