@@ -160,8 +160,20 @@ def _provenance(run: Mapping[str, Any]) -> dict[str, str]:
     elsewhere = {"id", "state", "started", "seconds", "steps", "champion", "leaderboard"}
     times = {"started": _moment(run["started"]), "took": _duration(run["seconds"])}
     told = times | {key: value for key, value in run.items() if key not in elsewhere}
+    told["parameters"] = summary.spoken(run.get("parameters") or {})
+    told["choice"] = _chosen(run.get("choice") or {})
     words = {key.replace("_", " "): summary.in_words(value) for key, value in told.items()}
     return {key: value for key, value in words.items() if value}
+
+
+def _chosen(choice: Mapping[str, Any]) -> str:
+    """Which steps were asked to run again; empty if none was."""
+    said = {
+        "all steps again": choice.get("force"),
+        f"only {', '.join(choice.get('only') or [])}": choice.get("only"),
+        f"from {choice.get('start')} on": choice.get("start"),
+    }
+    return ", ".join(words for words, holds in said.items() if holds)
 
 
 def _overview(reports: Path) -> Overview:

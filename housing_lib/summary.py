@@ -14,6 +14,14 @@ ERRORS = {
     "block_rmse": "RMSE in regions left out of the training",
 }
 EXPLAINED = "test_r2"
+# What the parameters of a run are called where somebody reads them, if not by their own names.
+SPOKEN = {
+    "models": "families",
+    "trials": "trials of each family",
+    "growth": "size of models",
+    "every_family": "tried in regions left out",
+    "jobs": "notebooks at once",
+}
 
 Record = Mapping[str, Any]
 
@@ -86,7 +94,7 @@ def key_figures(run: Record) -> list[KeyFigure]:
         _error(metrics, "test_mae", "average error (MAE) on unseen districts"),
         _error(metrics, "test_rmse", "RMSE on unseen districts, which counts large misses more"),
         _error(metrics, "block_rmse", "RMSE in regions left out of the training"),
-        _ahead_of_runner_up(champion),
+        _ahead_of_runner_up(champion, leaderboard(run)),
         _ahead_of_linear(champion, leaderboard(run)),
         _ahead_of_incumbent(champion),
     ]
@@ -100,21 +108,29 @@ def _error(metrics: Record, name: str, meaning: str) -> KeyFigure | None:
     return KeyFigure(metrics[name], meaning, low, high)
 
 
-def _ahead_of_runner_up(champion: Record) -> KeyFigure | None:
+def _ahead_of_runner_up(champion: Record, board: list[dict[str, Any]]) -> KeyFigure | None:
     runner_up = champion.get("runner_up")
     if not runner_up:
         return None
     gain = runner_up["val_rmse_gain_usd"] / USD_PER_UNIT
-    return _lead(gain, f"the runner-up, {runner_up['title']} (validation RMSE)")
+    linear = _best_linear(board)
+    both = " and best linear model" if linear and linear["title"] == runner_up["title"] else ""
+    return _lead(gain, f"the runner-up{both}, {runner_up['title']} (validation RMSE)")
 
 
 def _ahead_of_linear(champion: Record, board: list[dict[str, Any]]) -> KeyFigure | None:
-    linear = [row for row in board if row["linear"]]
-    if not linear or champion["family"] in {row["family"] for row in linear}:
+    """How far the best linear model is behind, unless it is the champion or its runner-up."""
+    best, runner_up = _best_linear(board), champion.get("runner_up") or {}
+    linear = {row["family"] for row in board if row["linear"]}
+    if best is None or champion["family"] in linear or best["title"] == runner_up.get("title"):
         return None
-    best = min(linear, key=lambda row: float(row["val_rmse"]))
     gain = apart(best["val_rmse"], champion["metrics"]["val_rmse"])
     return _lead(gain, f"the best linear model, {best['title']} (validation RMSE)")
+
+
+def _best_linear(board: list[dict[str, Any]]) -> dict[str, Any] | None:
+    linear = [row for row in board if row["linear"]]
+    return min(linear, key=lambda row: float(row["val_rmse"])) if linear else None
 
 
 def _ahead_of_incumbent(champion: Record) -> KeyFigure | None:
@@ -148,7 +164,7 @@ def _error_change(name: str, then: float, now: float) -> Change:
 
 def _explained_change(then: float, now: float) -> Change:
     name, before, after = "variance of prices explained", percent(then, 1), percent(now, 1)
-    points = f"{100 * abs(now - then):.1f}"
+    points = f"{abs(round(100 * now, 1) - round(100 * then, 1)):.1f}"
     if points == "0.0":
         return Change(name, before, after, "the same")
     amount = f"{points} points {'more' if now > then else 'less'}"
@@ -182,10 +198,33 @@ def _origins(run: Record) -> dict[str, str]:
             entry.partition("==") for entry in str(run.get("versions") or "").split()
         )
     }
-    told = {**named, **(run.get("parameters") or {}), **packages}
-    for name in ("jobs", "reason"):  # how many notebooks ran at once, and why, changes no number
-        told.pop(name, None)
+    # How many notebooks ran at once, and why, changes no number.
+    ignored = ("jobs", "reason")
+    given = {k: v for k, v in (run.get("parameters") or {}).items() if k not in ignored}
+    told = {**named, **spoken(given), **packages}
     return {name: in_words(value) for name, value in told.items() if value is not None}
+
+
+def spoken(parameters: Record) -> dict[str, str]:
+    r"""The parameters of a run, with names and values that a person reads.
+
+    >>> spoken({"growth": 0.5, "every_family": False})
+    {'size of models': '50\xa0%', 'tried in regions left out': 'the champion alone'}
+    """
+    return {
+        SPOKEN.get(name, name.replace("_", " ")): _spoken_value(name, value)
+        for name, value in parameters.items()
+        if value is not None
+    }
+
+
+def _spoken_value(name: str, value: Any) -> str:
+    if name == "growth" and isinstance(value, int | float):
+        return percent(value)
+    if name == "every_family":
+        return "all families" if value else "the champion alone"
+    words = in_words(value)
+    return words.replace("_", " ") if name == "models" else words
 
 
 def in_words(value: Any) -> str:

@@ -142,6 +142,40 @@ def test_differences_are_those_of_the_figures_as_they_stand_there(tmp_path):
     assert "$882 ahead of the best linear model" in told
 
 
+def test_the_share_that_is_explained_changes_by_what_is_shown(tmp_path):
+    older = CHAMPION | {"metrics": METRICS | {"test_r2": 0.88351}}
+    write_run(tmp_path, id="old", started="2026-11-21T08:00:00", champion=older)
+    newer = CHAMPION | {"metrics": METRICS | {"test_r2": 0.88549}}
+    told = words(index(make_run(champion=newer), tmp_path).select_one(".changes"))
+    assert "88.4 % 88.5 % ▲ 0.1 points more, better" in told
+
+
+def test_a_runner_up_that_is_the_best_linear_model_is_told_once(tmp_path):
+    second = CHAMPION | {"runner_up": {"title": "Ridge", "val_rmse_gain_usd": 30_000.0}}
+    page = index(make_run(champion=second), tmp_path)
+    figures = [words(figure) for figure in page.select(".figures li")]
+    assert [figure for figure in figures if "Ridge" in figure] == [
+        "$30,000 ahead of the runner-up and best linear model, Ridge (validation RMSE)"
+    ]
+
+
+def test_the_foot_of_the_index_has_words_for_what_was_asked(tmp_path):
+    asked = {"growth": 0.2, "every_family": False, "models": ["elastic_net"]}
+    choice = {"force": True, "only": [], "start": ""}
+    footer = words(index(make_run(parameters=asked, choice=choice), tmp_path).footer)
+    assert "size of models 20 %, tried in regions left out the champion alone" in footer
+    assert "families elastic net" in footer
+    assert "choice all steps again" in footer
+    plain = words(index(make_run(choice=choice | {"force": False}), tmp_path).footer)
+    assert "choice" not in plain
+
+
+def test_a_run_that_chose_no_model_promises_nothing_of_a_longer_search(tmp_path):
+    size = {"models": ["ridge"], "trials": 2, "growth": 0.2, "every_family": False}
+    failed = make_run(state="failed", champion=None, parameters=size)
+    assert "longer search" not in words(index(failed, tmp_path))
+
+
 def test_the_index_of_one_family_compares_it_with_nothing(tmp_path):
     alone = CHAMPION | {"runner_up": None, "gain_usd": None, "leaderboard": BOARD[:1]}
     page = index(make_run(champion=alone), tmp_path)
