@@ -320,11 +320,12 @@ def test_prices_are_written_in_dollars(price, text):
     ("prices", "texts"),
     [
         ([0, 1, 2.5], ["$0", "$100k", "$250k"]),
-        ([0.4119, 0.412, 0.4121], ["$41.19k", "$41.20k", "$41.21k"]),
+        ([0.4119, 0.412, 0.4121], ["$41,190", "$41,200", "$41,210"]),
+        ([0.40205, 0.4021], ["$40,205", "$40,210"]),
         ([-0.005, 0, 0.005], ["−$0.5k", "$0", "$0.5k"]),
     ],
 )
-def test_ticks_of_an_axis_have_as_many_decimals(prices, texts):
+def test_ticks_of_an_axis_are_written_alike(prices, texts):
     assert DollarTicks().format_ticks(prices) == texts
 
 

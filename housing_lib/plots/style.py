@@ -13,6 +13,7 @@ from matplotlib.axis import Axis, XAxis, YAxis
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
+from housing_lib import summary
 from housing_lib.data import USD_PER_UNIT
 
 # Okabe and Ito's colours, which people with any colour vision tell apart.
@@ -101,16 +102,19 @@ def new_panels(count: int, *, across: int, height: float) -> tuple[Figure, list[
 
 
 class DollarTicks(FuncFormatter):
-    """Prices in 100,000 USD as dollars, all ticks of an axis with as many decimals."""
+    """Prices in 100,000 USD as dollars, all ticks of an axis written alike."""
 
     def __init__(self) -> None:
         super().__init__(lambda value, _: dollars(value))
 
     def format_ticks(self, values: Iterable[float]) -> list[str]:
-        """The ticks as they are written, with the fewest decimals that tell them apart."""
-        thousands = np.array(list(values)) * USD_PER_UNIT / 1_000
-        exact = (n for n in range(3) if np.allclose(thousands, thousands.round(n), atol=1e-6))
-        decimals = next(exact, 3)
+        """The ticks as they are written: thousands with a decimal at most, or whole dollars."""
+        ticks = list(values)
+        thousands = np.array(ticks) * USD_PER_UNIT / 1_000
+        exact = (n for n in range(2) if np.allclose(thousands, thousands.round(n), atol=1e-6))
+        decimals = next(exact, None)
+        if decimals is None:
+            return [summary.dollars(value) for value in ticks]
         return [_thousands(value, decimals) for value in thousands.round(decimals)]
 
 
