@@ -3,9 +3,9 @@
 import numpy as np
 import pandas as pd
 
-from housing_lib.families import Range, Stages, get_family
+from housing_lib.families import Family, Range, Stages, get_family
 from housing_lib.makeup import BESIDE, beyond_one
-from housing_lib.summary import percent
+from housing_lib.summary import dollars, percent
 from housing_lib.tables import usd
 from housing_lib.trials import FEWEST_TRIALS, Search
 
@@ -51,7 +51,7 @@ def describe_search(family: str, *, growth: float = 1.0) -> str:
     """
     found = get_family(family)
     stages = found.stages and found.stages.shortened(growth)
-    told = [_growing(stages), *_more_than_a_trial(family)]
+    told = [_growing(stages), *_more_than_a_trial(family), *_of_its_kind(found, growth)]
     return " ".join(sentence for sentence in told if sentence)
 
 
@@ -72,6 +72,31 @@ def _more_than_a_trial(family: str) -> list[str]:
     beyond = beyond_one(family)
     more = f"The best trial's model is more than the trial: {beyond}." if beyond else ""
     return [more, f"Beside the best trial's model {BESIDE}"]
+
+
+def _of_its_kind(family: Family, growth: float) -> list[str]:
+    """What a reader has to know of this kind of family alone, a sentence each."""
+    said = {
+        "How many trees it grows is not searched.": family.stages,
+        "Trees split between a few dozen levels of each feature instead of all its values: about "
+        "as good here, and quicker.": not family.linear,
+        "As it grows fewer trees here, its steps are as much longer: `learning_rate` is shown as "
+        "it is then.": "learning_rate" in family.space and growth < 1,
+        "`percentile` is how many in a hundred features it may use: those that go with the price "
+        "most closely.": "percentile" in family.space,
+    }
+    return [sentence for sentence, holds in said.items() if holds]
+
+
+def whole_beside_trial(search: Search, whole: float) -> str:
+    """Why the RMSE of the whole model is not the best trial's (100,000 USD), if they differ."""
+    alone = search.best.metrics["val_rmse"]
+    if dollars(alone) == dollars(whole):
+        return ""
+    return (
+        f"In the figures below that trial stands at {usd(alone)}: a trial is its estimator among "
+        "neighbours alone, and the model has more beside it, as told above."
+    )
 
 
 def describe_params(search: Search) -> pd.DataFrame:

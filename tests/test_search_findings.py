@@ -72,6 +72,22 @@ def test_every_familys_model_has_one_beside_it_that_sees_no_neighbours(family):
     assert "one of the same kind that sees no neighbours" in search_findings.describe_search(family)
 
 
+def test_linear_families_are_told_nothing_of_trees():
+    told = search_findings.describe_search("linear_regression", growth=0.2)
+    assert not any(word in told.lower() for word in ("trees", "learning_rate"))
+    assert "`percentile` is how many in a hundred features" in told
+    boosted = search_findings.describe_search("xgboost", growth=0.2)
+    assert "How many trees it grows is not searched." in boosted
+    assert "`learning_rate` is shown as it is then" in boosted
+
+
+def test_a_model_that_is_not_as_good_as_its_trial_says_why():
+    found = search_of(0.4157)
+    assert search_findings.whole_beside_trial(found, 0.4157) == ""
+    told = search_findings.whole_beside_trial(found, 0.41886)
+    assert told.startswith("In the figures below that trial stands at 41,570 dollars")
+
+
 def test_the_importances_of_hyperparameters_share_the_whole(searched):
     found = searched.importances
     assert set(found.index) == set(families.FAMILIES["decision_tree"].space)
