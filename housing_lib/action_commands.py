@@ -238,7 +238,7 @@ def _world() -> "World":
     """The test districts with the answers of the model in Production."""
     from housing_lib import registry
     from housing_lib.parts import load_part
-    from housing_lib.simulation import World
+    from housing_lib.simulation import world_of
 
     model, test = registry.load("production").model, load_part("test")
-    return World(test.districts, model.predict(test.districts), test.y, model.predict)
+    return world_of(model, test.districts, test.y)

@@ -3,8 +3,9 @@
 The world is the model's own, as it was when it was tested: a simulated district
 is a test district with slightly other figures, and it is worth what the model
 in Production says, plus the error that this made on a test district of about
-the same price. So without a change there is nothing to be found, whatever the
-model; and no locked price is told to anybody, for none is used as it is.
+the same price, as much larger or smaller as its interval is wider or narrower.
+So without a change there is nothing to be found, whatever the model; and no
+locked price is told to anybody, for none is used as it is.
 """
 
 import json
@@ -34,6 +35,7 @@ ROWS_A_REQUEST = 500
 JITTER = 0.02  # of each figure, in logarithms
 JITTER_DEGREES = 0.01  # about a kilometre
 ALIKE = 20  # test districts on either side whose errors a price may get
+NARROWEST = 0.01  # 100,000 USD; no interval is narrower
 RAISE = 1.2
 SILENT = 0.3  # of the rows that a broken sensor sends
 INFLATION = 1.01  # a week
@@ -50,12 +52,17 @@ class SimulationError(OutageError):
 
 @dataclass(frozen=True)
 class World:
-    """Test districts, what the model answers for them, and their true prices (100,000 USD)."""
+    """Test districts, what the model answers for them, and their true prices (100,000 USD).
+
+    `half_widths` are those of the model's intervals: of a price above zero, from it to the upper
+    end. A model that gives none is as sure of every price.
+    """
 
     districts: pd.DataFrame
     predicted: Floats
     prices: Floats
-    predict: Callable[[pd.DataFrame], Floats]
+    half_widths: Floats
+    answer: Callable[[pd.DataFrame], tuple[Floats, Floats]]
 
 
 @dataclass(frozen=True)
@@ -88,6 +95,19 @@ class Sent:
     week: int = 0
     asked: int = 0
     told: int = 0
+
+
+def world_of(model: Any, districts: pd.DataFrame, prices: Floats) -> World:
+    """The world of a model, as it was when it was tested on some districts."""
+
+    def answer(asked: pd.DataFrame) -> tuple[Floats, Floats]:
+        if not hasattr(model, "predict_both"):
+            return model.predict(asked), np.ones(len(asked))
+        predicted, _, high = model.predict_both(asked)
+        return predicted, np.maximum(high - predicted, NARROWEST)
+
+    predicted, half_widths = answer(districts)
+    return World(districts, predicted, prices, half_widths, answer)
 
 
 def _incomes(week: Week, rng: np.random.Generator) -> Week:
@@ -149,12 +169,13 @@ def _new_districts(world: World, rows: int, rng: np.random.Generator) -> pd.Data
 
 
 def _prices(world: World, asked: pd.DataFrame, rng: np.random.Generator) -> Floats:
-    answered = world.predict(_clipped(asked))
+    answered, half_widths = world.answer(_clipped(asked))
     order = np.argsort(world.predicted)
     place = np.searchsorted(world.predicted[order], answered)
     near = place + rng.integers(-ALIKE, ALIKE + 1, len(asked))
     twin = order[np.clip(near, 0, len(order) - 1)]
-    found: Floats = answered + (world.prices - world.predicted)[twin]
+    errors = (world.prices - world.predicted)[twin] / world.half_widths[twin]
+    found: Floats = answered + half_widths * errors
     return np.clip(found, world.prices.min(), _limit(world.prices))
 
 

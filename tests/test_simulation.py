@@ -1,27 +1,29 @@
 """Simulated districts are like the test districts until the script changes them."""
 
 import threading
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from itertools import islice
 
 import numpy as np
 import pandas as pd
 import pytest
+from monitored import observe
 from serving import running_server
 
 from housing_lib import simulation, traffic
 from housing_lib.data import FEATURES, PRICE_CAP, row_ids
 from housing_lib.places import regions
 from housing_lib.settings import get_settings
-from housing_lib.simulation import Client, Script, World
+from housing_lib.simulation import Client, Script
+from housing_lib.verdict import QUIET
 
 
 @pytest.fixture(scope="module")
 def world(store):
     """The store's test districts with its model's answers."""
-    model = store.registered.model
     prices = store.test["MedHouseVal"].to_numpy()
-    return World(store.test, model.predict(store.test), prices, model.predict)
+    return simulation.world_of(store.registered.model, store.test, prices)
 
 
 def weeks(world, shift, **more):
@@ -29,7 +31,7 @@ def weeks(world, shift, **more):
 
 
 def errors(world, week):
-    return world.predict(week.asked) - week.prices
+    return world.answer(week.asked)[0] - week.prices
 
 
 def test_without_a_shift_districts_and_errors_are_those_of_the_test(world):
@@ -44,6 +46,30 @@ def test_without_a_shift_districts_and_errors_are_those_of_the_test(world):
         assert abs(asked[name].median() - known.median()) < 0.2 * known.std(), name
 
 
+def test_without_a_shift_intervals_hold_and_errors_are_as_large_as_they_say(world):
+    found = weeks(world, "none")
+    asked = pd.concat([week.asked for week in found])
+    sizes = np.abs(np.concatenate([errors(world, week) for week in found]))
+    tested = np.abs(world.predicted - world.prices)
+    widths, bounds = world.answer(asked)[1], np.quantile(world.half_widths, [0.25, 0.75])
+    held = (tested <= world.half_widths).mean()
+    assert abs((sizes <= widths).mean() - held) < 3 * np.sqrt(held * (1 - held) / len(sizes))
+    for side in (lambda half: half < bounds[0], lambda half: half > bounds[1]):
+        then, now = tested[side(world.half_widths)], sizes[side(widths)]
+        assert now.mean() == pytest.approx(then.mean(), rel=0.2)
+
+
+def test_without_a_shift_monitoring_is_quiet(world, store):
+    told = [week.asked.assign(MedHouseVal=week.prices) for week in weeks(world, "none")]
+    found = observe(pd.concat(told, ignore_index=True), store.registered, batch_rows=400)
+    assert found.verdict.state == QUIET
+
+
+def test_a_model_without_intervals_is_as_sure_of_every_price(store):
+    plain, prices = store.registered.model.model_, store.test["MedHouseVal"].to_numpy()
+    assert (simulation.world_of(plain, store.test, prices).half_widths == 1).all()
+
+
 def test_no_locked_district_and_no_locked_price_is_sent(world):
     found = weeks(world, "none")
     asked = pd.concat([week.asked for week in found])
@@ -54,7 +80,7 @@ def test_no_locked_district_and_no_locked_price_is_sent(world):
 
 
 def test_prices_above_the_census_are_as_high_as_a_source_knows_them(world):
-    dearer = World(world.districts, world.predicted + 5, world.prices + 5, world.predict)
+    dearer = replace(world, predicted=world.predicted + 5, prices=world.prices + 5)
     highest = max(week.prices.max() for week in weeks(dearer, "inflation"))
     assert PRICE_CAP < highest <= dearer.prices.max()
 
