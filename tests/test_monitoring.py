@@ -161,7 +161,7 @@ def test_columns_without_values_and_constant_ones_raise_the_alarm_and_can_be_dra
     plots.strangeness(
         found.batches, usual=decided.usual, alarming=decided.alarming, alarmed=found.judged.alarmed
     )
-    plots.shift_bars(found.shifts, level=decided.usual)
+    plots.shift_bars(found.shifts, level=decided.alarming, alarm=True)
     plots.quality_grid(found.batches, found.sliding, found.by_chance)
     if len(found.placed):
         plots.error_map(found.placed, found.errors[found.placed.index])

@@ -15,11 +15,12 @@ import pytest
 from IPython.core.formatters import format_display_data
 from IPython.display import Image
 from matplotlib.axes import Axes
+from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
 from housing_lib import data, exploration, geography, plots
 from housing_lib.families import Range
-from housing_lib.plots.style import DollarTicks
+from housing_lib.plots.style import RED, DollarTicks
 
 
 @pytest.fixture(autouse=True)
@@ -140,7 +141,7 @@ FIGURES: dict[str, Callable[[pd.DataFrame], Axes | Figure]] = {
     "quality, without prices": lambda _: quality(30, **dict.fromkeys(UNPRICED, np.nan)),
     "strangeness": lambda _: strangeness(400, (19, 29)),
     "strangeness, quiet": lambda _: strangeness(30, ()),
-    "shift_bars": lambda _: plots.shift_bars(SHIFTS, level=3.4),
+    "shift_bars": lambda _: plots.shift_bars(SHIFTS, level=3.4, alarm=True),
     "session_history, one": lambda _: plots.session_history(make_history(1)),
     "session_history": lambda _: plots.session_history(make_history(14)),
 }
@@ -295,11 +296,26 @@ def test_what_raised_the_alarm_is_drawn_apart_from_the_rest():
 
 
 def test_effects_are_written_in_words():
-    axes = plots.shift_bars(SHIFTS, level=3.4)
+    axes = plots.shift_bars(SHIFTS, level=3.4, alarm=True)
     words = [text.get_text() for text in axes.texts]
     assert "+0.40 SD of ranks" in words
     assert "−10.0 % of rows" in words
     assert axes.get_title(loc="left").startswith("2 of 5")
+
+
+@pytest.mark.parametrize(
+    ("level", "alarm", "told", "red"),
+    [
+        (3.4, False, "Quiet: over all rows 2 of 5 moved far", 0),
+        (10, False, "None of 5 watched quantities moved far enough for an alarm", 0),
+        (3.4, True, "2 of 5 watched quantities moved far enough for an alarm", 2),
+        (10, True, "The alarm is of some batches", 0),
+    ],
+)
+def test_bars_and_their_title_follow_the_verdict(level, alarm, told, red):
+    axes = plots.shift_bars(SHIFTS, level=level, alarm=alarm)
+    assert axes.get_title(loc="left").startswith(told)
+    assert sum(to_hex(bar.get_facecolor()) == RED.lower() for bar in axes.patches[:5]) == red
 
 
 def test_alarms_are_ringed_in_the_history():
@@ -334,7 +350,7 @@ def test_ticks_of_an_axis_are_written_alike(prices, texts):
     [(-1e-4, "0.00 SD of ranks"), (1e-4, "0.00 SD of ranks"), (-0.3, "−0.30 SD of ranks")],
 )
 def test_a_shift_of_nothing_has_no_side(shift, text):
-    shown = plots.shift_bars(SHIFTS.assign(effect=shift).head(1), level=3.4)
+    shown = plots.shift_bars(SHIFTS.assign(effect=shift).head(1), level=3.4, alarm=True)
     assert [one.get_text() for one in shown.texts] == [text]
 
 

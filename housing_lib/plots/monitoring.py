@@ -117,19 +117,24 @@ def strangeness(batches: pd.DataFrame, *, usual: float, alarming: float, alarmed
     return axes
 
 
-def shift_bars(shifts: pd.DataFrame, *, level: float) -> Axes:
+def shift_bars(shifts: pd.DataFrame, *, level: float, alarm: bool) -> Axes:
     """The watched quantities that moved most, in standard errors, with their effect in words.
+
+    Only the verdict raises an alarm, for it counts all quantities and all windows: without one no
+    bar is red, however far one among many came.
 
     Parameters
     ----------
     shifts
         One row a quantity, strongest first: `kind`, `name`, `effect`, `z`.
     level
-        The shift that chance alone seldom exceeds in any of them.
+        The shift that raises the alarm in a single batch.
+    alarm
+        Whether the verdict is one.
     """
     shown = shifts.head(MOST_SHIFTS).iloc[::-1]
     axes = new_axes(height=1.2 + 0.28 * len(shown))
-    colours = np.where(shown["z"].abs() > level, RED, BLUE)
+    colours = np.where(alarm & (shown["z"].abs() > level), RED, BLUE)
     names = [_named(kind, name) for kind, name in zip(shown["kind"], shown["name"], strict=True)]
     bars = axes.barh(names, shown["z"], color=colours, height=0.72)
     effects = zip(shown["kind"], shown["effect"], strict=True)
@@ -139,10 +144,19 @@ def shift_bars(shifts: pd.DataFrame, *, level: float) -> Axes:
     reach = 1.6 * max(level, float(shown["z"].abs().max()))
     axes.set_xlim(-reach, reach)
     axes.grid(visible=False, axis="y")
-    axes.set_xlabel("shift (standard errors; grey: what chance does)")
-    moved = int((shifts["z"].abs() > level).sum())
-    axes.set_title(f"{moved} of {len(shifts)} watched quantities moved beyond chance")
+    axes.set_xlabel("shift (standard errors; grey: too little for an alarm in one batch)")
+    axes.set_title(_shift_title(int((shifts["z"].abs() > level).sum()), len(shifts), alarm=alarm))
     return axes
+
+
+def _shift_title(moved: int, watched: int, *, alarm: bool) -> str:
+    if not alarm and not moved:
+        return f"None of {watched} watched quantities moved far enough for an alarm"
+    if not alarm:
+        return f"Quiet: over all rows {moved} of {watched} moved far, as chance may let some"
+    if not moved:
+        return f"The alarm is of some batches: over all rows none of {watched} moved as far"
+    return f"{moved} of {watched} watched quantities moved far enough for an alarm"
 
 
 def _named(kind: str, name: str) -> str:
