@@ -94,11 +94,18 @@ def _errors(name: str, rows: pd.DataFrame, watch: Watch) -> str:
         for table in (rows, watch.reference)
     )
     if name == "size of errors":
-        sizes = (now.abs().mean() * USD_PER_UNIT, then.abs().mean() * USD_PER_UNIT)
-        return "errors are {:,.0f} dollars on average and were {:,.0f}".format(*sizes)
+        return _sizes(now.abs().mean() * USD_PER_UNIT, then.abs().mean() * USD_PER_UNIT)
     moved = (now.mean() - then.mean()) * USD_PER_UNIT
     asked = "more" if moved > 0 else "less"
     return f"against true prices the model asks {abs(moved):,.0f} dollars {asked} than it did"
+
+
+def _sizes(now: float, then: float) -> str:
+    """An error that became smaller is no trouble, and yet these are not the districts of before."""
+    if now < then:
+        better = f"errors are smaller: {now:,.0f} dollars on average where they were {then:,.0f}"
+        return f"{better}, a change to the better, yet a change"
+    return f"errors are {now:,.0f} dollars on average and were {then:,.0f}"
 
 
 def _spread(name: str, effect: float, rows: pd.DataFrame, *_: object) -> str:

@@ -67,6 +67,17 @@ def test_changed_rows_raise_the_alarm_with_the_batches_and_the_cause(shuffled, r
     assert verdict.from_record(asdict(found)) == found
 
 
+def test_smaller_errors_are_told_as_a_change_to_the_better(shuffled, registered):
+    easy = shuffled.head(400).copy()
+    predicted = registered.model.predict(easy[list(data.FEATURES)])
+    easy[data.TARGET] = predicted + (easy[data.TARGET] - predicted) / 4
+    better = observe(easy, registered, batch_rows=100).verdict
+    assert "errors are smaller: " in better.sentence
+    assert "a change to the better, yet a change" in better.sentence
+    worse = observe(easy.assign(MedHouseVal=4.0), registered, batch_rows=100).verdict
+    assert "to the better" not in worse.sentence
+
+
 def test_an_alarm_over_rows_that_the_model_was_fitted_on_says_that_this_alone_can_raise_one(
     shuffled, registered, capsys
 ):
