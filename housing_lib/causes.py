@@ -6,8 +6,9 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from housing_lib.contract import CONTRACT, USD_PER_UNIT
+from housing_lib.contract import CONTRACT, COVERAGE, TARGET, USD_PER_UNIT
 from housing_lib.geography import regions
+from housing_lib.quality import has_width
 from housing_lib.summary import percent
 from housing_lib.verdict import Cause
 from housing_lib.watch import FEWEST_KNOWN, WATCHED, Quantity, Shift, Sums, Watch
@@ -53,6 +54,26 @@ def ranked_causes(
         _cause(Quantity(kind, name), float(effect), rows, watch, where)
         for kind, name, effect in zip(named["kind"], named["name"], named["effect"], strict=True)
     )
+
+
+def coverage_told(watch: Watch, rows: pd.DataFrame) -> str:
+    """That intervals hold clearly more or fewer true prices than in the test; empty otherwise.
+
+    It is no cause, for it is not watched: what moved it is told by the errors.
+    """
+    (now, count), (then, known) = _held(rows), _held(watch.reference)
+    if min(count, known) < FEWEST_KNOWN:
+        return ""
+    if abs(now - then) <= CLEAR * np.sqrt(then * (1 - then) * (1 / count + 1 / known)):
+        return ""
+    told = f"the {percent(COVERAGE)} intervals hold {percent(now)} of the true prices"
+    return f"{told}, and held {percent(then)} in the test"
+
+
+def _held(rows: pd.DataFrame) -> tuple[float, int]:
+    """The share of true prices inside their intervals, and of how many."""
+    valid = rows[has_width(rows)]
+    return float(valid[TARGET].between(valid["low"], valid["high"]).mean()), len(valid)
 
 
 class _Places:

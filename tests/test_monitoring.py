@@ -67,6 +67,19 @@ def test_changed_rows_raise_the_alarm_with_the_batches_and_the_cause(shuffled, r
     assert verdict.from_record(asdict(found)) == found
 
 
+def test_intervals_that_hold_fewer_prices_are_told_with_an_alarm(shuffled, registered):
+    dearer = shuffled.head(800).assign(MedHouseVal=lambda rows: rows["MedHouseVal"] * 1.3)
+    found = observe(dearer, registered, batch_rows=100).verdict
+    assert "intervals hold" in found.sentence
+    assert found.sentence.endswith("in the test")
+    plain = replace(registered, model=registered.model.model_)
+    assert "intervals" not in observe(dearer, plain, batch_rows=100).verdict.sentence
+    older = shuffled.head(800).assign(HouseAge=lambda rows: (rows["HouseAge"] + 15).clip(upper=52))
+    aged = observe(older.drop(columns=data.TARGET), registered, batch_rows=100).verdict
+    assert aged.alarming
+    assert "intervals" not in aged.sentence
+
+
 def test_smaller_errors_are_told_as_a_change_to_the_better(shuffled, registered):
     easy = shuffled.head(400).copy()
     predicted = registered.model.predict(easy[list(data.FEATURES)])
