@@ -57,7 +57,7 @@ def _recommendation(incumbent: int | None, metrics: Mapping[str, float]) -> str:
     if metrics.get("moved"):
         gain = f"{dollars(metrics['recent_gain'])} below version {incumbent}"
         recent = f"RMSE {dollars(metrics['recent_rmse'])} in recent districts, {gain}"
-        return f"prices have moved; {recent}, and what is lost elsewhere is within bounds"
+        return f"prices have moved; {recent}, and what is lost on locked ones is within bounds"
     gain = f"{dollars(metrics['gain'])} below version {incumbent}"
     return f"{rmse}, {gain}, and no guarded slice is worse beyond its noise"
 

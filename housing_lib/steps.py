@@ -12,6 +12,8 @@ from housing_lib.journal import Run
 from housing_lib.processes import Channel, call_in_process
 from housing_lib.settings import get_settings
 
+GAINS = ("gain", "recent_gain")  # over the version before, on locked districts and on recent ones
+
 
 def run_step(current: Run, step: Step, archive: reuse.Archive) -> None:
     """Bring a step to its end: taken from an earlier run, executed, skipped or failed."""
@@ -127,7 +129,8 @@ def run_promotion(version: int | None, channel: Channel) -> dict[str, Any]:
     from housing_lib.data import USD_PER_UNIT
 
     decision = promotion.promote(version)
-    gain = decision.metrics.get("gain")
+    found = decision.metrics
+    gains = {f"{name}_usd": found[name] * USD_PER_UNIT for name in GAINS if name in found}
     return {
         "decision": "promoted" if decision.promoted else "held",
         "version": decision.version or version,
@@ -135,5 +138,6 @@ def run_promotion(version: int | None, channel: Channel) -> dict[str, Any]:
         "reason": "; ".join(decision.reasons),
         "reasons": decision.reasons,
         "rules": decision.rules,
-        "gain_usd": gain and gain * USD_PER_UNIT,
+        "prices_moved": bool(found.get("moved")),
+        **{"gain_usd": None, **gains},
     }

@@ -96,7 +96,8 @@ def key_figures(run: Record) -> list[KeyFigure]:
         _error(metrics, "block_rmse", "RMSE in regions left out of the training"),
         _ahead_of_runner_up(champion, leaderboard(run)),
         _ahead_of_linear(champion, leaderboard(run)),
-        _ahead_of_incumbent(champion),
+        _ahead_of_incumbent(champion, "gain_usd", "RMSE on the locked test districts"),
+        _ahead_of_incumbent(champion, "recent_gain_usd", _recently(champion)),
     ]
     return [figure for figure in found if figure]
 
@@ -133,11 +134,16 @@ def _best_linear(board: list[dict[str, Any]]) -> dict[str, Any] | None:
     return min(linear, key=lambda row: float(row["val_rmse"])) if linear else None
 
 
-def _ahead_of_incumbent(champion: Record) -> KeyFigure | None:
-    gain = champion.get("gain_usd")
+def _ahead_of_incumbent(champion: Record, name: str, where: str) -> KeyFigure | None:
+    gain = champion.get(name)
     if gain is None:
         return None
-    return _lead(gain / USD_PER_UNIT, "the model in Production before (test RMSE)")
+    return _lead(gain / USD_PER_UNIT, f"the model in Production before ({where})")
+
+
+def _recently(champion: Record) -> str:
+    decided = ", which decided" if champion.get("prices_moved") else ""
+    return f"RMSE on recent districts{decided}"
 
 
 def _lead(gain: float, other: str) -> KeyFigure:

@@ -106,6 +106,15 @@ def test_the_index_says_that_and_why_a_champion_was_held(tmp_path):
     assert "$110 behind the model in Production" in words(page)
 
 
+def test_gains_on_recent_districts_and_on_locked_ones_are_told_apart(tmp_path):
+    retrained = {"gain_usd": -101.0, "recent_gain_usd": 5_414.0, "prices_moved": True}
+    figures = index(make_run(champion=CHAMPION | retrained), tmp_path).select(".figures li")
+    locked, recent = (words(figure) for figure in figures[-2:])
+    before = "the model in Production before"
+    assert locked == f"$101 behind {before} (RMSE on the locked test districts)"
+    assert recent == f"$5,414 ahead of {before} (RMSE on recent districts, which decided)"
+
+
 def test_the_index_tells_why_a_step_ran_where_it_needs_no_excuse(tmp_path):
     steps = [step("eda", why="its code changed"), step("tuning", why="x", reason="as in run 1")]
     rows = index(make_run(steps=steps), tmp_path).select(".steps tbody .reason")
