@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from housing_lib import charts, makeup, runs, summary
+from housing_lib import charts, makeup, privacy, runs, summary
 from housing_lib.errors import HousingError
 from housing_lib.files import atomic_path, read_json
 from housing_lib.graph import FINISHED
@@ -118,6 +118,7 @@ def _environment() -> "Environment":
     )
     environment.filters |= {"dollars": summary.dollars, "duration": _duration}
     environment.filters |= {"subject": runs.subject, "outcome": runs.outcome}
+    environment.filters |= {"without_folders": privacy.without_folders}
     return environment
 
 

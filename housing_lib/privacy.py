@@ -1,4 +1,4 @@
-"""What must not be kept: names that say secret, and the values of such environment variables."""
+"""What must not be kept or shown: secrets by their names and values, and a machine's folders."""
 
 import os
 import re
@@ -14,6 +14,7 @@ SECRET_WORDS = {"secret", "token", "password", "passwd", "key", "apikey", "crede
 SECRET_ENDS = ("secret", "token", "password", "passwd", "apikey")  # as of PGPASSWORD
 SHORTEST = 6  # what is shorter stands in too many innocent texts
 HIDDEN = "[hidden]"
+FOLDERS = re.compile(r"(?<![\w/.:~*<>-])/(?:[\w.+@~-]+/)+(?=[\w.+@~-])")  # of an absolute path
 # What a notebook's file is built of: nobody's secret, whatever somebody chose for a password.
 FORM = {"code", "markdown", "stream", "stdout", "stderr", "error", "display_data", "execute_result"}
 
@@ -64,3 +65,14 @@ def hide(content: Any, secrets: list[str]) -> Any:
     if isinstance(content, list | tuple):
         return [hide(value, secrets) for value in content]
     return content
+
+
+def without_folders(text: str) -> str:
+    """Text whose absolute paths are the names of their files: a page is read on other machines.
+
+    Examples
+    --------
+    >>> without_folders("/home/ann/data/new.csv is empty; expected s3://bucket/new.csv")
+    'new.csv is empty; expected s3://bucket/new.csv'
+    """
+    return FOLDERS.sub("", text)

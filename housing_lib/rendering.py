@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from housing_lib.files import atomic_path
+from housing_lib.privacy import without_folders
 from housing_lib.reports import ERROR_MARKER, RECORD
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ def render(
 
 
 def _in_words(provenance: Mapping[str, str]) -> dict[str, str]:
-    return {name.replace("_", " "): value for name, value in provenance.items()}
+    return {name.replace("_", " "): without_folders(value) for name, value in provenance.items()}
 
 
 def step_title(ipynb: Path) -> str:
@@ -93,6 +94,8 @@ def _for_reading(book: "NotebookNode", failed: str | None) -> "NotebookNode":
     for cell in book.cells:
         if cell.cell_type == "code":
             cell.outputs = [o for o in cell.outputs if _is_for_readers(o, failed)]
+        if "injected-parameters" in cell.metadata.get("tags", []):
+            cell.source = without_folders(cell.source)
     return book
 
 

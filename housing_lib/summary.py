@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from housing_lib.data import USD_PER_UNIT
+from housing_lib.privacy import without_folders
 
 # Lower is better for errors, higher for the share of the prices' variance that is explained.
 ERRORS = {
@@ -239,5 +240,5 @@ def in_words(value: Any) -> str:
         told = {key: in_words(inner) for key, inner in value.items()}
         return ", ".join(f"{key} {inner}" for key, inner in told.items() if inner)
     if isinstance(value, list | tuple):
-        return ", ".join(map(str, value))
-    return str(value)
+        return ", ".join(map(in_words, value))
+    return without_folders(str(value))

@@ -243,6 +243,18 @@ def test_the_leaderboard_says_what_stands_behind_a_name(tmp_path):
     assert plain.startswith("Each is a single model. Beside each of them")
 
 
+def test_pages_name_files_and_not_the_folders_of_a_machine(tmp_path):
+    write_run(tmp_path, id="old", started="2026-11-21T08:00:00")
+    where = "/home/ann/housing/data/grown/districts.parquet"
+    bad = step("tuning", state="failed", reason=f"{where}: it is locked")
+    parameters = {"seed": 42, "source": where, "reason": f"{where} has new districts"}
+    made = make_run(parameters=parameters, command=f"housing run --source {where}")
+    page = index(made | {"steps": [step("eda"), bad]}, tmp_path)
+    assert "source bundled districts.parquet changed" in words(page.select_one(".changes"))
+    assert "districts.parquet: it is locked" in words(page.select_one("[role=alert]"))
+    assert "/home/ann" not in str(page)
+
+
 def test_the_first_run_is_compared_with_none(tmp_path):
     assert not index(make_run(), tmp_path).select(".changes")
 

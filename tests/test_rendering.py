@@ -144,3 +144,13 @@ def test_a_failed_page_says_so_first_with_the_error_and_the_cell_it_stopped_in(f
 def test_a_failed_page_shows_stderr_and_no_missing_widget(failed):
     assert "ON_STDERR" in failed.get_text()
     assert "IProgress" not in failed.get_text()
+
+
+def test_a_page_names_files_and_not_the_folders_of_a_machine(tmp_path):
+    where, ipynb = "/home/ann/grown/districts.parquet", tmp_path / "01_small.ipynb"
+    given = v4.new_code_cell(f'source = "{where}"', metadata={"tags": ["injected-parameters"]})
+    nbformat.write(v4.new_notebook(cells=[given]), ipynb)
+    rendering.render(ipynb, ipynb.with_suffix(".html"), provenance={"source": where})
+    page = ipynb.with_suffix(".html").read_text()
+    assert "districts.parquet" in page
+    assert "/home/ann" not in page
