@@ -273,6 +273,23 @@ def test_the_index_draws_where_houses_are_dear_and_where_production_is_wrong(tmp
     assert "Errors of version 8." in words(page)
 
 
+@pytest.mark.parametrize("price", [True, False])
+def test_a_map_of_errors_of_another_version_says_whose_it_is_and_why(tmp_path, price):
+    drawn = geography.map_record(PLACES, pd.Series([-0.5] * 6 + [0.1]))
+    steps = [
+        step("eda", record={"price_map": drawn} if price else {}),
+        step("monitoring", record=MONITORED | {"error_map": drawn, "model_version": 7}),
+    ]
+    held = CHAMPION | {"decision": "held"}
+    told = words(index(make_run(champion=held, steps=steps), tmp_path))
+    assert "here the model in Production is wrong" in told
+    assert "Errors of version 7. Not those of version 8, which this run chose" in told
+    steps[1]["record"]["model_version"] = 8
+    own = words(index(make_run(steps=steps), tmp_path))
+    assert "here the model is wrong" in own
+    assert "Not those" not in own
+
+
 def test_the_index_tells_how_production_was_last_monitored(tmp_path):
     page = index(make_run(steps=[step("monitoring", record=MONITORED)]), tmp_path)
     told = "Version 8 was off by $27,000 on average over 4,000 districts with known prices, in 401"
