@@ -195,6 +195,20 @@ def worst_batches(session: Session) -> Any:
     return (shown if any(shown[INTERVAL]) else shown.drop(columns=INTERVAL)).style
 
 
+def interval_words(session: Session) -> str:
+    """What the intervals of the worst batches mean, or why there are none."""
+    if any(_intervals(session.batches.nlargest(WORST, "batch_rmse"))):
+        return (
+            "About nineteen in twenty of such intervals hold the error that an endless number of "
+            f"such districts would give; batches of fewer than {FEWEST_ROWS} rows have none, nor "
+            "have any while too few true prices are known to tell how heavy errors can be."
+        )
+    return (
+        "No interval of these errors is told: the batches have too few rows, or too few true "
+        "prices are known to tell how heavy errors can be."
+    )
+
+
 def _above(session: Session, batches: pd.DataFrame) -> list[str]:
     """Whether batches are above the band, which is the judged version's: for those of its size."""
     band = session.by_chance.loc["rmse", "high"]

@@ -23,6 +23,7 @@ from housing_lib.verdict import ALARM, NOT_ENOUGH, QUIET, Verdict, known_too_wel
 from housing_lib.watch import FEWEST_REFERENCE
 
 MOST_SHARED = 0.05  # of the rows may be test districts, else a classifier knows them
+SEEN = 0.005  # a smaller effect is written as none
 MOST_TOLD = 2_000  # rows a side; more tell no more
 
 
@@ -65,6 +66,12 @@ class Session:
         """Which batches the judged version answered."""
         answered_by_it: pd.Series = self.batches["model_version"] == self.judged.version
         return answered_by_it
+
+    @property
+    def moved(self) -> bool:
+        """Whether anything is known to have moved by as much as can be seen when it is drawn."""
+        enough = self.judged.decision is not None and self.judged.decision.enough
+        return enough and bool((self.shifts["effect"].abs() >= SEEN).any())
 
     @property
     def batch_rows(self) -> int:

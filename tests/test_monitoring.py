@@ -207,6 +207,20 @@ def test_the_worst_batches_have_an_interval_where_they_have_rows_enough(shuffled
     assert (found["above the band"] == "yes").sum() == above.sum()
 
 
+def test_intervals_are_explained_where_the_worst_batches_have_some(shuffled, registered):
+    small, large = (observe(shuffled.head(300), registered, batch_rows=rows) for rows in (10, 100))
+    assert findings.interval_words(large).startswith("About nineteen in twenty")
+    assert findings.interval_words(small).startswith("No interval")
+    unpriced = observe(shuffled.head(300).drop(columns=data.TARGET), registered, batch_rows=100)
+    assert findings.interval_words(unpriced).startswith("No interval")
+
+
+def test_bars_are_drawn_only_of_what_can_be_seen_to_move(quiet, shuffled, registered):
+    assert not quiet.moved  # the test districts themselves
+    assert observe(shuffled.head(300), registered, batch_rows=100).moved
+    assert not observe(shuffled.head(20), registered).moved
+
+
 def test_the_bottom_line_says_that_districts_were_learned_from(quiet):
     told = {"family": "xgboost", "stage": "production", "promised": 0.4}
     evidence = quiet.verdict.evidence | {"fitted_rows": 243.0}
