@@ -1,6 +1,6 @@
 """Why an alarm was raised: what moved most, by how much, and where, in words."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import numpy.typing as npt
@@ -56,16 +56,24 @@ def ranked_causes(
     )
 
 
-def coverage_told(watch: Watch, rows: pd.DataFrame) -> str:
-    """That intervals hold clearly more or fewer true prices than in the test; empty otherwise.
+def coverages(watch: Watch, rows: pd.DataFrame) -> dict[str, float]:
+    """How many true prices intervals hold and held in the test; nothing where that is chance.
 
     It is no cause, for it is not watched: what moved it is told by the errors.
     """
     (now, count), (then, known) = _held(rows), _held(watch.reference)
     if min(count, known) < FEWEST_KNOWN:
-        return ""
+        return {}
     if abs(now - then) <= CLEAR * np.sqrt(then * (1 - then) * (1 / count + 1 / known)):
+        return {}
+    return {"alarmed_coverage": now, "reference_coverage": then}
+
+
+def coverage_told(evidence: Mapping[str, float]) -> str:
+    """What `coverages` found, as a sentence; empty if it found nothing."""
+    if "alarmed_coverage" not in evidence:
         return ""
+    now, then = evidence["alarmed_coverage"], evidence["reference_coverage"]
     told = f"the {percent(COVERAGE)} intervals hold {percent(now)} of the true prices"
     return f"{told}, and held {percent(then)} in the test"
 

@@ -100,12 +100,14 @@ def _sound(finished: "Run", source: str, *, act: bool) -> None:
 
 def _say(decided: "Verdict") -> None:
     """Print the verdict: its causes, a line each, or its sentence where there are none."""
+    from housing_lib.causes import coverage_told
     from housing_lib.verdict import known_too_well
 
     style = "bold red" if decided.alarming else "bold"
     out.print(f"\n{decided.state.capitalize()}: ", style=style, end="")
     sentences = [cause.sentence for cause in decided.causes]
     if sentences:
+        sentences.append(coverage_told(decided.evidence))
         sentences.append(known_too_well(decided.evidence, decided.rows))
     told = list(filter(None, sentences)) or [f"{decided.sentence}."]
     out.print("\n  ".join(told), markup=False, soft_wrap=True)

@@ -14,7 +14,7 @@ from xgboost import XGBClassifier
 from housing_lib import quality
 from housing_lib.accuracy import metrics
 from housing_lib.batches import batch_table, cut
-from housing_lib.causes import coverage_told, ranked_causes, shift_table
+from housing_lib.causes import coverage_told, coverages, ranked_causes, shift_table
 from housing_lib.data import FEATURES, TARGET, row_ids
 from housing_lib.decision import ENOUGH_ROWS, FALSE_ALARMS
 from housing_lib.series import Registered, Series, answered, by_version, fitted_rows, silent
@@ -148,9 +148,10 @@ def _verdict(traffic: Traffic, judged: Series, batches: pd.DataFrame, fitted: in
     enough = judged.decision is not None and judged.decision.enough
     state = ALARM if alarmed else QUIET if enough else NOT_ENOUGH
     evidence = _evidence(judged, own) | {"fitted_rows": float(fitted)}
-    held = coverage_told(judged.watch, judged.rows[strange]) if judged.watch and alarmed else ""
-    known = known_too_well(evidence, len(judged.rows))
-    told = [*(cause.sentence for cause in causes[:3]), held, known]
+    if judged.watch and alarmed:
+        evidence |= coverages(judged.watch, judged.rows[strange])
+    more = coverage_told(evidence), known_too_well(evidence, len(judged.rows))
+    told = [*(cause.sentence for cause in causes[:3]), *more]
     sentence = {
         ALARM: "; ".join(filter(None, told)),
         QUIET: "nothing that is watched has moved further than chance moves it",

@@ -67,11 +67,13 @@ def test_changed_rows_raise_the_alarm_with_the_batches_and_the_cause(shuffled, r
     assert verdict.from_record(asdict(found)) == found
 
 
-def test_intervals_that_hold_fewer_prices_are_told_with_an_alarm(shuffled, registered):
+def test_intervals_that_hold_fewer_prices_are_told_with_an_alarm(shuffled, registered, capsys):
     dearer = shuffled.head(800).assign(MedHouseVal=lambda rows: rows["MedHouseVal"] * 1.3)
     found = observe(dearer, registered, batch_rows=100).verdict
     assert "intervals hold" in found.sentence
     assert found.sentence.endswith("in the test")
+    monitor_command._say(found)
+    assert "in the test" in capsys.readouterr().out
     plain = replace(registered, model=registered.model.model_)
     assert "intervals" not in observe(dearer, plain, batch_rows=100).verdict.sentence
     older = shuffled.head(800).assign(HouseAge=lambda rows: (rows["HouseAge"] + 15).clip(upper=52))
