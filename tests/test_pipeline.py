@@ -9,10 +9,11 @@ import nbformat
 import pytest
 from threadpoolctl import threadpool_limits
 
-from housing_lib import data, families, graph, parts, pipeline, tracking, tuning
+from housing_lib import data, families, graph, parts, pipeline, promotion, steps, tracking, tuning
 from housing_lib.accuracy import METRICS
 from housing_lib.graph import Plan, Step
 from housing_lib.journal import Run
+from housing_lib.ledger import Decision
 from housing_lib.settings import get_settings
 
 LINEAR = {"linear_regression", "lasso", "ridge", "elastic_net"}
@@ -293,3 +294,16 @@ def test_evaluation_goes_on_with_the_families_that_finished(states, tmp_path):
         run.steps[name].state = state
     assert graph.missing(run.steps, run.steps["evaluation"]) == []
     assert graph.missing(run.steps, run.steps["tuning-ridge"]) == ["preprocessing"]
+
+
+def test_a_promotion_records_its_gains_on_locked_and_on_recent_districts(monkeypatch):
+    metrics = {"gain": -0.001, "recent_gain": 0.054, "recent_rmse": 0.4, "moved": 1.0}
+    told = promotion._recommendation(1, metrics | {"test_rmse": 0.4})
+    assert "in recent districts, $5,400 below version 1" in told
+    assert "what is lost on locked ones is within bounds" in told
+    decided = Decision("promoted", 2, 1, [told], evidence={"metrics": metrics})
+    monkeypatch.setattr(promotion, "promote", lambda version: decided)
+    found = steps.run_promotion(2, lambda *message: None)
+    assert found["gain_usd"] == pytest.approx(-100)
+    assert found["recent_gain_usd"] == pytest.approx(5_400)
+    assert found["prices_moved"]
