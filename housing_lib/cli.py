@@ -44,6 +44,7 @@ def data(
 ) -> None:
     """Check a source of districts against the contract and show what is in it."""
     from housing_lib import data as districts_data
+    from housing_lib import sufficiency
 
     if restore:
         districts_data.restore_bundled()
@@ -62,6 +63,8 @@ def data(
     found = f"{twice:,} duplicates, {at_cap:,} prices at the cap of the census"
     digest = districts_data.data_digest(districts)
     say(f"The contract holds: {found}, digest {digest}.")
+    if lacking := sufficiency.what_is_lacking(districts):
+        say(f"They are too few for a run: {lacking}.")
 
 
 @app.command()

@@ -8,6 +8,7 @@ import numpy.typing as npt
 PRICE_CAP = 5.00001
 COVERAGE = 0.9  # of the intervals that are told
 LEVEL = 0.95  # of the intervals of figures: how sure a comparison is
+FEWEST_HELD_OUT = 50  # to calibrate intervals on; fewer say nothing of the tails
 FAR_KM = 10.0  # beyond this no known district is near
 USD_PER_UNIT = 100_000
 

@@ -26,6 +26,7 @@ from housing_lib.settings import get_settings
 
 BUNDLED_SHA256 = "6c920b8ea6eae64f9e0a29ec8cc9c82ccd01d977bd1dcad4a8c15ab1fe30978a"
 PARTS = ("train", "val", "test")
+TEST_SHARE, VALIDATION_SHARE = 0.20, 0.16
 SOURCES = ("bundled", "sklearn")
 CAP_TOLERANCE = 1e-6  # in 100,000 USD: what single precision leaves of a price
 UNNAMED = "(unnamed)"
@@ -376,7 +377,10 @@ def row_ids(districts: pd.DataFrame) -> Ids:
 
 
 def split(
-    districts: pd.DataFrame, *, test_share: float = 0.20, validation_share: float = 0.16
+    districts: pd.DataFrame,
+    *,
+    test_share: float = TEST_SHARE,
+    validation_share: float = VALIDATION_SHARE,
 ) -> npt.NDArray[np.str_]:
     """The part (`train`, `val` or `test`) of each district, chosen by what it holds.
 
@@ -393,10 +397,7 @@ def split(
             f"test_share {test_share} and validation_share {validation_share}: each must be "
             "above 0, and their sum below 1. Nothing was written."
         )
-    place = row_ids(districts) / 2**64
-    parts = np.select(
-        [place < test_share, place < test_share + validation_share], ["test", "val"], "train"
-    )
+    parts = place_in_parts(districts, test_share, validation_share)
     empty = sorted(set(PARTS) - set(parts))
     if empty:
         raise DataError(
@@ -404,6 +405,18 @@ def split(
             "Bring more districts or larger shares. Nothing was written."
         )
     return parts
+
+
+def place_in_parts(
+    districts: pd.DataFrame,
+    test_share: float = TEST_SHARE,
+    validation_share: float = VALIDATION_SHARE,
+) -> npt.NDArray[np.str_]:
+    """The part of each district, also where that leaves a part empty."""
+    place = row_ids(districts) / 2**64
+    return np.select(
+        [place < test_share, place < test_share + validation_share], ["test", "val"], "train"
+    )
 
 
 def data_digest(districts: pd.DataFrame) -> str:

@@ -12,14 +12,13 @@ from sklearn.model_selection import cross_val_predict, train_test_split
 from sklearn.utils.validation import check_is_fitted
 from xgboost import XGBRegressor
 
-from housing_lib.contract import COVERAGE
+from housing_lib.contract import COVERAGE, FEWEST_HELD_OUT
 from housing_lib.data import DataError, Floats
 from housing_lib.evaluation import unite
 from housing_lib.parts import Part
 
 COVERAGES = np.linspace(0.01, 0.99, 99)
 SMALLEST_ERROR = 0.02  # in 100,000 USD: no district's price is known better
-FEWEST_HELD_OUT = 50  # fewer say nothing of the tails
 
 
 class CalibratedModel(RegressorMixin, BaseEstimator):

@@ -171,12 +171,12 @@ def make_plan(
 
 
 def _checked(source: str) -> str:
-    """The source as it is found from any folder, after holding its districts to the contract."""
-    from housing_lib import data
+    """The source as it is found from any folder, after a look whether it is enough."""
+    from housing_lib import data, sufficiency
 
     found = data.resolve_source(source)
     if found not in data.SOURCES:
-        data.split(data.acquire(found))
+        sufficiency.refuse_too_few(data.acquire(found), origin=source)
     return found
 
 

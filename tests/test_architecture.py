@@ -60,7 +60,7 @@ FLOORS = [
         "nearness",
     },
     {"records", "journal"},
-    {"parts", "places", "summary", "compiled", "growth", "movement"},
+    {"parts", "sufficiency", "places", "summary", "compiled", "growth", "movement"},
     {"neighbours", "geography", "charts", "flags", "traffic", "simulation", "gains"},
     {"features", "exploration", "watch", "accuracy", "guarded", "quality"},
     {"model", "decision"},

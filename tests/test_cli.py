@@ -25,6 +25,7 @@ from housing_lib import (
     graph,
     run_commands,
     storage,
+    sufficiency,
     terminal,
 )
 from housing_lib.settings import PROJECT, Settings, get_settings
@@ -218,11 +219,30 @@ def test_a_source_that_breaks_the_contract_is_refused_before_anything_runs(here,
     rows = data.acquire().head(4)
     rows.to_csv(tmp_path / "few.csv", index=False)
     rows.drop(columns="MedInc").to_csv(tmp_path / "lacking.csv", index=False)
-    for name, said in {"few.csv": "leave nothing for", "lacking.csv": "missing column"}.items():
+    for name, said in {"few.csv": "found 4 rows", "lacking.csv": "missing column"}.items():
         done = here("run", "--source", str(tmp_path / name))
         assert done.exit_code == 2
         assert said in done.stderr
     assert not (tmp_path / "reports").exists()
+
+
+def test_a_source_too_small_for_a_run_is_refused_before_and_told_how_many_rows_are_enough(
+    here, tmp_path
+):
+    small, enough = tmp_path / "small.csv", tmp_path / "enough.csv"
+    data.acquire().head(100).to_csv(small, index=False)
+    data.acquire().head(sufficiency.rows_for_a_run()).to_csv(enough, index=False)
+    needed = f"about {sufficiency.rows_for_a_run()} rows"
+    refused = here("run", "--source", str(small))
+    assert refused.exit_code == 2
+    assert "found 100 rows" in refused.stderr
+    assert needed in refused.stderr
+    assert not (tmp_path / "reports").exists()
+    looked = here("data", "--source", str(small))
+    assert looked.exit_code == 0
+    assert "too few for a run: found 100 rows" in looked.stdout
+    assert needed in looked.stdout
+    assert "too few" not in here("data", "--source", str(enough)).stdout
 
 
 def test_settings_that_cannot_be_used_are_all_named(housing, tmp_path, monkeypatch):
