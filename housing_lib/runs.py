@@ -1,6 +1,7 @@
 """The runs of a root as their folders tell them, and who holds the root."""
 
 import platform
+import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -45,10 +46,18 @@ class PastRun:
 
     @property
     def record(self) -> dict[str, Any]:
-        """What it wrote last, with what became of its steps if its process is gone."""
+        """What it wrote last; what goes on took longer since, and what is gone was cut short."""
+        if self.state == "running":
+            return self._as_of_now()
         if self.state == self.content["state"]:
             return self.content
         return self.content | {"state": "killed", "steps": [*map(_cut_short, self.steps)]}
+
+    def _as_of_now(self) -> dict[str, Any]:
+        # run.json is written when something happens, and time passes in between.
+        passed = max(0.0, time.time() - (self.folder / "run.json").stat().st_mtime)
+        steps = [_longer(one, passed) if one["state"] == "running" else one for one in self.steps]
+        return _longer(self.content, passed) | {"steps": steps}
 
     @property
     def is_alive(self) -> bool:
@@ -73,6 +82,10 @@ class PastRun:
     def steps(self) -> list[dict[str, Any]]:
         """Its steps as `run.json` holds them."""
         return list(self.content["steps"])
+
+
+def _longer(timed: dict[str, Any], by: float) -> dict[str, Any]:
+    return timed | {"seconds": round(timed.get("seconds", 0) + by, 1)}
 
 
 def _cut_short(step: dict[str, Any]) -> dict[str, Any]:
@@ -286,7 +299,7 @@ def summary(run: PastRun) -> dict[str, Any]:
     return {
         "run": run.id,
         "state": run.state,
-        "seconds": run.content["seconds"],
+        "seconds": run.record["seconds"],
         "steps": f"{finished} of {len(run.steps)}",
         "champion": subject(run.content),
         "test_rmse": metrics.get("test_rmse"),

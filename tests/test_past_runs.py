@@ -1,7 +1,9 @@
 """Runs that there are: found, compared, resumed, and removed with what they left in MLflow."""
 
 import json
+import os
 import platform
+import time
 
 import psutil
 import pytest
@@ -100,6 +102,23 @@ def test_who_holds_the_root_is_told_as_far_as_it_is_known(tiny_done, monkeypatch
     assert "held by run first-run (?), process 7 of ? on far since ?." in told
     (folder / runs.PROCESS_FILE).unlink()  # it ended in the meantime
     assert "another run that just starts" in runs._who_holds()
+
+
+def test_the_time_of_a_run_goes_on_while_it_lives_although_nothing_happens(tiny_done, monkeypatch):
+    path = get_settings().reports / "first-run" / "run.json"
+    content = json.loads(path.read_text()) | {"state": "running", "seconds": 5.0}
+    content["steps"][0] |= {"state": "running", "seconds": 3.0}
+    path.write_text(json.dumps(content))
+    os.utime(path, (time.time() - 60,) * 2)
+    (run,) = runs.past_runs()
+    assert run.record["state"] == "killed"
+    assert runs.summary(run)["seconds"] == 5.0
+    monkeypatch.setattr(runs.PastRun, "is_alive", True)
+    assert run.record["seconds"] == pytest.approx(65, abs=5)
+    assert runs.summary(run)["seconds"] == pytest.approx(65, abs=5)
+    running, *done = run.record["steps"]
+    assert running["seconds"] == pytest.approx(63, abs=5)
+    assert done == content["steps"][1:]
 
 
 def test_a_step_whose_notebook_has_no_number_is_followed_too(tiny_done):
