@@ -217,12 +217,13 @@ def _show_rules(rules: Any, *, title: str) -> None:
 @_say_errors
 def rollback(
     to: Annotated[int | None, typer.Option(help="default: the version before this one")] = None,
+    why: Annotated[str, typer.Option(metavar="TEXT", help="the reason, for the ledger")] = "",
 ) -> None:
     """Bring an earlier version back to Production."""
     from housing_lib import connection, registry
 
     connection.import_slim()
-    _tell(registry.rollback(to))
+    _tell(registry.rollback(to, why=why))
 
 
 def _tell(decision: Any) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from io import StringIO
 from typing import Any
 
-from housing_lib import ledger
+from housing_lib import ledger, unreadable
 from housing_lib.connection import (
     MODEL_FILE,
     client,
@@ -22,6 +22,7 @@ from housing_lib.settings import get_settings
 from housing_lib.trust import unpack_model
 
 __all__ = ["Decision", "history", "stage_version"]
+MOST_SAID = 500  # characters of a reason, which is to be read in a table
 
 
 class RegistryError(HousingError):
@@ -190,19 +191,25 @@ def _sha256(content: bytes) -> str:
 
 
 @reaching()
-def rollback(to: int | None = None) -> Decision:
+def rollback(to: int | None = None, *, why: str = "") -> Decision:
     """The decision that brings an earlier version (by default the previous one) back.
+
+    Parameters
+    ----------
+    why
+        What the person who asks says of it, for the ledger.
 
     Raises
     ------
     RegistryError
-        If there is none to go back to, it never stood in Production, or its
-        artifact was changed.
+        If there is none to go back to, it never stood in Production, its
+        artifact was changed, or what is said is too long.
     LedgerError
         If the decision is written but the stages could not be moved yet.
     TrackingError
         If the registry cannot be read or written.
     """
+    reason = _asked_for(why)
     stages = ledger.settle()
     incumbent = stage_version("production")
     version = stage_version("previous") if to is None else to
@@ -211,11 +218,21 @@ def rollback(to: int | None = None) -> Decision:
     tags = tags_of(version)
     _refuse_no_way_back(version, incumbent, stages)
     proved_bytes(version, tags)
-    reason = "asked for by a person"
     what = {"artifact_sha256": tags["artifact_sha256"]}
     return ledger.append(
         Decision("rolled back", version, incumbent, [reason], what, follows=stages.line)
     )
+
+
+def _asked_for(why: str) -> str:
+    """The reason of a rollback, in one line."""
+    said = unreadable.shown(" ".join(why.split()), len(why))
+    if len(said) > MOST_SAID:
+        raise RegistryError(
+            f"the reason has {len(said):,} characters; expected at most {MOST_SAID}. "
+            "Nothing was changed."
+        )
+    return f"asked for by a person: {said}" if said else "asked for by a person"
 
 
 def _refuse_no_way_back(version: int, incumbent: int | None, stages: ledger.Stages) -> None:

@@ -10,9 +10,11 @@ import pytest
 from mlflow.exceptions import MlflowException
 from sklearn.ensemble import VotingRegressor
 from stores import clear_caches, prove_on_few_more, use_root
+from typer.testing import CliRunner
 
 from housing_lib import (
     accuracy,
+    cli,
     compiling,
     data,
     deployment,
@@ -282,6 +284,21 @@ def test_there_is_no_way_back_to_a_version_that_never_stood_there(challenger):
     with pytest.raises(registry.RegistryError, match="stands in Production already"):
         registry.rollback(1)
     assert registry.stage_version("production") == 1
+
+
+def test_the_reason_of_a_rollback_stands_in_the_ledger_in_one_line(own, challenger):
+    name = get_settings().model_name
+    tracking.client().set_registered_model_alias(name, "production", str(challenger))
+    run = CliRunner().invoke
+    long = run(cli.app, ["rollback", "--to", "1", "--why", "x" * 501])
+    assert long.exit_code == 2
+    assert "has 501 characters; expected at most 500" in long.stderr
+    assert registry.stage_version("production") == challenger
+    done = run(cli.app, ["rollback", "--to", "1", "--why", "prices in [LA]\nare wrong "])
+    assert done.exit_code == 0
+    told = "asked for by a person: prices in [LA] are wrong"
+    assert registry.history()[-1].reasons == [told]
+    assert told in " ".join(run(cli.app, ["history"], env={"COLUMNS": "250"}).stdout.split())
 
 
 def test_a_version_put_into_production_past_the_gate_holds_until_a_person_says_it_shall_stand(
