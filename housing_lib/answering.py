@@ -98,8 +98,9 @@ def answering(stage: str = "production") -> Answering:
         If nobody compiled it yet, and no districts for it can be read.
     """
     # Processes that only answer need none of these, which are slow to import and large.
-    from housing_lib import deployment, registry
+    from housing_lib import connection, deployment, registry
 
+    connection.refuse_lost()
     found = deployment.standing_in(stage)
     try:
         deployment.publish(int(found.version))

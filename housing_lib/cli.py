@@ -245,6 +245,7 @@ def history(
     """Show the ledger: every decision, after finishing one that was interrupted."""
     from housing_lib import connection, ledger
 
+    connection.refuse_lost()
     connection.import_slim()
     ledger.settle()
     lines = ledger.history()

@@ -7,12 +7,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from filelock import FileLock
 
 from housing_lib.errors import HousingError, OutageError
 from housing_lib.files import atomic_path
+from housing_lib.runs import PastRun, past_runs
 from housing_lib.settings import get_settings
 
 if TYPE_CHECKING:
@@ -168,6 +169,31 @@ def _holds_nothing(path: Path) -> bool:
     if not path.exists():
         return path.parent.is_dir() or path.parent == get_settings().root.resolve()
     return path.is_file() and not path.stat().st_size
+
+
+def refuse_lost() -> None:
+    """Refuse to take a store that is lost for one that was never made, where reports tell of it.
+
+    Raises
+    ------
+    StoreAwayError
+        If the store is not there, and reports hold runs that registered versions in one.
+    """
+    told = [run for run in past_runs() if _champion(run).get("version")] if is_absent() else []
+    if told:
+        one, version = told[0], _champion(told[0])
+        many = f"{len(told)} {'run' if len(told) == 1 else 'runs'} that registered a version"
+        raise StoreAwayError(
+            f"the MLflow store {get_settings().store_uri} is not there, but "
+            f"{get_settings().reports} holds {many}, {one.id} the newest (version "
+            f"{version['version']} {version.get('decision', 'registered')}). Bring the store's "
+            "file back, or name the store in HOUSING_TRACKING_URI; `housing run` would begin a new "
+            "one. Nothing was changed."
+        )
+
+
+def _champion(run: PastRun) -> dict[str, Any]:
+    return run.content.get("champion") or {}
 
 
 def _file_of(uri: str) -> Path:

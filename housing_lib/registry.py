@@ -15,6 +15,7 @@ from housing_lib.connection import (
     model_file,
     or_none,
     reaching,
+    refuse_lost,
 )
 from housing_lib.errors import HousingError
 from housing_lib.ledger import Decision, history, stage_version
@@ -81,6 +82,7 @@ def load(stage: str = "production") -> RegisteredModel:
     TrackingError
         If the registry does not answer, or the artifact is not there.
     """
+    refuse_lost()
     version = stage_version(stage)
     if version is None:
         raise RegistryError(

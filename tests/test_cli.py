@@ -306,6 +306,24 @@ def test_a_ledger_without_a_line_says_what_makes_one(here):
     assert json.loads(here("history", "--json").stdout) == []
 
 
+@pytest.mark.parametrize("arguments", [["history"], ["predict", str(RAW)], ["monitor"]])
+def test_a_store_that_is_lost_beside_reports_of_its_runs_is_no_fresh_start(
+    here, tmp_path, arguments
+):
+    folder = tmp_path / "reports" / "2026-11-29_222946"
+    folder.mkdir(parents=True)
+    champion = {"version": 3, "decision": "promoted"}
+    record = {"state": "done", "started": "2026-11-29T22:29:46", "seconds": 1.0, "steps": []}
+    (folder / "run.json").write_text(json.dumps(record | {"champion": champion}))
+    done = here(*arguments)
+    assert done.exit_code == 1
+    assert "mlflow.db is not there, but" in done.stderr
+    assert "1 run that registered a version, 2026-11-29_222946 the newest" in done.stderr
+    assert "(version 3 promoted)" in done.stderr
+    assert "HOUSING_TRACKING_URI" in done.stderr
+    assert not list(tmp_path.glob("mlflow*"))
+
+
 def test_a_store_that_cannot_be_opened_is_named(housing, tmp_path):
     (tmp_path / "mlflow.db").write_text("no database")
     done = housing(tmp_path, "history")
