@@ -2,9 +2,12 @@
 
 import os
 import re
+from contextlib import suppress
+from difflib import get_close_matches
 from functools import lru_cache
 from pathlib import Path
 
+from dotenv import dotenv_values
 from pydantic import AliasChoices, Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
@@ -12,6 +15,8 @@ from housing_lib.errors import HousingError
 
 PROJECT = Path(__file__).resolve().parents[1]
 PLACES = ("root", "tracking_uri", "prediction_log")
+PREFIX = "HOUSING_"
+OF_COMMANDS = ("key",)  # read by `housing simulate` alone
 
 
 class Settings(BaseSettings):
@@ -22,7 +27,7 @@ class Settings(BaseSettings):
     """
 
     model_config = SettingsConfigDict(
-        env_prefix="HOUSING_", env_file=PROJECT / ".env", extra="ignore", frozen=True
+        env_prefix=PREFIX, env_file=PROJECT / ".env", extra="ignore", frozen=True
     )
 
     root: Path = PROJECT
@@ -126,6 +131,21 @@ class Settings(BaseSettings):
     def store_is_server(self) -> bool:
         """Whether the MLflow store is a server, rather than a database."""
         return self.store_uri.startswith(("http", "databricks"))
+
+
+def no_settings() -> dict[str, str]:
+    """The names that begin as settings do and are none, each with the nearest one, or nothing."""
+    known = [name.upper() for name in (*Settings.model_fields, *OF_COMMANDS)]
+    names = {name.upper() for name in (*os.environ, *_names_in_file())}
+    ours = {name.removeprefix(PREFIX) for name in names if name.startswith(PREFIX)}
+    near = {name: get_close_matches(name, known, n=1) for name in sorted(ours - {*known})}
+    return {PREFIX + name: "".join(PREFIX + one for one in found) for name, found in near.items()}
+
+
+def _names_in_file() -> list[str]:
+    with suppress(OSError, ValueError):  # the settings themselves say what is wrong with it
+        return list(dotenv_values(Settings.model_config["env_file"]))  # type: ignore[arg-type]
+    return []
 
 
 def database_url(url: str) -> str:

@@ -31,12 +31,24 @@ def say_errors(command: Callable[..., Any]) -> Callable[..., Any]:
     @wraps(command)
     def wrapped(*arguments: Any, **options: Any) -> Any:
         try:
+            _tell_no_settings()
             return command(*arguments, **options)
         except HousingError as error:
             say(f"{type(error).__name__}: {error}", to=err)
             raise typer.Exit(error.exit_code) from None
 
     return wrapped
+
+
+def _tell_no_settings() -> None:
+    """Say once which names are no settings; programs read what stands on standard output."""
+    from housing_lib.settings import no_settings  # --help does not wait for it
+
+    told = [
+        f"{name} (did you mean {near}?)" if near else name for name, near in no_settings().items()
+    ]
+    if told:
+        say(f"No settings, and so without effect: {', '.join(told)}. README.md lists all.", to=err)
 
 
 def seconds_of(text: str) -> float:

@@ -254,6 +254,23 @@ def test_settings_that_cannot_be_used_are_all_named(housing, tmp_path, monkeypat
     assert "HOUSING_SEED: found 'abc'" in done.stderr
 
 
+def test_names_that_are_no_settings_are_told_in_a_line_beside_the_output(
+    here, tmp_path, monkeypatch
+):
+    file = tmp_path / "env"
+    file.write_text("HOUSING_SEEED=1\nHOUSING_SEED=2\n")
+    monkeypatch.setitem(Settings.model_config, "env_file", file)
+    for name in ("HOUSING_GATE_RMSE", "HOUSING_FOO", "HOUSING_KEY", "HOUSING_PORT"):
+        monkeypatch.setenv(name, "3")
+    done = here("history", "--json")
+    assert json.loads(done.stdout) == []
+    assert done.stderr == (
+        "No settings, and so without effect: HOUSING_FOO, HOUSING_GATE_RMSE (did you mean "
+        "HOUSING_GATE_RMSE_USD?), HOUSING_SEEED (did you mean HOUSING_SEED?). "
+        "README.md lists all.\n"
+    )
+
+
 def test_a_cluster_that_cannot_be_used_is_told_before_anything_runs(housing, tmp_path):
     done = housing(tmp_path, "run", "--cluster", "foo")
     assert done.returncode == 2
