@@ -1,6 +1,7 @@
 """The commands that act: retrain on new labelled districts, and simulate what may come."""
 
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -202,8 +203,8 @@ def simulate(
     script = simulation.Script(shift, weeks, rows, start, delay, pace, seed)
     settings = get_settings()
     client = simulation.Client(address or f"http://{settings.host}:{settings.port}", key)
-    with err.status("Waiting for the server"):
-        simulation.refuse(client, script, anywhere=anywhere)
+    tell = partial(say, to=err)
+    simulation.refuse(client, script, anywhere=anywhere, on_wait=tell)
     _play(client, script)
 
 

@@ -259,8 +259,20 @@ def _may_start(cause: BaseException | None) -> bool:
     return isinstance(getattr(cause, "reason", cause), ConnectionRefusedError)
 
 
-def refuse(client: Client, script: Script, *, anywhere: bool, patience_s: float = START_S) -> None:
+def refuse(
+    client: Client,
+    script: Script,
+    *,
+    anywhere: bool,
+    patience_s: float = START_S,
+    on_wait: Callable[[str], None] = lambda said: None,
+) -> None:
     """Refuse what cannot be played, before anything is sent.
+
+    Parameters
+    ----------
+    on_wait
+        Hears for whom it waits, and how long at most, before it does.
 
     Raises
     ------
@@ -281,6 +293,7 @@ def refuse(client: Client, script: Script, *, anywhere: bool, patience_s: float 
             f"{client.address} is not on this machine, and simulated districts would stay in its "
             "prediction log beside real ones. --anywhere sends them all the same. Nothing was sent."
         )
+    on_wait(f"Waiting for the server at {client.address}, {patience_s:g} seconds at most.")
     client.wait(patience_s)
 
 

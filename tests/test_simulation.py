@@ -10,8 +10,9 @@ import pandas as pd
 import pytest
 from monitored import observe
 from serving import running_server
+from typer.testing import CliRunner
 
-from housing_lib import simulation, traffic
+from housing_lib import cli, simulation, traffic
 from housing_lib.data import FEATURES, PRICE_CAP, row_ids
 from housing_lib.places import regions
 from housing_lib.settings import get_settings
@@ -149,6 +150,25 @@ def test_a_server_that_is_starting_is_waited_for():
         Client(f"http://127.0.0.1:{server.server_port}").wait(patience_s=30)
         server.shutdown()
     assert Starting.codes == []
+
+
+def test_who_waits_for_a_server_says_so_at_once_and_for_how_long(monkeypatch):
+    told = []
+    monkeypatch.setattr(Client, "wait", lambda client, patience_s: told.append("waiting"))
+    away = Client("http://127.0.0.1:9")
+    simulation.refuse(away, Script("none"), anywhere=False, on_wait=told.append)
+    assert told == [
+        f"Waiting for the server at http://127.0.0.1:9, {simulation.START_S} seconds at most.",
+        "waiting",
+    ]
+
+
+def test_simulate_tells_of_its_waiting_beside_the_output(own_root, monkeypatch):
+    monkeypatch.setattr(Client, "wait", lambda client, patience_s: client.ask("/model"))
+    done = CliRunner().invoke(cli.app, ["simulate", "http://127.0.0.1:9"])
+    assert done.exit_code == 1
+    assert done.stderr.startswith("Waiting for the server at http://127.0.0.1:9, 60 seconds")
+    assert done.stdout == ""
 
 
 def test_a_server_that_is_away_another_machines_and_a_wrong_shift_are_refused(world):
