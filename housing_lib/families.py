@@ -226,7 +226,7 @@ def get_family(name: str) -> Family:
         If there is none; the nearest right name is given.
     """
     if name not in FAMILIES:
-        near = get_close_matches(name, FAMILIES, n=1, cutoff=0.4)
+        near = get_close_matches(name, FAMILIES, n=1)
         hint = f" Did you mean '{near[0]}'?" if near else ""
         raise FamilyError(
             f"there is no family '{name}'.{hint}\n"

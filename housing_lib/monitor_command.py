@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from housing_lib.verdict import Verdict
 
 
+BATCH_ROWS = 10
+
+
 def add_to(app: typer.Typer) -> None:
     """Make it a command of `app`."""
     app.command()(say_errors(monitor))
@@ -24,7 +27,9 @@ def monitor(
         str,
         typer.Argument(help="test, log (the server's predictions), or files as for predict"),
     ] = "test",
-    batch_rows: Annotated[int, typer.Option(min=1, help="districts a batch")] = 10,
+    batch_rows: Annotated[
+        int | None, typer.Option(min=1, help=f"districts a batch (default: {BATCH_ROWS})")
+    ] = None,
     batch_time: Annotated[
         float | None,
         typer.Option(parser=seconds_of, metavar="TIME", help="batches of 1h or 24h, of the log"),
@@ -58,10 +63,8 @@ def monitor(
     found = traffic.resolve_source(source)
     if act:
         action_commands.refuse_action(found)
-    given = {"source": found, "batch_rows": batch_rows, "since": since, "until": until}
-    if batch_time:
-        _refuse_without_times(found)
-        given["batch_hours"] = batch_time / 3600
+    batches = _batches(found, batch_rows, batch_time)
+    given = {"source": found, **batches, "since": since, "until": until}
     registry.load_first("production", "staging")
     traffic.refuse(found, since=since, until=until)
     path = parameters.find_notebook("05_monitoring")
@@ -69,6 +72,19 @@ def monitor(
     finished = run_alone(path, given, alone=False)
     _sound(finished, found, act=act)
     conclude(finished)
+
+
+def _batches(source: str, rows: int | None, seconds: float | None) -> dict[str, float]:
+    """How batches are cut, as parameters of the notebook."""
+    if rows and seconds:
+        raise HousingError(
+            "--batch-rows cuts batches by districts, and --batch-time by hours: name one of them. "
+            "Nothing was run."
+        )
+    if not seconds:
+        return {"batch_rows": rows or BATCH_ROWS}
+    _refuse_without_times(source)
+    return {"batch_rows": BATCH_ROWS, "batch_hours": seconds / 3600}
 
 
 def _refuse_without_times(source: str) -> None:

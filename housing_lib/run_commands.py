@@ -124,8 +124,12 @@ def end_like_ctrl_c() -> None:
             signal.signal(number, signal.default_int_handler)
 
 
+def _named(names: str) -> list[str]:
+    return [name.strip() for name in names.split(",") if name.strip()]
+
+
 def _split(names: str) -> list[str]:
-    return list(dict.fromkeys(name.strip() for name in names.split(",") if name.strip()))
+    return list(dict.fromkeys(_named(names)))
 
 
 def make_plan(
@@ -154,7 +158,7 @@ def make_plan(
     compute.refuse_away()
     names = _families(models)
     if budget not in BUDGETS:
-        near = get_close_matches(budget, BUDGETS, n=1, cutoff=0.4)
+        near = get_close_matches(budget, BUDGETS, n=1)
         hint = f" Did you mean '{near[0]}'?" if near else ""
         known = ", ".join(BUDGETS)
         raise HousingError(
@@ -192,6 +196,12 @@ def _families(models: str | None) -> list[str]:
         )
     for name in names:
         get_family(name)
+    twice = [name for name in names if _named(models).count(name) > 1]
+    if twice:
+        raise FamilyError(
+            f"'{models}' names {', '.join(twice)} more than once; expected each family once. "
+            "Nothing was run."
+        )
     return names
 
 

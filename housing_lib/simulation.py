@@ -282,7 +282,7 @@ def refuse(
         If it does not answer within so many seconds.
     """
     if script.shift not in SHIFTS:
-        near = get_close_matches(script.shift, SHIFTS, n=1, cutoff=0.4)
+        near = get_close_matches(script.shift, SHIFTS, n=1)
         hint = f" Did you mean '{near[0]}'?" if near else ""
         raise ScriptError(
             f"there is no shift '{script.shift}'; expected {', '.join(SHIFTS)}.{hint} "

@@ -23,6 +23,7 @@ from housing_lib import (
     data,
     families,
     graph,
+    monitor_command,
     run_commands,
     storage,
     sufficiency,
@@ -55,6 +56,7 @@ def test_help_lists_every_command(housing, tmp_path):
         ("serve", f"or {Settings.model_fields['host'].default})"),
         ("serve", f"or {Settings.model_fields['port'].default})"),
         ("notebook", "{NAME} [-p KEY VALUE]..."),
+        ("monitor", f"districts a batch (default: {monitor_command.BATCH_ROWS})"),
     ],
 )
 def test_help_says_what_holds_without_an_option(here, command, said):
@@ -66,6 +68,8 @@ def test_help_says_what_holds_without_an_option(here, command, said):
     ("arguments", "said"),
     [
         (["run", "--models", "xgbost"], "Did you mean 'xgboost'?"),
+        (["run", "--models", "foo"], "there is no family 'foo'.\nThe families are: linear_regr"),
+        (["run", "--models", "ridge, lasso,ridge"], "names ridge more than once"),
         (["run", "--budget", "huge"], "there is no budget 'huge'; expected smoke, standard"),
         (["run", "--budget", "smoky"], "Did you mean 'smoke'?"),
         (["run", "--trials", "0"], "Invalid value for '--trials'"),
@@ -101,6 +105,7 @@ def test_help_says_what_holds_without_an_option(here, command, said):
         (["monitor"], "stands in Production"),
         (["monitor"], "ends what was interrupted"),
         (["predict", str(RAW)], "`housing history` ends what was interrupted"),
+        (["monitor", "log", "--batch-rows", "5", "--batch-time", "1h"], "name one of them"),
         (["monitor", "--batch-time", "24h"], "whose rows have no times"),
         (["monitor", "--batch-time", "soon"], "is no length of time"),
         (["promote"], "no version stands in Staging"),
