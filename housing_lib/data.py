@@ -171,9 +171,7 @@ def _read_csv(path: Path) -> pd.DataFrame:
     # By itself pandas renames a repeated column, and takes the first column of rows that
     # are longer than the header for an index.
     header = pd.read_csv(path, header=None, nrows=1, dtype=str).iloc[0].fillna(UNNAMED)
-    for mark, name in {";": "semicolons", "\t": "tabs"}.items():
-        if len(header) == 1 and mark in header[0]:
-            raise ValueError(f"found columns separated by {name}; expected commas")
+    unreadable.refuse_other_separators(list(header))
     with warnings.catch_warnings():
         warnings.simplefilter("error", pd.errors.ParserWarning)
         try:

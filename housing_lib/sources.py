@@ -263,7 +263,9 @@ def _read_header(file: Any) -> tuple[str, tuple[str, ...], int]:
     text = head[start:stop].decode("utf-8")
     if not text:
         raise ValueError("it is empty")
-    return text, tuple(next(csv.reader([text]))), stop
+    columns = tuple(next(csv.reader([text])))
+    unreadable.refuse_other_separators(columns)
+    return text, columns, stop
 
 
 def _survey_parquet(name: str, base: str) -> Source:

@@ -2,6 +2,7 @@
 
 import codecs
 import re
+from collections.abc import Sequence
 from typing import Any
 
 EXPECTED = {
@@ -29,6 +30,7 @@ MARKS = {
     b"\x1f\x8b": "it is compressed by gzip",
     b"PAR1": "it is a Parquet file",
 }
+SEPARATORS = {";": "semicolons", "\t": "tabs"}
 
 
 def errors() -> tuple[type[Exception], ...]:
@@ -71,6 +73,19 @@ def refuse_other_text(head: bytes) -> None:
             raise ValueError(reason)
     if b"\0" in head.partition(b"\n")[0]:
         raise ValueError("its first line holds NUL bytes, as text in UTF-16 does")
+
+
+def refuse_other_separators(header: Sequence[str]) -> None:
+    """Refuse a header that is one column, because something else than commas separates them.
+
+    Raises
+    ------
+    ValueError
+        If it is such a one.
+    """
+    for mark, name in SEPARATORS.items():
+        if len(header) == 1 and mark in header[0]:
+            raise ValueError(f"found columns separated by {name}; expected commas")
 
 
 def shown(value: Any, most: int = 200) -> str:

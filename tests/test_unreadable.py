@@ -67,6 +67,8 @@ def read_all(path):
         (CSV.encode("utf-16-le"), "its first line holds NUL bytes"),
         (gzip.compress(CSV.encode()), "it is compressed by gzip"),
         (CSV.replace("MedInc", "MédInc").encode("latin-1"), "its text is no UTF-8"),
+        (CSV.replace(",", ";").encode(), "found columns separated by semicolons; expected commas"),
+        (CSV.replace(",", "\t").encode(), "found columns separated by tabs; expected commas"),
         (b'"' + CSV.encode(), "a quote (is|that is) never closed"),
     ],
 )
