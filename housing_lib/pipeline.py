@@ -28,7 +28,7 @@ from housing_lib.processes import call_in_process, share_cores, stop_all
 from housing_lib.settings import get_settings
 from housing_lib.steps import run_step
 
-BY_HAND = "stopped by hand"
+BY_HAND = "the run was killed by hand, as by Ctrl-C"
 GRACE_S = 8.0  # for a step that is stopped, to write down what it has
 
 Watcher = Callable[[Run], None]

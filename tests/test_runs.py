@@ -177,7 +177,12 @@ def test_a_run_that_is_stopped_keeps_what_ran_and_leaves_no_process(tiny, own_ro
     (folder,) = own_root.glob("reports/2*")
     assert "it ran until here" in (folder / "00_hang.ipynb").read_text()
     assert "<title>FAILED" in (folder / "00_hang.html").read_text()
-    assert "stopped by hand" in (folder / "00_hang.html").read_text()
+    assert "the run was killed by hand" in (folder / "00_hang.html").read_text()
+    (record,) = records(own_root)
+    assert record["state"] == "killed"
+    reasons = {step["id"]: step["reason"] for step in record["steps"]}
+    assert "the run was killed by hand" in reasons["hang"]
+    assert reasons["later"].startswith("the run was killed by hand")
     wait_for(lambda: not ours(own_root), timeout_s=10)
 
 
