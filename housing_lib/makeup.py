@@ -37,8 +37,15 @@ def _others(family: Family) -> list[str]:
 
 
 def made_of(names: Iterable[str]) -> str:
-    """What the models of candidates are made of, in sentences."""
-    beyond = {title(name): beyond_one(name) for name in names}
+    """What the models of candidates are made of, in sentences; nothing of what is unknown."""
+    known = [name for name in names if name in FAMILIES or name == BLEND]
+    beyond = {title(name): beyond_one(name) for name in known}
     told = [f"{name} is more than one model: {words}." for name, words in beyond.items() if words]
-    others = "Every other family is a single model." if told else "Each is a single model."
-    return " ".join([*told, others, f"Beside each of them {BESIDE}"])
+    plain = [name for name, words in beyond.items() if not words]
+    others = (
+        plain[0] if len(beyond) == len(plain) == 1 else "Every other family" if told else "Each"
+    )
+    single = f"{others} is a single model." if plain else ""
+    families = sum(name in FAMILIES for name in known)
+    beside = f"Beside {'each of them' if families > 1 else 'it'} {BESIDE}" if families else ""
+    return " ".join(filter(None, [*told, single, beside]))

@@ -14,7 +14,11 @@ SECRET_WORDS = {"secret", "token", "password", "passwd", "key", "apikey", "crede
 SECRET_ENDS = ("secret", "token", "password", "passwd", "apikey")  # as of PGPASSWORD
 SHORTEST = 6  # what is shorter stands in too many innocent texts
 HIDDEN = "[hidden]"
-FOLDERS = re.compile(r"(?<![\w/.:~*<>-])/(?:[\w.+@~-]+/)+(?=[\w.+@~-])")  # of an absolute path
+# The folders of an absolute path, or an address of a network, which stays as it is.
+FOLDERS = re.compile(
+    r"(?P<address>\b(?!file:|sqlite)[A-Za-z][\w+.-]*://\S+)|"
+    r"(?:(?<![\w/.:~*<>-])|(?<=sqlite:///)|(?<=file://))/(?:[\w.+@~-]+/)+(?=[\w.+@~-])"
+)
 # What a notebook's file is built of: nobody's secret, whatever somebody chose for a password.
 FORM = {"code", "markdown", "stream", "stdout", "stderr", "error", "display_data", "execute_result"}
 
@@ -74,5 +78,7 @@ def without_folders(text: str) -> str:
     --------
     >>> without_folders("/home/ann/data/new.csv is empty; expected s3://bucket/new.csv")
     'new.csv is empty; expected s3://bucket/new.csv'
+    >>> without_folders("see http://127.0.0.1:5000/#/runs/abc, not sqlite:////home/ann/mlflow.db")
+    'see http://127.0.0.1:5000/#/runs/abc, not sqlite:///mlflow.db'
     """
-    return FOLDERS.sub("", text)
+    return FOLDERS.sub(lambda found: found["address"] or "", text)

@@ -97,7 +97,7 @@ def key_figures(run: Record) -> list[KeyFigure]:
         _error(metrics, "block_rmse", "RMSE in regions left out of the training"),
         _ahead_of_runner_up(champion, leaderboard(run)),
         _ahead_of_linear(champion, leaderboard(run)),
-        _ahead_of_incumbent(champion, "gain_usd", "RMSE on the locked test districts"),
+        _ahead_of_incumbent(champion, "gain_usd", "RMSE on all test districts"),
         _ahead_of_incumbent(champion, "recent_gain_usd", _recently(champion)),
     ]
     return [figure for figure in found if figure]

@@ -18,8 +18,9 @@ REASONS = {
     r"EOF inside string starting at row (\d+)": "a quote is never closed, which opens in row {} "
     "with the header for row 0",
     "thrift|base64|orrupt|nexpected end": "it is damaged",
-    "(date|year|timestamp).*out of range|must have magnitude|int too large": "a date lies beyond "
-    "the years that Python knows",
+    "([Dd]ate|[Yy]ear|[Tt]imestamp).*out of range|must have magnitude": "a date lies beyond the "
+    "years that Python knows",
+    "int too large": "a number or a date is too large",
     "zoneinfo": "nobody knows its time zone",
     "new-line character seen": "a carriage return stands alone, without a line feed",
     r"field larger than field limit \((\d+)\)": "a value has more than {} characters",

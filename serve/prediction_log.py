@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from contextlib import closing
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,7 +15,7 @@ from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from housing_lib.errors import HousingError
 from housing_lib.settings import Settings
-from serve.log_database import LogDatabase
+from serve.log_database import ROWS_A_WRITE, LogDatabase
 from serve.patience import Patience
 from serve.priority import give_way
 from serve.spool import Row, Spool
@@ -70,7 +71,7 @@ def refuse_unusable_log(settings: Settings) -> None:
     try:
         if settings.prediction_log_uri != OFF:
             create_engine(settings.prediction_log_uri).dispose()
-    except (ArgumentError, ImportError) as error:
+    except (ArgumentError, ImportError, ValueError) as error:
         reason = str(error).splitlines()[0].rstrip(".")
         raise UnusableLogError(
             f"HOUSING_PREDICTION_LOG names no database that can be written: {reason}. Expected an "
@@ -166,10 +167,11 @@ class PredictionLog:
                 rows, self._rows = self._rows, []
                 promised, self._promised = self._promised, []
                 self._under_way = len(rows) + sum(len(one.rows) for one in promised)
-            self._take_out_refused(patience)
             refused = self._keep_promises(promised)
             error = (self._write(rows, patience) if rows else None) or refused
             self._under_way = 0
+            if error is None:
+                self._take_out_refused()  # last: nobody's answer waits for it
             if error is None and not self._replaying.is_alive() and not self._spool.is_empty:
                 self._replaying = threading.Thread(target=self._replay, daemon=True)
                 self._replaying.start()
@@ -191,16 +193,18 @@ class PredictionLog:
             one.kept.set_result(None)
         return None
 
-    def _take_out_refused(self, patience: float) -> None:
+    def _take_out_refused(self) -> None:
         """Remove answers that were refused: the database may have taken them all the same."""
-        if not self._refused:
+        some = list(islice(self._refused, ROWS_A_WRITE))
+        if not some:
             return
         try:
-            self._ask(patience, self._database.take_out, list(self._refused))
+            self._ask(PATIENCE_OF_CALLERS_S, self._database.take_out, some)
         except Exception as error:
             self._note(error, "answers that were refused may be in it until it can be")
         else:
-            self._refused.clear()
+            for _ in some:
+                self._refused.popleft()
 
     def _write(self, rows: list[Row], patience: float) -> LogUnavailableError | None:
         try:

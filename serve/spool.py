@@ -44,6 +44,7 @@ class SpoolFile:
 
     def __init__(self, path: Path, opened: FileIO) -> None:
         self.rows = self._lost = 0
+        self._is_torn = False
         self._path, self._opened = path, opened
 
     @property
@@ -53,8 +54,8 @@ class SpoolFile:
 
     @property
     def takes_more(self) -> bool:
-        """Whether it stands in its folder, and is not full."""
-        return _stands(self._opened) and self.size <= LARGEST_FILE
+        """Whether it stands in its folder, is not full, and does not end with half a line."""
+        return _stands(self._opened) and self.size <= LARGEST_FILE and not self._is_torn
 
     def append(self, rows: Sequence[Row]) -> None:
         """Put all of these rows on the disk, or none.
@@ -71,8 +72,9 @@ class SpoolFile:
                 raise OSError("the disk is full")
             os.fsync(self._opened.fileno())
         except OSError:
-            with suppress(OSError):
-                self._opened.truncate(before)
+            self._is_torn = True
+            self._opened.truncate(before)
+            self._is_torn = False
             raise
         self.rows += len(rows)
 
@@ -130,7 +132,6 @@ class Spool:
                     return False
                 self._current().append(rows)
         except OSError as error:
-            self._open = None  # half a line may stand at its end
             self._tell(str(error))
             return False
         self._tell("")

@@ -106,12 +106,12 @@ def test_the_index_says_that_and_why_a_champion_was_held(tmp_path):
     assert "$110 behind the model in Production" in words(page)
 
 
-def test_gains_on_recent_districts_and_on_locked_ones_are_told_apart(tmp_path):
+def test_gains_on_recent_districts_and_on_all_are_told_apart(tmp_path):
     retrained = {"gain_usd": -101.0, "recent_gain_usd": 5_414.0, "prices_moved": True}
     figures = index(make_run(champion=CHAMPION | retrained), tmp_path).select(".figures li")
-    locked, recent = (words(figure) for figure in figures[-2:])
+    everywhere, recent = (words(figure) for figure in figures[-2:])
     before = "the model in Production before"
-    assert locked == f"$101 behind {before} (RMSE on the locked test districts)"
+    assert everywhere == f"$101 behind {before} (RMSE on all test districts)"
     assert recent == f"$5,414 ahead of {before} (RMSE on recent districts, which decided)"
 
 
@@ -240,7 +240,7 @@ def test_the_leaderboard_says_what_stands_behind_a_name(tmp_path):
     assert told.startswith("XGBoost is more than one model: it is fitted with 2 seeds")
     assert "Every other family is a single model." in told
     plain = words(index(make_run(leaderboard=[RIDGE]), tmp_path).select_one(".made-of"))
-    assert plain.startswith("Each is a single model. Beside each of them")
+    assert plain.startswith("Ridge is a single model. Beside it")
 
 
 def test_pages_name_files_and_not_the_folders_of_a_machine(tmp_path):

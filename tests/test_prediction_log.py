@@ -315,6 +315,31 @@ def test_a_strict_answer_whose_database_went_away_after_it_took_it_is_taken_out_
     assert kept(uri, ["refused"]) == set()
 
 
+def test_a_slow_database_that_refused_once_takes_the_next_answers(tmp_path, monkeypatch):
+    log = PredictionLog(f"sqlite:///{tmp_path / 'answers.db'}", spool=tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(log._database, "keep", _fail)
+        refused = log.add_now(rows("refused"))
+        log.flush()
+    assert isinstance(refused.exception(timeout=0), LogUnavailableError)
+    for name in ("keep", "take_out"):
+        monkeypatch.setattr(log._database, name, slowly(getattr(log._database, name)))
+    for name in ("one", "two", "three"):
+        promise = log.add_now(rows(name))
+        log.flush()
+        assert promise.result(timeout=0) is None
+
+
+def slowly(work):
+    """Work that takes longer than the log waits for what nobody waits for."""
+
+    def done(given):
+        time.sleep(1.5 * prediction_log.PATIENCE_S)
+        work(given)
+
+    return done
+
+
 def test_what_another_server_has_spooled_does_not_hide_that_the_database_is_away(
     postgres, tmp_path, caplog
 ):

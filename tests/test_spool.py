@@ -166,6 +166,18 @@ def test_a_disk_that_fails_halfway_costs_no_row_that_it_takes_later(ours, monkey
     assert taken(ours) == ["before", "after"]
 
 
+def test_a_disk_that_is_full_for_long_leaves_one_file(ours, tmp_path, monkeypatch):
+    def fsync(number):
+        raise OSError("no space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(spool.os, "fsync", fsync)
+        assert not any(ours.append(rows("refused")) for _ in range(30))
+    assert ours.append(rows("kept"))
+    assert len(list(tmp_path.iterdir())) == 1
+    assert taken(ours) == ["kept"]
+
+
 def test_a_database_that_comes_and_goes_leaves_no_file_for_each_time(ours, tmp_path):
     for number in range(20):
         assert ours.append(rows(str(number)))
