@@ -2,6 +2,7 @@
 
 import logging
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
@@ -253,9 +254,11 @@ class PredictionLog:
 
     def _run(self) -> None:
         give_way(NICENESS)
+        due = time.monotonic() + FLUSH_EVERY_S
         while not self._stop.is_set():
-            self._wake.wait(FLUSH_EVERY_S)
+            self._wake.wait(max(0.0, due - time.monotonic()))
             self._wake.clear()
+            due = time.monotonic() + FLUSH_EVERY_S  # however long this one takes
             try:
                 self.flush()
             except Exception:  # or nothing would ever be written again

@@ -7,6 +7,7 @@ import uuid
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from datetime import UTC, datetime
+from itertools import pairwise
 
 import httpx2
 import pytest
@@ -338,6 +339,22 @@ def slowly(work):
         work(given)
 
     return done
+
+
+def test_rows_are_written_at_the_same_pace_however_long_it_takes(tmp_path, monkeypatch):
+    monkeypatch.setattr(prediction_log, "FLUSH_EVERY_S", 1.0)
+    log = PredictionLog(f"sqlite:///{tmp_path / 'answers.db'}", spool=tmp_path)
+    begun = []
+
+    def flush(*given):
+        begun.append(time.monotonic())
+        time.sleep(0.8)
+
+    monkeypatch.setattr(log, "flush", flush)
+    log.start()
+    waited_for(lambda: len(begun) >= 4)
+    log.stop()
+    assert min(later - one for one, later in pairwise(begun[:4])) < 1.5
 
 
 def test_what_another_server_has_spooled_does_not_hide_that_the_database_is_away(
