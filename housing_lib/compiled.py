@@ -149,9 +149,10 @@ class Compiled:
 
     def answer(self, districts: Floats) -> Answers:
         """What the model says of districts of shape (rows, 8), whose missing values are NaN."""
-        complete = np.ascontiguousarray(np.where(np.isfinite(districts), districts, self.medians))
+        given = np.isfinite(districts)
+        complete = np.ascontiguousarray(np.where(given, districts, self.medians))
         features, kilometres = district_matrix(complete, self.own, self.around)
-        nearest_km = np.where(np.isfinite(districts[:, 6:8]).all(axis=1), kilometres, np.nan)
+        nearest_km = np.where(given[:, 6:8].all(axis=1), kilometres, np.nan)
         matrix = (features - self.mean) / self.scale
         prices, gaps = self._mean(matrix, np.exp(features[:, self.distance_column]))
         if self.error is None:

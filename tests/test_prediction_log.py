@@ -3,9 +3,8 @@
 import sqlite3
 import threading
 import time
-import uuid
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, contextmanager
+from contextlib import closing
 from datetime import UTC, datetime
 from itertools import pairwise
 
@@ -13,15 +12,16 @@ import httpx2
 import pytest
 import sqlalchemy
 from databases import running_postgres
+from log_rows import fail, kept, rows, truth_of, waited_for
 from serving import gauge, running_server
 
 from housing_lib import traffic
 from housing_lib.data import FEATURES
-from housing_lib.prediction_tables import actuals, make_tables, predictions
+from housing_lib.prediction_tables import actuals, make_tables
 from housing_lib.settings import get_settings
 from serve import prediction_log
 from serve.patience import Patience
-from serve.prediction_log import LogUnavailableError, PredictionLog
+from serve.prediction_log import PredictionLog
 from serve.schemas import EXAMPLE_DISTRICT
 from serve.spool import Spool
 from serve.truths import ConflictError, Truth
@@ -74,16 +74,6 @@ def tell(server, price, **of):
     """The answer to one true price."""
     one = {"median_house_value": price, "observed_at": "2026-11-23T12:00:00Z", **of}
     return server.post("/actuals", json={"actuals": [one]})
-
-
-def kept(database, ids):
-    """Those of these ids that are in the database."""
-    engine = sqlalchemy.create_engine(database)
-    with engine.connect() as connection:
-        query = sqlalchemy.select(predictions.c.prediction_id)
-        found = {row[0] for row in connection.execute(query)}
-    engine.dispose()
-    return set(ids) & found
 
 
 class Asking(threading.Thread):
@@ -148,13 +138,7 @@ def test_of_prices_that_contradict_each_other_at_the_same_moment_one_is_taken(da
         log.stop()
 
 
-def truth_of(price, **changes):
-    """A true price of the example, changed."""
-    features = tuple(float((EXAMPLE_DISTRICT | changes)[name]) for name in FEATURES)
-    return Truth(None, features, float(price), datetime.now(UTC))
-
-
-def test_a_database_that_stops_fails_no_prediction_and_gets_every_row_later(
+def test_a_database_that_stopsfails_no_prediction_and_gets_every_row_later(
     server, postgres, database
 ):
     before = gauge(server, "housing_log_spooled")
@@ -170,7 +154,7 @@ def test_a_database_that_stops_fails_no_prediction_and_gets_every_row_later(
     assert gauge(server, "housing_log_dropped") == 0
 
 
-def test_a_database_that_freezes_fails_no_prediction_and_gets_every_row_later(
+def test_a_database_that_freezesfails_no_prediction_and_gets_every_row_later(
     server, postgres, database
 ):
     before = gauge(server, "housing_log_spooled")
@@ -182,11 +166,6 @@ def test_a_database_that_freezes_fails_no_prediction_and_gets_every_row_later(
     server.wait_for(lambda _: gauge(server, "housing_log_waiting") == 0)
     assert not asking.failures
     assert kept(database, asking.ids) == set(asking.ids)
-
-
-def rows(*ids):
-    """Rows of the log."""
-    return [(one, datetime.now(UTC), 1, *[1.0] * len(FEATURES), 2.0, 1.5, None) for one in ids]
 
 
 def spool(folder, *ids):
@@ -247,100 +226,6 @@ def test_a_spool_that_cannot_be_written_keeps_its_rows_in_memory(postgres, tmp_p
     log.stop()
 
 
-def test_a_strict_answer_is_not_given_while_the_database_is_away(postgres, tmp_path):
-    away = postgres.create("unused_too").replace("unused_too", "nothere")
-    log = PredictionLog(away, spool=tmp_path)
-    promise = log.add_now(rows("strict"))
-    log.flush()
-    assert isinstance(promise.exception(timeout=0), LogUnavailableError)
-    assert "no answer was given, and none stays in the log" in str(promise.exception())
-    assert (log.waiting, log.spooled, log.dropped) == (0, 0, 0)
-    assert Spool(tmp_path).is_empty
-
-
-@contextmanager
-def locked(path):
-    """A block in which an SQLite database takes nothing."""
-    lock = sqlite3.connect(path, isolation_level=None)
-    lock.execute("begin exclusive")
-    try:
-        yield
-    finally:
-        lock.execute("rollback")
-        lock.close()
-
-
-def test_a_strict_answer_that_the_database_takes_too_late_is_taken_out_again(tmp_path, monkeypatch):
-    monkeypatch.setattr(prediction_log, "PATIENCE_OF_CALLERS_S", 0.2)
-    uri = f"sqlite:///{tmp_path / 'answers.db'}"
-    log = PredictionLog(uri, spool=tmp_path)
-    log.add(rows("before"))
-    log.flush(patience=10)
-    with locked(tmp_path / "answers.db"):
-        late = log.add_now(rows("late"))
-        log.flush()
-        assert isinstance(late.exception(timeout=0), LogUnavailableError)
-        assert log._rows_written.is_tried  # so it may still come
-    waited_for(lambda: not log._rows_written.is_tried)
-    assert kept(uri, ["before", "late"]) == {"before", "late"}
-    log.flush(patience=10)
-    assert kept(uri, ["before", "late"]) == {"before"}
-
-
-def waited_for(what, seconds=30):
-    """Wait until it is so."""
-    end = time.monotonic() + seconds
-    while not what():
-        assert time.monotonic() < end
-        time.sleep(0.01)
-
-
-def test_a_strict_answer_whose_database_went_away_after_it_took_it_is_taken_out_again(
-    tmp_path, monkeypatch
-):
-    uri = f"sqlite:///{tmp_path / 'answers.db'}"
-    log = PredictionLog(uri, spool=tmp_path)
-    keep = log._database.keep
-
-    def keep_and_fail(given):
-        keep(given)
-        raise OSError("the connection was lost")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(log._database, "keep", keep_and_fail)
-        promise = log.add_now(rows("refused"))
-        log.flush(patience=10)
-    assert isinstance(promise.exception(timeout=0), LogUnavailableError)
-    assert kept(uri, ["refused"]) == {"refused"}
-    log.flush(patience=10)
-    assert kept(uri, ["refused"]) == set()
-
-
-def test_a_slow_database_that_refused_once_takes_the_next_answers(tmp_path, monkeypatch):
-    log = PredictionLog(f"sqlite:///{tmp_path / 'answers.db'}", spool=tmp_path)
-    with monkeypatch.context() as patch:
-        patch.setattr(log._database, "keep", _fail)
-        refused = log.add_now(rows("refused"))
-        log.flush()
-    assert isinstance(refused.exception(timeout=0), LogUnavailableError)
-    for name in ("keep", "take_out"):
-        monkeypatch.setattr(log._database, name, slowly(getattr(log._database, name)))
-    for name in ("one", "two", "three"):
-        promise = log.add_now(rows(name))
-        log.flush()
-        assert promise.result(timeout=0) is None
-
-
-def slowly(work):
-    """Work that takes longer than the log waits for what nobody waits for."""
-
-    def done(given):
-        time.sleep(1.5 * prediction_log.PATIENCE_S)
-        work(given)
-
-    return done
-
-
 def test_rows_are_written_at_the_same_pace_however_long_it_takes(tmp_path, monkeypatch):
     monkeypatch.setattr(prediction_log, "FLUSH_EVERY_S", 1.0)
     log = PredictionLog(f"sqlite:///{tmp_path / 'answers.db'}", spool=tmp_path)
@@ -384,12 +269,6 @@ def test_a_file_that_is_taken_away_is_made_anew(tmp_path):
             file.unlink()
 
 
-def test_a_log_that_is_off_takes_no_true_price_and_says_so(tmp_path):
-    truth = Truth("a", None, 2.0, datetime.now(UTC))
-    with pytest.raises(LogUnavailableError, match="is off"):
-        PredictionLog("off", spool=tmp_path).record([truth])
-
-
 @pytest.mark.parametrize("kind", ["postgres", "sqlite"])
 def test_a_price_is_read_with_when_it_turned_out(kind, postgres, tmp_path, monkeypatch):
     sqlite = f"sqlite:///{tmp_path / 'answers.db'}"
@@ -410,74 +289,11 @@ def test_a_price_is_read_with_when_it_turned_out(kind, postgres, tmp_path, monke
     assert found.isna().sum() == 1
 
 
-def test_a_promise_that_nobody_waits_for_any_more_costs_no_other_one_and_is_not_logged(tmp_path):
-    uri = f"sqlite:///{tmp_path / 'answers.db'}"
-    log = PredictionLog(uri, spool=tmp_path)
-    given_up, kept_one = log.add_now(rows("given up")), log.add_now(rows("waited for"))
-    given_up.cancel()
-    log.flush()
-    assert kept_one.result(timeout=0) is None
-    assert kept(uri, ["given up", "waited for"]) == {"waited for"}
-
-
-def test_an_error_that_nobody_expected_costs_no_row_and_leaves_no_promise_open(
-    tmp_path, monkeypatch
-):
-    uri = f"sqlite:///{tmp_path / 'answers.db'}"
-    log = PredictionLog(uri, spool=tmp_path)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(log._database, "keep", _fail)
-        log.add(rows("under an error"))
-        promise = log.add_now(rows("refused"))
-        log.flush()
-    assert isinstance(promise.exception(timeout=0), LogUnavailableError)
-    log.start()
-    log.add(rows("after it"))
-    log.stop()
-    given = {"under an error", "after it"}
-    assert kept(uri, [*given, "refused"]) == given
-
-
-def test_a_true_price_of_what_another_process_has_spooled_is_asked_for_again(tmp_path):
-    truth = Truth(str(uuid.UUID(int=0)), None, 2.0, datetime.now(UTC))
-    log = PredictionLog(f"sqlite:///{tmp_path / 'answers.db'}", spool=tmp_path)
-    with pytest.raises(ConflictError):
-        log.record([truth])
-    with closing(Spool(tmp_path)) as other:  # of a process that lives
-        assert other.append(rows("theirs"))
-        with pytest.raises(LogUnavailableError, match="not all answers"):
-            log.record([truth])
-
-
-def test_a_true_price_of_what_waits_in_memory_is_asked_for_again(tmp_path, monkeypatch):
-    truth = Truth(str(uuid.UUID(int=0)), None, 2.0, datetime.now(UTC))
-    log = PredictionLog(f"sqlite:///{tmp_path / 'answers.db'}", spool=tmp_path)
-    monkeypatch.setattr(log._database, "keep", _fail)  # and it can be asked again right afterwards
-    monkeypatch.setattr(log._spool, "append", lambda rows: False)
-    log.add(rows(truth.prediction_id))
-    with pytest.raises(LogUnavailableError, match="not all answers"):
-        log.record([truth])
-
-
-def _fail(*given):
-    raise ValueError("unexpected")
-
-
-def test_true_prices_that_may_be_written_yet_are_not_called_unwritten(tmp_path, monkeypatch):
-    monkeypatch.setattr(prediction_log, "PATIENCE_OF_CALLERS_S", 0.1)
-    uri = f"sqlite:///{tmp_path / 'answers.db'}"
-    log = PredictionLog(uri, spool=tmp_path)
-    make_tables(log._database.engine)
-    with locked(tmp_path / "answers.db"), pytest.raises(LogUnavailableError, match="may be"):
-        log.record([truth_of(2)])
-
-
 def test_a_server_that_ends_with_answers_that_nothing_takes_says_how_many(
     tmp_path, monkeypatch, caplog
 ):
     log = PredictionLog(f"sqlite:///{tmp_path / 'answers.db'}", spool=tmp_path)
-    monkeypatch.setattr(log._database, "keep", _fail)
+    monkeypatch.setattr(log._database, "keep", fail)
     monkeypatch.setattr(log._spool, "append", lambda rows: False)
     log.start()
     log.add(rows("lost-1", "lost-2"))

@@ -4,28 +4,22 @@ import os
 import subprocess
 import sys
 from contextlib import closing
-from datetime import UTC, datetime
 
 import pytest
+from log_rows import rows
 
-from housing_lib.contract import FEATURES
 from serve import spool
 from serve.spool import Spool
 
 WRITER = """
-import sys, tests_of_spool
+import sys, log_rows
 from pathlib import Path
 from serve.spool import Spool
 one = Spool(Path(sys.argv[1]))
-assert one.append(tests_of_spool.rows("theirs"))
+assert one.append(log_rows.rows("theirs"))
 print(flush=True)
 input()
 """
-
-
-def rows(*ids):
-    """Rows of the log."""
-    return [(one, datetime.now(UTC), 1, *[1.0] * len(FEATURES), 2.0, 1.5, None) for one in ids]
 
 
 @pytest.fixture
@@ -47,10 +41,9 @@ def taken(one):
 @pytest.fixture
 def writer(tmp_path):
     """Another process, which has added a row to the same folder and may add more."""
-    code = WRITER.replace("tests_of_spool", __name__)
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
-    command = [sys.executable, "-c", code, str(tmp_path)]
+    command = [sys.executable, "-c", WRITER, str(tmp_path)]
     with subprocess.Popen(command, env=environment, **pipes) as process:
         process.stdout.readline()
         yield process
